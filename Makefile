@@ -1,0 +1,62 @@
+# make run      make the environment once, then train; the same again resumes
+# make test     what has to pass before a change goes in
+# make soak     the tests that take minutes
+# make lock     resolve the dependencies anew (needs uv)
+# make clean    remove the environment and all caches; runs/ stays
+#
+# ARGS="--mode=pretrain --config.train.num_steps=100"   flags for `make run`
+# PYTHON=python3.12    the interpreter that makes the environment
+# EXTRA=gpu            with the CUDA libraries
+
+PYTHON ?= python3
+UV ?= uv
+ARGS ?=
+EXTRA ?=
+
+BIN := .venv/bin
+LOCK := requirements$(if $(EXTRA),-$(EXTRA)).txt
+# Newer than its lock file = installed from it.
+STAMP := .venv/installed-$(LOCK)
+COMPILE := $(UV) pip compile pyproject.toml --quiet --extra dev --universal \
+	--python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+
+.PHONY: run test soak lock clean
+.DELETE_ON_ERROR:
+
+run: $(STAMP)
+	$(BIN)/python -m trainer.main --strategy=mirrored $(ARGS)
+
+test: $(STAMP)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+soak: $(STAMP)
+	$(BIN)/python -m pytest -m soak
+
+$(STAMP): $(LOCK)
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON); name\
+	 an interpreter, such as PYTHON=python3.11." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; \
+	sys.exit(None if (3, 11) <= v <= (3, 13) else \
+	"Cloze needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d; name" \
+	" another, such as PYTHON=python3.11." % v)'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --require-hashes --requirement $(LOCK)
+	touch $@
+
+requirements-%.txt:
+	@echo "EXTRA=$* is not known; use EXTRA=gpu or leave it out." >&2; exit 1
+
+# The second lock repeats the versions of the first, so that one environment
+# can serve both.
+lock:
+	$(COMPILE) --output-file requirements.txt
+	$(COMPILE) --extra gpu --constraint requirements.txt \
+		--output-file requirements-gpu.txt
+
+clean:
+	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	find configs input_pipeline trainer tests -name __pycache__ -prune \
+		-exec rm -rf {} +

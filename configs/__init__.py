@@ -1,0 +1,1 @@
+"""Every knob of a run (`schema`) and the runs that change some of them."""

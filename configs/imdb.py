@@ -1,0 +1,32 @@
+"""IMDB reviews, our recipe: packed rows, tied pre-norm encoder, no dropout.
+
+    python -m trainer.main --config=configs/imdb.py
+
+Text: the labelled training split (less validation) and all 50,000
+unsupervised reviews; the test split is never read. Vocabulary and validation
+rows are those of imdb_notebook.py, so that both are scored on the same text:
+one review a row, cut at 256, frozen 15 % masks.
+"""
+
+from configs import schema
+
+
+def get_config():
+    """See the module."""
+    config = schema.defaults()
+    config.data.source = "tfds"
+    config.data.name = "imdb_reviews"
+    config.data.unlabeled_split = "unsupervised"
+    config.data.validation_packing = "document"
+    config.tokenizer.max_documents = 50_000
+    config.model.num_layers = 4
+    config.optimizer.learning_rate = 2e-3
+    config.optimizer.warmup_steps = 300
+    config.train.num_epochs = 10
+    config.train.global_batch_size = 32
+    config.evaluation.sentences = (
+        "i have watched this [MASK] and it was awesome",
+        "the [MASK] was terrible and i fell asleep",
+        "the acting was [MASK] and the plot made no sense",
+    )
+    return config

@@ -1,0 +1,405 @@
+"""Every knob of a run: one frozen dataclass a section, validated once.
+
+A config file holds `get_config()`, which edits a copy of `defaults()`; the
+command line edits that; `Config.from_config_dict` freezes and checks the
+result before TensorFlow is imported. No default is None, because such a field
+could not be overridden: "", 0 and -1 have the meaning that stands beside them.
+"""
+
+import dataclasses
+import math
+import typing
+from typing import Any, Self
+
+import ml_collections
+
+# Ids are stored with one flag bit, in 32 bits at most.
+MAX_VOCABULARY_SIZE = 2**31 - 1
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ValueError(message)
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    _require(
+        value in allowed,
+        f"{name}={value!r} is not known; choose one of {', '.join(allowed)}.",
+    )
+
+
+def _rate(name: str, value: float) -> None:
+    _require(
+        0 <= value <= 1, f"{name}={value} must lie between 0 and 1 (inclusive)."
+    )
+
+
+def _at_least(name: str, value: float, minimum: float) -> None:
+    _require(
+        math.isfinite(value) and value >= minimum,
+        f"{name}={value} must be at least {minimum}.",
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the text comes from and how it becomes rows."""
+
+    source: str = "sample"  # sample | tfds | text | csv | jsonl
+    name: str = ""  # tfds: the data set, such as "imdb_reviews".
+    path: str = ""  # text, csv, jsonl: file or glob; .gz too.
+    test_path: str = ""  # The same for the test split.
+    document: str = "line"  # text: a document is a "line" or a "file".
+    text_field: str = "text"  # tfds, csv, jsonl: the field with the text.
+    label_field: str = "label"  # The field with the label, if there is one.
+    train_split: str = "train"  # tfds: labelled text; validation is cut here.
+    unlabeled_split: str = ""  # tfds: more text for pretraining only.
+    test_split: str = "test"  # tfds: never seen by vocabulary or pretraining.
+    validation_rate: float = 0.05  # Share of documents held out, by hash.
+    sequence_length: int = 256  # L, slots a row.
+    packing: str = "fill"  # "fill" rows, or one "document" a row, cut at L.
+    validation_packing: str = "fill"  # The same for validation rows.
+    prepared_dir: str = "runs/prepared"  # Shared by all runs.
+    num_processes: int = 0  # For prepare; 0 = one a core.
+
+    def __post_init__(self) -> None:
+        _choice(
+            "data.source",
+            self.source,
+            ("sample", "tfds", "text", "csv", "jsonl"),
+        )
+        _choice("data.document", self.document, ("line", "file"))
+        _choice("data.packing", self.packing, ("fill", "document"))
+        _choice(
+            "data.validation_packing",
+            self.validation_packing,
+            ("fill", "document"),
+        )
+        if self.source in ("text", "csv", "jsonl"):
+            _require(
+                bool(self.path),
+                f"data.source={self.source} needs data.path, a file or a glob"
+                " such as 'reviews/*.txt'.",
+            )
+        if self.source == "tfds":
+            _require(
+                bool(self.name),
+                "data.source=tfds needs data.name, such as imdb_reviews.",
+            )
+        _at_least("data.sequence_length", self.sequence_length, 8)
+        _at_least("data.num_processes", self.num_processes, 0)
+        _require(
+            0 < self.validation_rate < 1,
+            f"data.validation_rate={self.validation_rate} must lie between 0"
+            " and 1 (exclusive).",
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """How text becomes ids."""
+
+    kind: str = "word"  # word | wordpiece
+    vocabulary_size: int = 30_000  # At most; special tokens included.
+    max_documents: int = 0  # Learn from the first N documents; 0 = all.
+
+    def __post_init__(self) -> None:
+        _choice("tokenizer.kind", self.kind, ("word", "wordpiece"))
+        _at_least("tokenizer.vocabulary_size", self.vocabulary_size, 16)
+        _require(
+            self.vocabulary_size <= MAX_VOCABULARY_SIZE,
+            f"tokenizer.vocabulary_size={self.vocabulary_size} does not fit"
+            f" the id type; use at most {MAX_VOCABULARY_SIZE}.",
+        )
+        _at_least("tokenizer.max_documents", self.max_documents, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class MaskingConfig:
+    """What is hidden and how."""
+
+    policy: str = "token"  # token | whole_word | span
+    select_rate: float = 0.15  # Share of ordinary tokens to predict.
+    final_select_rate: float = -1.0  # Reached at decay_steps; -1 = constant.
+    decay_steps: int = 0  # Steps of the linear change of the rate.
+    mask_rate: float = 0.8  # Of the selected: replaced by [MASK].
+    random_rate: float = 0.1  # Of the selected: replaced by a random token.
+    evaluation_rate: float = 0.15  # Select rate of the frozen masks.
+
+    def __post_init__(self) -> None:
+        _choice(
+            "masking.policy", self.policy, ("token", "whole_word", "span")
+        )
+        _rate("masking.select_rate", self.select_rate)
+        _rate("masking.mask_rate", self.mask_rate)
+        _rate("masking.random_rate", self.random_rate)
+        _rate("masking.evaluation_rate", self.evaluation_rate)
+        _require(
+            self.mask_rate + self.random_rate <= 1 + 1e-9,
+            f"masking.mask_rate={self.mask_rate} + masking.random_rate="
+            f"{self.random_rate} must not exceed 1.",
+        )
+        if self.final_select_rate != -1.0:
+            _rate("masking.final_select_rate", self.final_select_rate)
+            _at_least(
+                "masking.decay_steps (needed by masking.final_select_rate)",
+                self.decay_steps,
+                1,
+            )
+        _require(
+            self.highest_rate > 0,
+            "masking.select_rate=0 leaves nothing to predict; 0.15 is usual.",
+        )
+
+    @property
+    def last_rate(self) -> float:
+        """The select rate from `decay_steps` on."""
+        constant = self.final_select_rate == -1.0
+        return self.select_rate if constant else self.final_select_rate
+
+    @property
+    def highest_rate(self) -> float:
+        """The highest select rate of training."""
+        return max(self.select_rate, self.last_rate)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The encoder and its masked-LM head."""
+
+    num_layers: int = 2
+    hidden_size: int = 128  # D
+    num_heads: int = 4  # H
+    intermediate_size: int = 512
+    activation: str = "gelu"  # relu | gelu | gelu_tanh; encoder and head.
+    normalization: str = "pre"  # "pre" or "post" (BERT) LayerNorm.
+    embedding_norm: bool = False  # LayerNorm and dropout after embedding.
+    token_types: bool = False  # BERT's type embedding, always type 0.
+    dropout: float = 0.0
+    attention_dropout: float = 0.0
+    layer_norm_epsilon: float = 1e-6
+    initializer_range: float = 0.02  # 0 = Keras' own initializers.
+    tie_embeddings: bool = True  # Head projects with the embedding table.
+    head_transform: bool = True  # Dense, activation, LayerNorm before it.
+    attend_padding: bool = False  # The Keras example attends to padding.
+
+    def __post_init__(self) -> None:
+        for name in (
+            "num_layers",
+            "hidden_size",
+            "num_heads",
+            "intermediate_size",
+        ):
+            _at_least(f"model.{name}", getattr(self, name), 1)
+        _require(
+            self.hidden_size % self.num_heads == 0,
+            f"model.hidden_size={self.hidden_size} must be a multiple of"
+            f" model.num_heads={self.num_heads}.",
+        )
+        _choice(
+            "model.activation", self.activation, ("relu", "gelu", "gelu_tanh")
+        )
+        _choice("model.normalization", self.normalization, ("pre", "post"))
+        for name in ("dropout", "attention_dropout"):
+            _rate(f"model.{name}", getattr(self, name))
+            _require(getattr(self, name) < 1, f"model.{name} must be below 1.")
+        _require(
+            self.layer_norm_epsilon > 0,
+            f"model.layer_norm_epsilon={self.layer_norm_epsilon} must be"
+            " above 0.",
+        )
+        _at_least("model.initializer_range", self.initializer_range, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """AdamW and its learning rate over the steps."""
+
+    learning_rate: float = 1e-3  # The highest, after warm-up.
+    schedule: str = "linear"  # linear | cosine | constant, after warm-up.
+    warmup_steps: int = 0
+    final_rate: float = 0.0  # Share of learning_rate left at the end.
+    weight_decay: float = 0.01  # Not on biases and LayerNorm.
+    beta_1: float = 0.9
+    beta_2: float = 0.98
+    epsilon: float = 1e-6
+    clip_norm: float = 1.0  # Global gradient norm; 0 = no clipping.
+
+    def __post_init__(self) -> None:
+        _require(
+            self.learning_rate > 0,
+            f"optimizer.learning_rate={self.learning_rate} must be above 0.",
+        )
+        _choice(
+            "optimizer.schedule",
+            self.schedule,
+            ("linear", "cosine", "constant"),
+        )
+        _at_least("optimizer.warmup_steps", self.warmup_steps, 0)
+        _at_least("optimizer.weight_decay", self.weight_decay, 0)
+        _at_least("optimizer.clip_norm", self.clip_norm, 0)
+        _rate("optimizer.final_rate", self.final_rate)
+        for name in ("beta_1", "beta_2"):
+            _rate(f"optimizer.{name}", getattr(self, name))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long, how much at once, on what arithmetic."""
+
+    global_batch_size: int = 32  # B, rows a step over all devices.
+    num_steps: int = 0  # 0 = num_epochs over the data.
+    num_epochs: int = 1  # Used where num_steps is 0.
+    steps_per_epoch: int = 0  # 0 = every row once.
+    accumulation_steps: int = 1  # Micro-batches a step on each device.
+    steps_per_call: int = 50  # Steps a Python call, at most.
+    precision: str = "auto"  # auto | float32 | bfloat16 | float16
+    jit: str = "auto"  # XLA for forward and backward: auto | on | off
+    log_every: int = 50  # Steps.
+
+    def __post_init__(self) -> None:
+        for name in (
+            "global_batch_size",
+            "num_epochs",
+            "accumulation_steps",
+            "steps_per_call",
+            "log_every",
+        ):
+            _at_least(f"train.{name}", getattr(self, name), 1)
+        for name in ("num_steps", "steps_per_epoch"):
+            _at_least(f"train.{name}", getattr(self, name), 0)
+        _choice(
+            "train.precision",
+            self.precision,
+            ("auto", "float32", "bfloat16", "float16"),
+        )
+        _choice("train.jit", self.jit, ("auto", "on", "off"))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Validation while training."""
+
+    every_steps: int = 0  # 0 = at the end of every epoch.
+    sentences: tuple[str, ...] = (
+        "i have watched this [MASK] and it was awesome",
+        "the [MASK] was terrible and i fell asleep",
+    )  # Filled in at the end of every epoch.
+    top_k: int = 5  # Fill-ins shown for every [MASK].
+
+    def __post_init__(self) -> None:
+        _at_least("evaluation.every_steps", self.every_steps, 0)
+        _at_least("evaluation.top_k", self.top_k, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """What is kept, and what a resumed run may change."""
+
+    every_steps: int = 500
+    keep_last: int = 3  # Besides the best by validation loss.
+    allow_changed: bool = False  # Resume with another optimizer section.
+
+    def __post_init__(self) -> None:
+        _at_least("checkpoint.every_steps", self.every_steps, 1)
+        _at_least("checkpoint.keep_last", self.keep_last, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """What `--mode=inspect` shows."""
+
+    step: int = 0
+    num_steps: int = 1
+    num_rows: int = 2  # Rows shown as text for every step.
+
+    def __post_init__(self) -> None:
+        _at_least("inspect.step", self.step, 0)
+        _at_least("inspect.num_steps", self.num_steps, 1)
+        _at_least("inspect.num_rows", self.num_rows, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """What `--mode=benchmark` measures."""
+
+    what: str = "input"  # input: prepared rows to masked batches.
+    num_rounds: int = 10  # Timed rounds, after one that is thrown away.
+
+    def __post_init__(self) -> None:
+        _choice("benchmark.what", self.what, ("input",))
+        _at_least("benchmark.num_rounds", self.num_rounds, 3)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run."""
+
+    seed: int = 0
+    data: DataConfig = DataConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    masking: MaskingConfig = MaskingConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
+    inspect: InspectConfig = InspectConfig()
+    benchmark: BenchmarkConfig = BenchmarkConfig()
+
+    def __post_init__(self) -> None:
+        _require(
+            0 <= self.seed < 2**31,
+            f"seed={self.seed} must lie between 0 and 2147483647.",
+        )
+
+    @property
+    def num_predictions(self) -> int:
+        """P, the prediction slots of a row: ceil(highest rate * L)."""
+        rate = max(self.masking.highest_rate, self.masking.evaluation_rate)
+        # Rounded first, so that 0.15 * 20 = 3.0000000000000004 gives 3.
+        return max(1, math.ceil(round(rate * self.data.sequence_length, 6)))
+
+    @classmethod
+    def from_config_dict(cls, config: ml_collections.ConfigDict) -> Self:
+        """The frozen, checked config; raises ValueError on a bad value."""
+        return _build(cls, config.to_dict())
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, JSON-ready; tuples become lists."""
+        return typing.cast(
+            dict[str, Any],
+            _jsonable(dataclasses.asdict(self)),
+        )
+
+
+def defaults() -> ml_collections.ConfigDict:
+    """A mutable copy of every default, for config files to edit."""
+    return ml_collections.ConfigDict(dataclasses.asdict(Config()))
+
+
+def _build(cls: Any, values: dict[str, Any]) -> Any:
+    types = typing.get_type_hints(cls)
+    unknown = sorted(set(values) - set(types))
+    _require(
+        not unknown,
+        f"Unknown config field(s) {', '.join(unknown)} in {cls.__name__};"
+        f" known are {', '.join(types)}.",
+    )
+    return cls(
+        **{
+            name: _build(types[name], value)
+            if dataclasses.is_dataclass(types[name])
+            else value
+            for name, value in values.items()
+        }
+    )
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _jsonable(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    return value

@@ -1,0 +1,1 @@
+"""Text to batches; batch n is a function of (prepared data, seed, n)."""

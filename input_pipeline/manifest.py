@@ -1,0 +1,96 @@
+"""What a directory of prepared rows says of itself, and opening one."""
+
+import dataclasses
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import tokenizer as tokenizer_lib
+from trainer import storage
+
+# Part of the fingerprint; raised whenever the same text gives other rows.
+FORMAT = 1
+# A block (one TFRecord) of about this many slots; a window of this many rows.
+_BLOCK_SLOTS = 16_384
+_WINDOW_ROWS = 2_048
+# Up to this size every shard's sha256 is compared at the start; TFRecord's
+# own checksum guards every block when it is read, whatever the size.
+_FULL_CHECK_BYTES = 2**31
+
+
+@dataclasses.dataclass(frozen=True)
+class Role:
+    """The rows of one role, "train" or "validation", in their shards."""
+
+    files: tuple[str, ...]
+    blocks: tuple[int, ...]  # For every file.
+    num_rows: int
+    num_documents: int
+    num_tokens: int  # Slots that are not padding.
+
+    @property
+    def num_blocks(self) -> int:
+        """Blocks in all files; the last one may be short."""
+        return sum(self.blocks)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+    """Prepared rows, opened and checked."""
+
+    directory: pathlib.Path
+    fingerprint: str
+    sequence_length: int  # L
+    dtype: np.dtype  # Of a stored slot.
+    rows_per_block: int  # K
+    roles: dict[str, Role]
+    tokenizer: tokenizer_lib.Tokenizer
+    report: dict[str, Any]  # What was read, kept and dropped.
+
+    @property
+    def block_bytes(self) -> int:
+        """Payload of a full block."""
+        return self.rows_per_block * self.sequence_length * self.dtype.itemsize
+
+    @property
+    def blocks_per_window(self) -> int:
+        """W: rows are shuffled inside this many blocks."""
+        return max(1, _WINDOW_ROWS // self.rows_per_block)
+
+
+def rows_per_block(sequence_length: int) -> int:
+    """K."""
+    return max(1, _BLOCK_SLOTS // sequence_length)
+
+
+def open_prepared(directory: str | pathlib.Path) -> Prepared:
+    """Opens what `prepare` wrote; raises DamagedError naming a bad file."""
+    directory = pathlib.Path(directory)
+    facts = storage.read_manifest(directory)
+    total = sum(file["bytes"] for file in facts["files"].values())
+    try:
+        storage.verify(directory, content=total <= _FULL_CHECK_BYTES)
+    except storage.DamagedError as error:
+        raise storage.DamagedError(
+            f"{error} Delete {directory} and start again: it is prepared anew."
+        ) from error
+    return Prepared(
+        directory=directory,
+        fingerprint=facts["fingerprint"],
+        sequence_length=facts["sequence_length"],
+        dtype=np.dtype(facts["dtype"]),
+        rows_per_block=facts["rows_per_block"],
+        roles={
+            name: Role(
+                files=tuple(str(directory / file) for file in role["files"]),
+                blocks=tuple(role["blocks"]),
+                num_rows=role["num_rows"],
+                num_documents=role["num_documents"],
+                num_tokens=role["num_tokens"],
+            )
+            for name, role in facts["roles"].items()
+        },
+        tokenizer=tokenizer_lib.load(directory),
+        report=facts["report"],
+    )

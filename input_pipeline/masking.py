@@ -1,0 +1,251 @@
+"""Which slots to predict and what stands there instead.
+
+B rows, L slots, P predictions a row, V vocabulary. Every draw is a pure
+function of (seed, the row's position in the stream): Philox with the position
+as its counter (Salmon et al., "Parallel Random Numbers: As Easy as 1, 2, 3",
+2011). So masks differ in every epoch, replay exactly, and do not depend on
+which host or replica draws them.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from configs import schema
+from input_pipeline import packing
+from input_pipeline import tokenizer as tokenizer_lib
+
+# Lengths of spans: geometric, at most ten (Joshi et al., "SpanBERT", 2020).
+_SPAN_STOP_RATE = 0.2
+_LONGEST_SPAN = 10
+# Keeps validation masks the same in every run, whatever its seed.
+EVALUATION_SEED = 20201
+_PHILOX = 1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Masker:
+    """Turns unpacked rows into masked-LM batches.
+
+    Attributes:
+      config: the section `masking`.
+      special: the ids that are not text.
+      is_special: bool [V]; never selected, never drawn as a replacement.
+      is_continuation: bool [V]; word pieces that continue a word.
+      num_predictions: P.
+    """
+
+    config: schema.MaskingConfig
+    special: tokenizer_lib.SpecialIds
+    is_special: np.ndarray
+    is_continuation: np.ndarray
+    num_predictions: int
+
+    def __call__(
+        self,
+        rows: dict[str, tf.Tensor],
+        *,
+        seed: int,
+        first_position: tf.Tensor,
+        rate: tf.Tensor | float,
+    ) -> dict[str, tf.Tensor]:
+        """The batch of DESIGN's table.
+
+        Args:
+          rows: `token_ids`, `segment_ids`, `position_ids`, int32 [B, L].
+          seed: of the run.
+          first_position: int64 [], stream position of the first row; the
+            rows are neighbours in the stream.
+          rate: float [], the share of ordinary tokens to select.
+        """
+        token_ids = rows["token_ids"]
+        length = token_ids.shape[1]
+        draws, count_draw = _uniform(
+            seed, first_position, tf.shape(token_ids)[0], length
+        )
+        ordinary = ~tf.gather(self.is_special, token_ids)  # [B, L]
+        scores = self._scores(rows, draws[:, 0], draws[:, 1], ordinary)
+        count = _stochastic_count(
+            tf.math.count_nonzero(ordinary, axis=1), rate, count_draw
+        )
+        count = tf.minimum(count, self.num_predictions)
+        positions, weights = _select(
+            scores, count, num_predictions=self.num_predictions
+        )
+        if self.config.policy == "whole_word":
+            positions, weights = _whole_words(
+                self._words(rows), scores, positions, weights, count
+            )
+        return self._replace(rows, draws, positions, weights)
+
+    def _scores(self, rows, first, second, ordinary):  # type: ignore[no-untyped-def]
+        """Slots with the highest scores are selected, float32 [B, L]."""
+        if self.config.policy == "whole_word":
+            first = tf.gather(first, self._words(rows), batch_dims=1)
+        if self.config.policy == "span":
+            first = _span_scores(first, second, rows["segment_ids"], ordinary)
+        return tf.where(ordinary, first, -1.0)
+
+    def _words(self, rows: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Number of the word that a slot belongs to, int32 [B, L]."""
+        starts = ~tf.gather(self.is_continuation, rows["token_ids"])
+        starts |= rows["position_ids"] == 0
+        return tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1
+
+    def _replace(self, rows, draws, positions, weights):  # type: ignore[no-untyped-def]
+        """Writes [MASK], a random token or nothing into selected slots."""
+        token_ids = rows["token_ids"]
+        labels = tf.gather(token_ids, positions, batch_dims=1)  # [B, P]
+        kind = tf.gather(draws[:, 2], positions, batch_dims=1)
+        which = tf.gather(draws[:, 3], positions, batch_dims=1)
+        ordinary_ids = np.flatnonzero(~self.is_special).astype(np.int32)
+        number = tf.cast(which * len(ordinary_ids), tf.int32)
+        random_ids = tf.gather(
+            ordinary_ids, tf.minimum(number, len(ordinary_ids) - 1)
+        )
+        mask_rate = self.config.mask_rate
+        random_rate = self.config.random_rate
+        shown = tf.where(kind < mask_rate + random_rate, random_ids, labels)
+        shown = tf.where(kind < mask_rate, self.special.mask, shown)
+        used = weights > 0
+        # Unused entries point to slot 0 and must not write there: they are
+        # sent to a slot L that is cut off again.
+        length = token_ids.shape[1]
+        batch = tf.range(tf.shape(token_ids)[0])[:, tf.newaxis]
+        slots = tf.where(used, positions, length)
+        masked = tf.tensor_scatter_nd_update(
+            tf.pad(token_ids, [[0, 0], [0, 1]]),
+            tf.stack([batch + tf.zeros_like(slots), slots], axis=-1),
+            shown,
+        )[:, :length]
+        return {
+            "token_ids": masked,
+            "segment_ids": rows["segment_ids"],
+            "position_ids": rows["position_ids"],
+            "mask_positions": tf.where(used, positions, 0),
+            "mask_labels": tf.where(used, labels, 0),
+            "mask_weights": weights,
+        }
+
+
+def rate_at(config: schema.MaskingConfig, step: tf.Tensor) -> tf.Tensor:
+    """The select rate at a step, float32 []: linear, then constant."""
+    if config.last_rate == config.select_rate:
+        return tf.constant(config.select_rate, tf.float32)
+    done = tf.cast(step, tf.float32) / config.decay_steps
+    return config.select_rate + tf.minimum(done, 1.0) * (
+        config.last_rate - config.select_rate
+    )
+
+
+def _uniform(
+    seed: int, first_position: tf.Tensor, batch: tf.Tensor, length: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Uniform draws: float32 [B, 4, L] for slots and [B] for rows."""
+    draws_per_row = 4 * (length + 1)  # A multiple of Philox's block of four.
+    counter = tf.cast(first_position, tf.uint64) * tf.constant(
+        draws_per_row // 4, tf.uint64
+    )
+    draws = tf.raw_ops.StatelessRandomUniformV2(
+        shape=tf.stack([batch, draws_per_row]),
+        # "mask" in ASCII keeps these draws apart from other users of the seed.
+        key=tf.constant([seed ^ 0x6D61736B], tf.uint64),
+        counter=tf.stack([counter, tf.constant(0, tf.uint64)]),
+        alg=_PHILOX,
+        dtype=tf.float32,
+    )
+    return tf.reshape(draws[:, 4:], [-1, 4, length]), draws[:, 0]
+
+
+def _stochastic_count(
+    num_ordinary: tf.Tensor, rate: tf.Tensor | float, draw: tf.Tensor
+) -> tf.Tensor:
+    """How many tokens to predict, int32 [B].
+
+    rate * n on average for every n, rounded up or down by chance; at least
+    one where there is a token at all and the rate is above zero.
+    """
+    expected = tf.cast(num_ordinary, tf.float32) * rate
+    count = tf.cast(tf.floor(expected + draw), tf.int32)
+    count = tf.maximum(count, tf.cast(expected > 0, tf.int32))
+    return tf.minimum(count, tf.cast(num_ordinary, tf.int32))
+
+
+def _select(
+    scores: tf.Tensor, count: tf.Tensor, *, num_predictions: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """The `count` best slots: positions int32 and weights float32 [B, P].
+
+    Equal scores (pieces of one word, slots of one span) stay together, in
+    order of position: `top_k` breaks ties by the lower index.
+    """
+    _, positions = tf.math.top_k(scores, k=num_predictions)
+    weights = tf.sequence_mask(count, num_predictions, tf.float32)
+    return positions, weights
+
+
+def _whole_words(words, scores, positions, weights, count):  # type: ignore[no-untyped-def]
+    """Drops a last word that was cut, and fills up with one-piece words."""
+    num_predictions = positions.shape[1]
+    length = scores.shape[1]
+    one_hot_length = tf.math.unsorted_segment_sum(
+        tf.ones_like(scores, tf.int32),
+        words + tf.range(tf.shape(words)[0])[:, tf.newaxis] * length,
+        tf.shape(words)[0] * length,
+    )
+    word_length = tf.gather(
+        tf.reshape(one_hot_length, [-1, length]), words, batch_dims=1
+    )  # [B, L], pieces of the slot's word
+    word = tf.gather(words, positions, batch_dims=1)  # [B, P]
+    pieces = tf.gather(word_length, positions, batch_dims=1)
+    previous = tf.pad(word[:, :-1], [[0, 0], [1, 0]], constant_values=-1)
+    rank = tf.range(num_predictions)[tf.newaxis]
+    # Rank of the first piece of the entry's word.
+    started = packing.running_maximum(tf.where(word != previous, rank, 0))
+    whole = started + pieces <= count[:, tf.newaxis]
+    chosen = tf.cast(whole, tf.float32) * weights  # [B, P]
+    # Second round: chosen slots first, then one-piece words by score.
+    taken = tf.tensor_scatter_nd_max(
+        tf.zeros_like(scores),
+        tf.stack(
+            [
+                tf.range(tf.shape(word)[0])[:, tf.newaxis]
+                + tf.zeros_like(positions),
+                positions,
+            ],
+            axis=-1,
+        ),
+        chosen,
+    )
+    single = (word_length == 1) & (scores >= 0)
+    rescored = tf.where(single, scores, -1.0) + 2.0 * taken
+    values, positions = tf.math.top_k(
+        tf.where(taken > 0, 3.0, rescored), k=num_predictions
+    )
+    fits = tf.sequence_mask(count, num_predictions)
+    return positions, tf.cast(fits & (values >= 0), tf.float32)
+
+
+def _span_scores(first, second, segment_ids, ordinary):  # type: ignore[no-untyped-def]
+    """The best score of the spans that cover a slot, float32 [B, L].
+
+    A span starts at every ordinary slot with a length of its own; it ends
+    early where its segment or the ordinary tokens end.
+    """
+    stop = math.log(1 - _SPAN_STOP_RATE)
+    lengths = 1 + tf.cast(tf.math.log1p(-second) / stop, tf.int32)
+    lengths = tf.minimum(lengths, _LONGEST_SPAN)
+    best = tf.where(ordinary, first, -1.0)
+    running = best
+    reach = ordinary  # Slots between the start and here are one run of text.
+    for distance in range(1, min(_LONGEST_SPAN, first.shape[1])):
+        pad = [[0, 0], [1, 0]]
+        running = tf.pad(running[:, :-1], pad, constant_values=-1.0)
+        lengths = tf.pad(lengths[:, :-1], pad)
+        same = segment_ids == tf.pad(segment_ids[:, :-1], pad)
+        reach = tf.pad(reach[:, :-1], pad) & ordinary & same
+        covered = reach & (lengths > distance)
+        best = tf.where(covered, tf.maximum(best, running), best)
+    return best

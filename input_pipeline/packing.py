@@ -1,0 +1,159 @@
+"""Documents to rows of L slots, and how a slot is stored.
+
+A stored slot is the id plus one flag bit that says: a new segment (one piece
+of one document) starts here. Padding is id 0 without the flag. With up to
+32,768 ids a slot takes 16 bits, else 32.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import tensorflow as tf
+
+_SMALL_VOCABULARY = 2**15
+
+
+@dataclasses.dataclass
+class RowCounts:
+    """What became of the tokens; `tokens_read` = kept + cut + dropped."""
+
+    documents: int = 0
+    tokens_read: int = 0
+    tokens_kept: int = 0
+    tokens_cut: int = 0  # Behind slot L, with one document a row.
+    rows: int = 0
+    segments: int = 0
+    slots_used: int = 0  # Tokens kept, start and end tokens.
+
+    def add(self, other: "RowCounts") -> None:
+        """Sums every field in place."""
+        for field in dataclasses.fields(self):
+            total = getattr(self, field.name) + getattr(other, field.name)
+            setattr(self, field.name, total)
+
+
+def slot_dtype(vocabulary_size: int) -> np.dtype:
+    """The unsigned integer that holds an id and the flag."""
+    small = vocabulary_size <= _SMALL_VOCABULARY
+    return np.dtype("<u2") if small else np.dtype("<u4")
+
+
+def pack(
+    documents: Iterable[np.ndarray],
+    *,
+    policy: str,
+    length: int,
+    wrap,  # type: ignore[no-untyped-def]
+    num_wrapping: int,
+    dtype: np.dtype,
+) -> tuple[np.ndarray, RowCounts]:
+    """Rows of stored slots, `dtype` [rows, L], in a fixed order.
+
+    Args:
+      documents: ids, int32 [tokens] each.
+      policy: "document" (one a row, cut at L) or "fill": pieces of at most L
+        slots, each into the fullest row that still has room for it, the
+        longest first (best-fit decreasing), so that whole documents stay
+        whole and next to nothing is padded.
+      length: L.
+      wrap: adds the start and end tokens to a piece.
+      num_wrapping: how many slots `wrap` adds.
+      dtype: from `slot_dtype`.
+    """
+    counts = RowCounts()
+    room = length - num_wrapping
+    pieces = []
+    for ids in documents:
+        counts.documents += 1
+        counts.tokens_read += len(ids)
+        stop = len(ids) if policy == "fill" else room
+        counts.tokens_cut += max(0, len(ids) - stop)
+        pieces += [
+            wrap(ids[start : min(start + room, stop)])
+            for start in range(0, min(len(ids), stop), room)
+        ]
+    lengths = [len(piece) for piece in pieces]
+    if policy == "fill":
+        groups = best_fit(lengths, length)
+    else:
+        groups = [[number] for number in range(len(pieces))]
+    rows = np.zeros([len(groups), length], dtype)
+    for row, group in zip(rows, groups, strict=True):
+        _fill(row, [pieces[number] for number in group])
+    counts.rows = len(groups)
+    counts.segments = len(pieces)
+    counts.slots_used = sum(lengths)
+    counts.tokens_kept = sum(lengths) - num_wrapping * len(pieces)
+    return rows, counts
+
+
+def best_fit(lengths: Sequence[int], capacity: int) -> list[list[int]]:
+    """Groups of indices whose lengths sum to at most `capacity` each.
+
+        best_fit([3, 5, 4, 1], 8)  ->  [[1, 0], [2, 3]]
+
+    Longest first; equal lengths and equally full groups in order of arrival.
+    """
+    groups: list[list[int]] = []
+    # waiting[space]: groups with that many free slots, the oldest first.
+    waiting: list[list[int]] = [[] for _ in range(capacity + 1)]
+    for index in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+        length = lengths[index]
+        space = next(
+            (s for s in range(length, capacity) if waiting[s]), capacity
+        )
+        if waiting[space]:
+            group = waiting[space].pop(0)
+        else:
+            group = len(groups)
+            groups.append([])
+        groups[group].append(index)
+        waiting[space - length].append(group)
+    return groups
+
+
+def unpack(slots: tf.Tensor) -> dict[str, tf.Tensor]:
+    """Stored rows to model inputs.
+
+    Args:
+      slots: uint16 or uint32 [B, L], from `pack`.
+
+    Returns:
+      `token_ids`, `segment_ids` (1, 2, ...; 0 = padding) and `position_ids`
+      (inside the segment; 0 for padding), each int32 [B, L].
+    """
+    bits = slots.dtype.size * 8 - 1
+    slots = tf.cast(slots, tf.int64)
+    token_ids = tf.cast(slots & ((1 << bits) - 1), tf.int32)
+    starts = tf.cast(tf.bitwise.right_shift(slots, bits), tf.int32)
+    place = tf.range(tf.shape(slots)[1])[tf.newaxis]  # [1, L]
+    # Padding is id 0 behind the last segment; no text has id 0.
+    is_text = tf.cast(token_ids > 0, tf.int32)
+    segment_ids = tf.cumsum(starts, axis=1) * is_text
+    first = running_maximum(starts * place)
+    return {
+        "token_ids": token_ids,
+        "segment_ids": segment_ids,
+        "position_ids": (place - first) * is_text,
+    }
+
+
+def _fill(row: np.ndarray, pieces: list[np.ndarray]) -> None:
+    flag = 1 << (row.dtype.itemsize * 8 - 1)
+    start = 0
+    for piece in pieces:
+        row[start : start + len(piece)] = piece
+        row[start] |= flag
+        start += len(piece)
+
+
+def running_maximum(values: tf.Tensor) -> tf.Tensor:
+    """The largest of the values so far, [B, n], in log2(n) passes."""
+    length = values.shape[1]
+    shift = 1
+    while shift < length:
+        shifted = tf.pad(values[:, :-shift], [[0, 0], [shift, 0]])
+        values = tf.maximum(values, shifted)
+        shift *= 2
+    return values

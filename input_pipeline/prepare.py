@@ -1,0 +1,420 @@
+"""Text to prepared rows, once a corpus, on all cores.
+
+source -> clean -> split roles -> tokenize -> pack -> blocks of K rows in
+TFRecord shards. The work is cut into units that do not depend on the number
+of processes, and their results are joined in order: the output is the same,
+byte for byte, for any number.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import logging
+import multiprocessing
+import os
+import pathlib
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs import quiet, schema
+from input_pipeline import (
+    cleaning,
+    manifest,
+    order,
+    packing,
+    sources,
+)
+from input_pipeline import tokenizer as tokenizer_lib
+from trainer import storage
+
+_log = logging.getLogger(__name__)
+
+# Set aside by hash where the source brings no test split of its own.
+_TEST_RATE = 0.1
+_SHARD_BYTES = 2**26
+_DOCUMENTS_AT_ONCE = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Roles:
+    """Decides, by its text alone, what a document is used for."""
+
+    validation_rate: float
+    test_rate: float  # 0 where the source has its own test split.
+    held_out: frozenset[bytes] = frozenset()  # Digests of validation.
+
+    def of(self, text: str, split: str) -> str:
+        """Either train, validation, test or duplicate (of validation)."""
+        digest = _digest(text)
+        if split == "unlabeled":
+            return "duplicate" if digest in self.held_out else "train"
+        share = int.from_bytes(digest) / 2**64
+        if share < self.validation_rate:
+            return "validation"
+        within = share < self.validation_rate + self.test_rate
+        return "test" if within else "train"
+
+
+def prepare(config: schema.Config) -> pathlib.Path:
+    """The directory with the prepared rows, made where it is missing.
+
+    Raises:
+      ValueError: the source cannot be read or holds nothing to train on.
+    """
+    units = sources.list_units(config.data)
+    identity = _identity(config, units)
+    fingerprint = storage.sha256_json(identity)[:16]
+    parent = pathlib.Path(config.data.prepared_dir)
+    directory = parent / fingerprint
+    with storage.exclusive(parent / f"{fingerprint}.lock", wait=True):
+        if not directory.exists():
+            storage.remove_unfinished(parent, fingerprint)
+            facts = {"fingerprint": fingerprint, "identity": identity}
+            with storage.new_directory(directory, facts=facts) as temporary:
+                facts |= _write_all(config, units, temporary)
+    return directory
+
+
+def _identity(
+    config: schema.Config, units: list[sources.Unit]
+) -> dict[str, Any]:
+    """All that decides the content of the rows; JSON."""
+    used = [unit for unit in units if unit.split != "test"]
+    data = config.data
+    return {
+        "format": manifest.FORMAT,
+        "source": sources.fingerprint(data, used),
+        "own_test": len(used) < len(units),
+        "validation_rate": data.validation_rate,
+        "sequence_length": data.sequence_length,
+        "packing": data.packing,
+        "validation_packing": data.validation_packing,
+        "tokenizer": dataclasses.asdict(config.tokenizer),
+    }
+
+
+def _write_all(
+    config: schema.Config, units: list[sources.Unit], directory: pathlib.Path
+) -> dict[str, Any]:
+    """Writes vocabulary and shards; returns the facts for the manifest."""
+    has_test = any(unit.split == "test" for unit in units)
+    units = [unit for unit in units if unit.split != "test"]
+    roles = Roles(
+        validation_rate=config.data.validation_rate,
+        test_rate=0.0 if has_test else _TEST_RATE,
+    )
+    with _pool(config.data.num_processes, len(units)) as run:
+        roles = _hold_out(config, units, roles, run)
+        tokenizer = _learn(config, units, roles, run)
+        tokenizer.save(directory)
+        task = functools.partial(
+            _encode_unit, config, roles, str(directory)
+        )
+        results = run(task, list(enumerate(units)))
+        return {
+            "sequence_length": config.data.sequence_length,
+            "dtype": packing.slot_dtype(tokenizer.vocabulary_size).str,
+            "rows_per_block": manifest.rows_per_block(
+                config.data.sequence_length
+            ),
+            **_write_rows(config, tokenizer, results, directory),
+        }
+
+
+@contextlib.contextmanager
+def _pool(
+    num_processes: int, num_units: int
+) -> Iterator[Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]]:
+    """Yields a `map` over processes that keeps the order."""
+    wanted = num_processes or os.cpu_count() or 1
+    wanted = min(wanted, num_units)
+    if wanted <= 1:
+        yield map
+        return
+    with concurrent.futures.ProcessPoolExecutor(
+        wanted,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=quiet.import_module,
+        initargs=(__name__,),
+    ) as executor:
+        try:
+            yield executor.map
+        except BaseException:
+            executor.shutdown(cancel_futures=True)
+            raise
+
+
+def _documents(
+    config: schema.Config,
+    unit: sources.Unit,
+    roles: Roles,
+    counts: cleaning.Counts,
+) -> Iterator[tuple[str, str]]:
+    """(role, clean text) of every document that is not empty."""
+    for document in sources.read(config.data, unit, counts):
+        text = cleaning.clean(document.raw, counts)
+        if text:
+            yield roles.of(text, unit.split), text
+        else:
+            yield "empty", ""
+
+
+def _hold_out(config, units, roles, run):  # type: ignore[no-untyped-def]
+    """Knows validation documents again where a second split repeats them."""
+    if all(unit.split == "train" for unit in units):
+        return roles
+    labelled = [unit for unit in units if unit.split == "train"]
+    task = functools.partial(_validation_digests, config, roles)
+    digests = frozenset().union(*run(task, labelled))
+    return dataclasses.replace(roles, held_out=digests)
+
+
+def _validation_digests(
+    config: schema.Config, roles: Roles, unit: sources.Unit
+) -> frozenset[bytes]:
+    documents = _documents(config, unit, roles, cleaning.Counts())
+    return frozenset(
+        _digest(text) for role, text in documents if role == "validation"
+    )
+
+
+def _learn(config, units, roles, run):  # type: ignore[no-untyped-def]
+    """The tokenizer, learned from the training documents alone."""
+    limit = config.tokenizer.max_documents
+    total: collections.Counter[str] = collections.Counter()
+    num_read = 0
+    count = functools.partial(_count_unit, config, roles)
+    for unit, result in zip(units, run(count, units), strict=True):
+        counts, num_documents = result
+        if limit and num_read + num_documents > limit:
+            counts, _ = _count_unit(
+                config, roles, unit, limit=limit - num_read
+            )
+            total.update(counts)
+            break
+        total.update(counts)
+        num_read += num_documents
+    return tokenizer_lib.learn(
+        config.tokenizer,
+        counts=total,
+        texts=_training_texts(config, units, roles, limit),
+    )
+
+
+def _count_unit(
+    config: schema.Config,
+    roles: Roles,
+    unit: sources.Unit,
+    limit: int = 0,
+) -> tuple[collections.Counter[str], int]:
+    """Word or character counts of a unit, and how many documents it has."""
+    total: collections.Counter[str] = collections.Counter()
+    num_read = 0
+    documents = _documents(config, unit, roles, cleaning.Counts())
+    for batch in _batches(documents, limit):
+        texts = [text for role, text in batch if role == "train"]
+        total.update(tokenizer_lib.count(config.tokenizer.kind, texts))
+        num_read += len(batch)
+    return total, num_read
+
+
+def _training_texts(
+    config: schema.Config,
+    units: list[sources.Unit],
+    roles: Roles,
+    limit: int,
+) -> Iterator[str]:
+    num_read = 0
+    for unit in units:
+        documents = _documents(config, unit, roles, cleaning.Counts())
+        for role, text in documents:
+            if role == "train":
+                yield text
+            num_read += 1
+            if limit and num_read >= limit:
+                return
+
+
+@functools.cache
+def _loaded(directory: str) -> tokenizer_lib.Tokenizer:
+    """A process loads the vocabulary once."""
+    return tokenizer_lib.load(directory)
+
+
+def _encode_unit(  # type: ignore[no-untyped-def]
+    config: schema.Config,
+    roles: Roles,
+    directory: str,
+    numbered: tuple[int, sources.Unit],
+):
+    """Rows of one unit: {role: (slots [rows, L], RowCounts)}, and counts."""
+    number, unit = numbered
+    tokenizer = _loaded(directory)
+    counts = cleaning.Counts()
+    reserved: collections.Counter[str] = collections.Counter()
+    ids: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
+    for batch in _batches(_documents(config, unit, roles, counts)):
+        for role, group in _by_role(batch).items():
+            if role in ids:
+                ids[role] += tokenizer.encode(group)
+            elif role != "empty":
+                reserved[role] += len(group)
+    policies = {
+        "train": config.data.packing,
+        "validation": config.data.validation_packing,
+    }
+    packed = {
+        role: packing.pack(
+            [tokens for tokens in documents if len(tokens)],
+            policy=policies[role],
+            length=config.data.sequence_length,
+            wrap=tokenizer.wrap,
+            num_wrapping=tokenizer.num_wrapping,
+            dtype=packing.slot_dtype(tokenizer.vocabulary_size),
+        )
+        for role, documents in ids.items()
+    }
+    rows, row_counts = packed["train"]
+    packed["train"] = (_shuffled(rows, number), row_counts)
+    return packed, counts, reserved
+
+
+def _shuffled(rows: np.ndarray, number: int) -> np.ndarray:
+    """Rows of one document do not stay side by side."""
+    if not len(rows):
+        return rows
+    index = tf.range(len(rows), dtype=tf.int64)
+    places = order.permute(index, len(rows), order.keys(0, number))
+    return rows[places.numpy()]
+
+
+def _write_rows(config, tokenizer, results, directory):  # type: ignore[no-untyped-def]
+    """Writes the shards of both roles; returns `roles` and `report`."""
+    length = config.data.sequence_length
+    writers = {
+        role: BlockWriter(directory, role, manifest.rows_per_block(length))
+        for role in ("train", "validation")
+    }
+    totals = {role: packing.RowCounts() for role in writers}
+    read = cleaning.Counts()
+    reserved: collections.Counter[str] = collections.Counter()
+    for packed, counts, unit_reserved in results:
+        read += counts
+        reserved.update(unit_reserved)
+        for role, (rows, row_counts) in packed.items():
+            writers[role].write(rows)
+            totals[role].add(row_counts)
+    if not totals["train"].rows:
+        raise ValueError(
+            f"No training text is left: of {read.documents_read} documents"
+            f" {read.documents_kept} are not empty, and"
+            f" {totals['validation'].documents} of these are validation,"
+            f" {reserved['test']} test. Give more text."
+        )
+    return {
+        "roles": {
+            role: {
+                **writers[role].close(),
+                "num_documents": totals[role].documents,
+                "num_tokens": totals[role].slots_used,
+            }
+            for role in writers
+        },
+        "report": {
+            "read": read.to_dict(),
+            "documents_reserved_for_test": reserved["test"],
+            "documents_repeating_validation": reserved["duplicate"],
+            "vocabulary_size": tokenizer.vocabulary_size,
+            "rows": {
+                role: dataclasses.asdict(counts)
+                for role, counts in totals.items()
+            },
+        },
+    }
+
+
+class BlockWriter:
+    """Rows to TFRecord shards; a record is K rows, only the last is short."""
+
+    def __init__(self, directory: pathlib.Path, role: str, rows_per_block: int):
+        self._directory = directory
+        self._role = role
+        self._rows_per_block = rows_per_block
+        self._waiting: list[np.ndarray] = []
+        self._files: list[str] = []
+        self._blocks: list[int] = []
+        self._num_rows = 0
+        self._writer: tf.io.TFRecordWriter | None = None
+        self._bytes_left = 0
+
+    def write(self, rows: np.ndarray) -> None:
+        """Appends slots [rows, L]."""
+        self._num_rows += len(rows)
+        self._waiting.append(rows)
+        if sum(map(len, self._waiting)) >= self._rows_per_block:
+            rows = np.concatenate(self._waiting)
+            full = len(rows) // self._rows_per_block * self._rows_per_block
+            for start in range(0, full, self._rows_per_block):
+                self._write_block(rows[start : start + self._rows_per_block])
+            self._waiting = [rows[full:]]
+
+    def close(self) -> dict[str, Any]:
+        """Writes what waits; returns files, blocks and num_rows."""
+        rest = np.concatenate(self._waiting) if self._waiting else []
+        if len(rest):
+            self._write_block(rest)
+        if self._writer is not None:
+            self._writer.close()
+        return {
+            "files": self._files,
+            "blocks": self._blocks,
+            "num_rows": self._num_rows,
+        }
+
+    def _write_block(self, rows: np.ndarray) -> None:
+        if self._bytes_left < rows.nbytes or self._writer is None:
+            self._next_shard()
+        assert self._writer is not None
+        self._writer.write(rows.tobytes())
+        self._blocks[-1] += 1
+        self._bytes_left -= rows.nbytes
+
+    def _next_shard(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+        name = f"{self._role}-{len(self._files):05d}.tfrecord"
+        self._writer = tf.io.TFRecordWriter(str(self._directory / name))
+        self._bytes_left = _SHARD_BYTES
+        self._files.append(name)
+        self._blocks.append(0)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.blake2b(text.encode(), digest_size=8).digest()
+
+
+def _batches(items: Iterable[Any], limit: int = 0) -> Iterator[list[Any]]:
+    """Lists of neighbours; of the first `limit` items, or of all (0)."""
+    batch: list[Any] = []
+    for number, item in enumerate(items, start=1):
+        batch.append(item)
+        if len(batch) == _DOCUMENTS_AT_ONCE or number == limit:
+            yield batch
+            batch = []
+        if number == limit:
+            return
+    if batch:
+        yield batch
+
+
+def _by_role(batch: list[tuple[str, str]]) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for role, text in batch:
+        groups.setdefault(role, []).append(text)
+    return groups

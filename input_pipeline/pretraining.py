@@ -1,0 +1,140 @@
+"""Batches for masked-LM training and validation: rows, then masks.
+
+B rows of the global batch, b = B / (hosts * replicas) of one replica,
+L slots, P predictions a row.
+"""
+
+import hashlib
+
+import tensorflow as tf
+
+from configs import schema
+from input_pipeline import manifest, masking, packing, stream
+
+# The batch, in the order in which its digest reads it.
+KEYS = (
+    "token_ids",
+    "segment_ids",
+    "position_ids",
+    "mask_positions",
+    "mask_labels",
+    "mask_weights",
+)
+
+
+def training_batches(
+    prepared: manifest.Prepared,
+    config: schema.Config,
+    *,
+    first_step: int = 0,
+    shard: stream.Shard | None = None,
+    num_replicas: int = 1,
+) -> tf.data.Dataset:
+    """Batches of the KEYS, [b, ...], one for every local replica and step.
+
+    Args:
+      prepared: rows to read.
+      config: seed, masking and global batch size.
+      first_step: where to begin; any number starts at once.
+      shard: the part of the global batch that this host reads.
+      num_replicas: replicas of this host; their batches come in turn.
+    """
+    masker = create_masker(prepared, config)
+    rows = stream.training_rows(
+        prepared,
+        seed=config.seed,
+        first_step=first_step,
+        global_batch_size=config.train.global_batch_size,
+    )
+
+    def mask(step, slots, first):  # type: ignore[no-untyped-def]
+        return masker(
+            packing.unpack(slots),
+            seed=config.seed,
+            first_position=step * config.train.global_batch_size + first,
+            rate=masking.rate_at(config.masking, step),
+        )
+
+    return _batches(rows, mask, config, shard or stream.Shard(), num_replicas)
+
+
+def validation_batches(
+    prepared: manifest.Prepared,
+    config: schema.Config,
+    *,
+    shard: stream.Shard | None = None,
+    num_replicas: int = 1,
+) -> tf.data.Dataset:
+    """The same for validation: every row once, masks frozen for ever."""
+    masker = create_masker(prepared, config)
+    rows = stream.validation_rows(
+        prepared, global_batch_size=config.train.global_batch_size
+    )
+
+    def mask(number, slots, first):  # type: ignore[no-untyped-def]
+        return masker(
+            packing.unpack(slots),
+            seed=masking.EVALUATION_SEED,
+            first_position=number * config.train.global_batch_size + first,
+            rate=config.masking.evaluation_rate,
+        )
+
+    return _batches(rows, mask, config, shard or stream.Shard(), num_replicas)
+
+
+def create_masker(
+    prepared: manifest.Prepared, config: schema.Config
+) -> masking.Masker:
+    """The masker for these rows."""
+    tokenizer = prepared.tokenizer
+    return masking.Masker(
+        config=config.masking,
+        special=tokenizer.special,
+        is_special=tokenizer.is_special,
+        is_continuation=tokenizer.is_continuation,
+        num_predictions=config.num_predictions,
+    )
+
+
+def digest(batch: dict[str, tf.Tensor]) -> str:
+    """sha256 of a global batch: each tensor's little-endian C-order bytes."""
+    state = hashlib.sha256()
+    for key in KEYS:
+        value = batch[key].numpy()
+        state.update(value.astype(value.dtype.newbyteorder("<")).tobytes())
+    return state.hexdigest()
+
+
+def _batches(rows, mask, config, shard, num_replicas):  # type: ignore[no-untyped-def]
+    size = config.train.global_batch_size
+    own = shard.slice_of(size)
+    per_replica = size // (shard.count * num_replicas)
+    length = config.data.sequence_length
+
+    def create(number, slots):  # type: ignore[no-untyped-def]
+        slots = tf.ensure_shape(slots[own], [own.stop - own.start, length])
+        return {
+            key: tf.reshape(
+                value, [num_replicas, per_replica, *value.shape[1:]]
+            )
+            for key, value in mask(number, slots, own.start).items()
+        }
+
+    batches = rows.map(create, num_parallel_calls=2, deterministic=True)
+    return batches.unbatch().prefetch(2 * num_replicas).with_options(
+        _options()
+    )
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    # A stateful op could not be replayed: refuse it.
+    options.experimental_external_state_policy = (
+        tf.data.experimental.ExternalStatePolicy.FAIL
+    )
+    return options

@@ -1,0 +1,139 @@
+"""The documents of csv and jsonl files: one field of every record."""
+
+import codecs
+import csv
+import io
+import json
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+from configs import schema
+from input_pipeline import cleaning, documents, text_files
+
+_MAX_FIELD_CHARACTERS = 2**31 - 1  # The csv module stops at 131,072.
+
+# Strings may hold control characters as they are; the cleaner removes them.
+_DECODER = json.JSONDecoder(strict=False)
+
+
+def read(
+    data: schema.DataConfig, piece: documents.Piece, counts: cleaning.Counts
+) -> Iterator[documents.Document]:
+    """The text field of each record, with the label field if there is one."""
+    read_fields = _read_csv if data.source == "csv" else _read_jsonl
+    for text, label in read_fields(data, piece):
+        for raw in documents.cut([_encode(text)], counts):
+            yield documents.Document(raw, label)
+
+
+def _read_csv(
+    data: schema.DataConfig, piece: documents.Piece
+) -> Iterator[tuple[str, str]]:
+    with text_files.opened(piece) as file:
+        records = _csv_records(file)
+        number = 0
+        while True:
+            number += 1
+            try:
+                fields = _fields(data, next(records))
+            except StopIteration:
+                return
+            except (csv.Error, ValueError) as error:
+                raise ValueError(
+                    f"{piece.path}, record {number}: {error}."
+                ) from error
+            yield fields
+
+
+def _csv_records(file: BinaryIO) -> Iterator[dict[str, str]]:
+    csv.field_size_limit(_MAX_FIELD_CHARACTERS)
+    # Bad bytes pass as surrogates, so that the cleaner counts them.
+    with io.TextIOWrapper(
+        file, encoding="utf-8-sig", errors="surrogateescape", newline=""
+    ) as text:
+        # Strict, because a stray quote would swallow the rest of the file.
+        rows = filter(None, csv.reader(text, strict=True))
+        header = next(rows, [])
+        for row in rows:
+            if len(row) > len(header):
+                raise ValueError(
+                    f"{len(row)} fields, but the header names {len(header)}; a"
+                    " text with a comma needs quotes around it"
+                )
+            yield dict(zip(header, row, strict=False))
+
+
+def _read_jsonl(
+    data: schema.DataConfig, piece: documents.Piece
+) -> Iterator[tuple[str, str]]:
+    with text_files.opened(piece) as file:
+        for position, line in text_files.lines(file, piece):
+            if position == 0:
+                line = line.removeprefix(codecs.BOM_UTF8)
+            if not line.strip():
+                continue
+            try:
+                fields = _fields(data, _parse(line))
+            except (ValueError, RecursionError) as error:
+                number = text_files.line_number(piece, position)
+                raise ValueError(
+                    f"{piece.path}, line {number}: {error}."
+                ) from error
+            yield fields
+
+
+def _parse(line: bytes) -> dict[str, Any]:
+    record = _DECODER.decode(line.decode(errors="surrogateescape"))
+    if not isinstance(record, dict):
+        raise ValueError(
+            f"a JSON object is wanted, not {_json_type(record)}; write one"
+            ' {"text": "…"} a line'
+        )
+    return record
+
+
+def _fields(data: schema.DataConfig, record: dict[str, Any]) -> tuple[str, str]:
+    """Text and label of a record."""
+    if data.text_field not in record:
+        found = ", ".join(map(repr, list(record)[:20])) or "none"
+        raise ValueError(
+            f"no field {data.text_field!r}; found {found}. Set data.text_field"
+            " to the one with the text"
+        )
+    text = record[data.text_field]
+    if not isinstance(text, str):
+        raise ValueError(
+            f"field {data.text_field!r} is {_json_type(text)}; a text must be a"
+            " string"
+        )
+    if not data.label_field:
+        return text, ""
+    return text, _label(data.label_field, record.get(data.label_field))
+
+
+def _label(name: str, value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, str):
+        return _encode(value).decode(errors="replace").strip()
+    if isinstance(value, (int, float)):
+        return json.dumps(value)
+    raise ValueError(
+        f"field {name!r} is {_json_type(value)}; a label must be a string or a"
+        " number. Set data.label_field='' to read none"
+    )
+
+
+def _json_type(value: Any) -> str:
+    names = {dict: "an object", list: "a list", str: "a string", bool: "true"}
+    if value is None:
+        return "null"
+    return names.get(type(value), "a number")
+
+
+def _encode(text: str) -> bytes:
+    """The bytes the text was decoded from; a lone surrogate as bad UTF-8."""
+    try:
+        return text.encode(errors="surrogateescape")
+    except UnicodeEncodeError:  # From an escape in JSON, such as "\ud800".
+        return text.encode(errors="surrogatepass")

@@ -1,0 +1,99 @@
+"""Documents from wherever the configuration says, in fixed units of work.
+
+for unit in sources.list_units(data):
+    for document in sources.read(data, unit, counts):
+        text = cleaning.clean(document.raw, counts)
+"""
+
+import hashlib
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+from configs import schema
+from input_pipeline import (
+    cleaning,
+    record_files,
+    sample_corpus,
+    text_files,
+    tfds_source,
+)
+from input_pipeline.documents import Document, Piece, Unit
+
+__all__ = ["Document", "Piece", "Unit", "fingerprint", "list_units", "read"]
+
+SAMPLE_UNIT_DOCUMENTS = 1_000
+
+
+def list_units(data: schema.DataConfig) -> list[Unit]:
+    """Every unit: train first, then unlabeled, then test; files by name.
+
+    Units depend on the input alone. Each can be pickled, and read without the
+    others. Raises ValueError if the input is missing, unreadable or empty.
+    """
+    if data.source == "sample":
+        units = _sample_units()
+    elif data.source == "tfds":
+        units = tfds_source.list_units(data)
+    else:
+        units = text_files.list_units(data)
+    if not any(unit.split == "train" for unit in units):
+        raise ValueError(
+            "There is nothing to train on; data.path or data.train_split must"
+            " name some text."
+        )
+    return units
+
+
+def read(
+    data: schema.DataConfig, unit: Unit, counts: cleaning.Counts
+) -> Iterator[Document]:
+    """The documents of a unit in order; of the counts, `documents_split`.
+
+    No document has more than `documents.MAX_DOCUMENT_BYTES`: longer ones come
+    in pieces, each with the label. Line ends around a document and the quotes
+    and escapes of csv and JSON are not part of it.
+    """
+    if data.source == "sample":
+        return _read_sample(unit)
+    if data.source == "tfds":
+        return tfds_source.read(data, unit, counts)
+    read_piece = text_files.read if data.source == "text" else record_files.read
+    return (
+        document
+        for piece in unit.pieces
+        for document in read_piece(data, piece, counts)
+    )
+
+
+def fingerprint(data: schema.DataConfig, units: list[Unit]) -> dict[str, Any]:
+    """What identifies the input, ready for JSON; not where it is stored.
+
+    Reads every file once. Fields and splits chosen by `data` are not part of
+    it, except the slices of a TFDS data set.
+    """
+    if data.source == "sample":
+        source = pathlib.Path(sample_corpus.__file__).read_bytes()
+        content: Any = hashlib.sha256(source).hexdigest()
+    elif data.source == "tfds":
+        content = tfds_source.fingerprint(data)
+    else:
+        content = text_files.fingerprint(units)
+    return {"source": data.source, "content": content}
+
+
+def _sample_units() -> list[Unit]:
+    units = []
+    for split in ("train", "test"):
+        size = sample_corpus.SIZES[split]
+        for start in range(0, size, SAMPLE_UNIT_DOCUMENTS):
+            stop = min(start + SAMPLE_UNIT_DOCUMENTS, size)
+            units.append(Unit(split, (Piece(split, start, stop),)))
+    return units
+
+
+def _read_sample(unit: Unit) -> Iterator[Document]:
+    for piece in unit.pieces:
+        for index in range(piece.start, piece.stop):
+            text, label = sample_corpus.review(piece.path, index)
+            yield Document(text.encode(), label)

@@ -1,0 +1,172 @@
+"""Rows by position: place p of the training stream, from any step on.
+
+p = step * B + i. An epoch is every row once. Its order: full blocks permuted
+by `order`, the short block last, and rows shuffled inside windows of W blocks.
+Where a window lies follows from arithmetic, so step 10^12 starts as fast as
+step 0, and nothing has to be saved. L slots, K rows a block, B rows a batch.
+"""
+
+import dataclasses
+
+import numpy as np
+import tensorflow as tf
+
+from input_pipeline import manifest, order
+
+# A TFRecord adds length and two checksums to a payload.
+_RECORD_BYTES = 16
+_MAX_INT64 = np.iinfo(np.int64).max
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """Which part of every global batch this host reads: `index` of `count`."""
+
+    index: int = 0
+    count: int = 1
+
+    def slice_of(self, global_batch_size: int) -> slice:
+        """The rows of the global batch."""
+        size = global_batch_size // self.count
+        return slice(self.index * size, (self.index + 1) * size)
+
+
+def training_rows(
+    prepared: manifest.Prepared,
+    *,
+    seed: int,
+    first_step: int,
+    global_batch_size: int,
+) -> tf.data.Dataset:
+    """(step int64 [], slots [B, L]) for steps first_step, first_step + 1, ...
+
+    Endless; epochs follow each other without a gap.
+    """
+    epochs = _Epochs(prepared, seed)
+    first_row = first_step * global_batch_size
+    window, skip = epochs.locate(first_row)
+    dataset = tf.data.Dataset.range(window, _MAX_INT64)
+    dataset = dataset.map(
+        epochs.window, num_parallel_calls=2, deterministic=True
+    )
+    dataset = dataset.prefetch(1).unbatch().skip(skip)
+    dataset = dataset.batch(global_batch_size, drop_remainder=True)
+    return dataset.enumerate(first_step)
+
+
+def validation_rows(
+    prepared: manifest.Prepared, *, global_batch_size: int
+) -> tf.data.Dataset:
+    """(number int64 [], slots [B, L]); the last batch is filled with padding.
+
+    Every row once, always in the same order.
+    """
+    role = prepared.roles["validation"]
+    length = prepared.sequence_length
+    missing = -role.num_rows % global_batch_size
+    padding = tf.zeros([missing, length], prepared.dtype)
+    rows = tf.data.TFRecordDataset(list(role.files)).flat_map(
+        lambda block: tf.data.Dataset.from_tensor_slices(
+            _decode(block, prepared)
+        )
+    )
+    rows = rows.concatenate(tf.data.Dataset.from_tensor_slices(padding))
+    return rows.batch(global_batch_size, drop_remainder=True).enumerate()
+
+
+class _Epochs:
+    """The endless sequence of windows."""
+
+    def __init__(self, prepared: manifest.Prepared, seed: int):
+        role = prepared.roles["train"]
+        self._prepared = prepared
+        self._seed = seed
+        self._num_rows = role.num_rows
+        self._num_blocks = role.num_blocks
+        self._num_full = role.num_rows // prepared.rows_per_block
+        self._window_rows = (
+            prepared.blocks_per_window * prepared.rows_per_block
+        )
+        self._num_windows = -(-role.num_rows // self._window_rows)
+        self._files = tf.constant(role.files)
+        self._first_block = tf.constant(
+            np.concatenate([[0], np.cumsum(role.blocks)]), tf.int64
+        )
+
+    def locate(self, row: int) -> tuple[int, int]:
+        """The window that holds a row of the stream, and the place in it."""
+        epoch, place = divmod(row, self._num_rows)
+        window, skip = divmod(place, self._window_rows)
+        return epoch * self._num_windows + window, skip
+
+    def window(self, number: tf.Tensor) -> tf.Tensor:
+        """Shuffled slots [rows, L] of a window of the stream."""
+        epoch = number // self._num_windows
+        place = number % self._num_windows
+        size = self._prepared.blocks_per_window
+        index = place * size + tf.range(size, dtype=tf.int64)
+        index = tf.boolean_mask(index, index < self._num_blocks)
+        blocks = tf.map_fn(
+            self._read,
+            self._permuted(index, epoch),
+            fn_output_signature=tf.TensorSpec([], tf.string),
+        )
+        rows = _decode(tf.strings.reduce_join(blocks), self._prepared)
+        expected = tf.minimum(
+            self._window_rows,
+            tf.cast(self._num_rows - place * self._window_rows, tf.int32),
+        )
+        with tf.control_dependencies(
+            [tf.debugging.assert_equal(tf.shape(rows)[0], expected)]
+        ):
+            # Another key than the one that permutes the blocks.
+            draws = tf.random.stateless_uniform(
+                [expected],
+                seed=tf.stack([tf.constant(~self._seed, tf.int64), number]),
+                minval=None,
+                maxval=None,
+                dtype=tf.int32,
+                alg="philox",
+            )
+        return tf.gather(rows, tf.argsort(draws))
+
+    def _permuted(self, index: tf.Tensor, epoch: tf.Tensor) -> tf.Tensor:
+        """Blocks at places `index` of an epoch; the short one stays last."""
+        if self._num_full < 2:
+            return index
+        full = tf.minimum(index, self._num_full - 1)
+        keys = order.keys(self._seed, epoch)
+        shuffled = order.permute(full, self._num_full, keys)
+        return tf.where(index < self._num_full, shuffled, index)
+
+    def _read(self, block: tf.Tensor) -> tf.Tensor:
+        """The payload of a block, string []; its checksum is compared."""
+        side = tf.searchsorted(self._first_block, block[tf.newaxis], "right")
+        file = tf.cast(side[0] - 1, tf.int64)
+        place = block - tf.gather(self._first_block, file)
+        size = self._prepared.block_bytes + _RECORD_BYTES
+        return _record_at(tf.gather(self._files, file), place * size, size)
+
+
+def _record_at(file: tf.Tensor, offset: tf.Tensor, size: int) -> tf.Tensor:
+    """The record of a file at an offset; fails where there is none.
+
+    tf.data's Python classes do not offer `byte_offsets`; the ops do.
+    """
+    kind = {"output_types": [tf.string], "output_shapes": [[]]}
+    records = tf.raw_ops.TFRecordDatasetV2(
+        filenames=file[tf.newaxis],
+        compression_type="",
+        buffer_size=size,
+        byte_offsets=offset[tf.newaxis],
+        metadata="",
+    )
+    first = tf.raw_ops.TakeDataset(input_dataset=records, count=1, **kind)
+    return tf.raw_ops.DatasetToSingleElement(dataset=first, **kind)[0]
+
+
+def _decode(payload: tf.Tensor, prepared: manifest.Prepared) -> tf.Tensor:
+    """Slots [rows, L] of one or several blocks."""
+    dtype = tf.as_dtype(prepared.dtype)
+    slots = tf.io.decode_raw(payload, dtype, little_endian=True)
+    return tf.reshape(slots, [-1, prepared.sequence_length])

@@ -1,0 +1,226 @@
+"""Which files to read, cut where, and the documents of plain text files.
+
+A file of lines is cut in byte ranges without a look at its content: a range
+has the lines that start inside it. So the cuts depend on the size alone, and
+many processes prepare one large file.
+"""
+
+import contextlib
+import glob
+import gzip
+import hashlib
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from typing import Any, BinaryIO, cast
+
+from configs import schema
+from input_pipeline import cleaning, documents
+
+UNIT_BYTES = 16 * 2**20  # About, and as stored: of a .gz, compressed.
+
+
+def list_units(data: schema.DataConfig) -> list[documents.Unit]:
+    """The units of `data.path`, then those of `data.test_path`."""
+    train = _find(data.path, field="data.path")
+    test = _find(data.test_path, field="data.test_path")
+    shared = {*map(os.path.realpath, train)} & {*map(os.path.realpath, test)}
+    if shared:
+        raise ValueError(
+            f"{min(shared)} is in data.path and in data.test_path; a test on"
+            " the text of the training proves nothing. Let them match"
+            " different files."
+        )
+    by_lines = data.source == "jsonl" or (
+        data.source == "text" and data.document == "line"
+    )
+    return [
+        *_group("train", train, by_lines=by_lines),
+        *_group("test", test, by_lines=by_lines),
+    ]
+
+
+def fingerprint(units: list[documents.Unit]) -> list[dict[str, Any]]:
+    """Split, name, size and sha256 of every file, wherever it lies."""
+    files = dict.fromkeys(
+        (unit.split, piece.path) for unit in units for piece in unit.pieces
+    )
+    return [
+        {
+            "split": split,
+            "name": os.path.basename(path),
+            "size": os.path.getsize(path),
+            "sha256": _sha256(path),
+        }
+        for split, path in files
+    ]
+
+
+def read(
+    data: schema.DataConfig, piece: documents.Piece, counts: cleaning.Counts
+) -> Iterator[documents.Document]:
+    """The lines of a piece, without their ends, or the whole file."""
+    with opened(piece) as file:
+        if data.document == "file":
+            chunks = iter(lambda: file.read(documents.MAX_DOCUMENT_BYTES), b"")
+            for raw in documents.cut(chunks, counts):
+                yield documents.Document(raw, "")
+            return
+        for _, start in lines(file, piece, documents.MAX_DOCUMENT_BYTES):
+            if start.endswith(b"\n"):
+                yield documents.Document(_without_end(start), "")
+                continue
+            for raw in documents.cut(_line_chunks(file, start), counts):
+                yield documents.Document(raw, "")
+
+
+@contextlib.contextmanager
+def opened(piece: documents.Piece) -> Iterator[BinaryIO]:
+    """The file of a piece, decompressed; its faults become ValueErrors."""
+    path = piece.path
+    try:
+        if os.path.getsize(path) < piece.stop:
+            raise ValueError(
+                f"{path} has become shorter since the start; try again when"
+                " nothing writes to it."
+            )
+        with gzip.open(path) if _is_gzip(path) else open(path, "rb") as file:
+            yield cast(BinaryIO, file)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(
+            f"{path} is not a complete gzip file: {error}. Fetch it again;"
+            " `gzip --test` tells whether it is whole."
+        ) from error
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def lines(
+    file: BinaryIO, piece: documents.Piece, max_bytes: int = -1
+) -> Iterator[tuple[int, bytes]]:
+    r"""Position and bytes, with "\n", of each line that starts in a piece.
+
+    Of a line above `max_bytes` only its start; the rest is then next in
+    `file`, for the caller to read.
+    """
+    stop = sys.maxsize if _is_gzip(piece.path) else piece.stop
+    position = _seek_line(file, start=piece.start, stop=stop)
+    while position < stop and (line := file.readline(max_bytes)):
+        yield position, line
+        is_whole = line.endswith(b"\n")
+        position = position + len(line) if is_whole else file.tell()
+
+
+def line_number(piece: documents.Piece, position: int) -> int:
+    """Which line of its file starts at a position; the first is 1."""
+    number = 1
+    with opened(piece) as file:
+        while position > 0 and (chunk := file.read(min(position, 2**20))):
+            number += chunk.count(b"\n")
+            position -= len(chunk)
+    return number
+
+
+def _find(pattern: str, *, field: str) -> dict[str, int]:
+    """The files that match, sorted, and their sizes; none for ""."""
+    if not pattern:
+        return {}
+    path = os.path.expanduser(pattern)
+    if os.path.isdir(path):
+        raise ValueError(
+            f"{field}={pattern} is a directory; use"
+            f" '{os.path.join(pattern, '*.txt')}'."
+        )
+    paths = [path] if os.path.exists(path) else glob.glob(path, recursive=True)
+    sizes = {
+        path: _size(path) for path in sorted(paths) if not os.path.isdir(path)
+    }
+    if not sizes:
+        raise ValueError(
+            f"{field}={pattern} matches no file, seen from {os.getcwd()}."
+        )
+    if not any(sizes.values()):
+        raise ValueError(
+            f"{field}={pattern} has no text: {len(sizes)} file(s), all empty."
+        )
+    return sizes
+
+
+def _size(path: str) -> int:
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is not a regular file; copy it to one.")
+    if not os.access(path, os.R_OK):
+        raise ValueError(
+            f"{path} cannot be read: permission denied; try `chmod +r`."
+        )
+    return status.st_size
+
+
+def _group(
+    split: str, sizes: dict[str, int], *, by_lines: bool
+) -> list[documents.Unit]:
+    """Cuts large files and joins small ones, up to `UNIT_BYTES` a unit."""
+    pieces = []
+    for path, size in sizes.items():
+        step = UNIT_BYTES if by_lines and not _is_gzip(path) else max(size, 1)
+        for start in range(0, size, step):
+            stop = min(start + step, size)
+            pieces.append(documents.Piece(path, start, stop))
+    groups: list[list[documents.Piece]] = []
+    room = 0
+    for piece in pieces:
+        num_bytes = piece.stop - piece.start
+        if num_bytes > room:
+            groups.append([])
+            room = UNIT_BYTES
+        groups[-1].append(piece)
+        room -= num_bytes
+    return [documents.Unit(split, tuple(group)) for group in groups]
+
+
+def _sha256(path: str) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_gzip(path: str) -> bool:
+    return path.endswith(".gz")
+
+
+def _seek_line(file: BinaryIO, *, start: int, stop: int) -> int:
+    """Goes to the first line from `start` on; gives where that is.
+
+    Where no line starts before `stop`, the answer is `stop` or more.
+    """
+    if start == 0:
+        return 0
+    # One byte back: a line starts at `start` if a line ends right before it.
+    position = file.seek(start - 1)
+    limit = documents.MAX_DOCUMENT_BYTES
+    while position < stop and (chunk := file.readline(limit)):
+        position += len(chunk)
+        if chunk.endswith(b"\n"):
+            return position
+    return stop
+
+
+def _line_chunks(file: BinaryIO, chunk: bytes) -> Iterator[bytes]:
+    """The line that starts with `chunk`, without its end, as it is read."""
+    while not chunk.endswith(b"\n"):
+        more = file.readline(documents.MAX_DOCUMENT_BYTES)
+        if not more:
+            break
+        # The last byte waits: it may be the first of a line end.
+        yield chunk[:-1]
+        chunk = chunk[-1:] + more
+    yield _without_end(chunk)
+
+
+def _without_end(line: bytes) -> bytes:
+    return line.removesuffix(b"\n").removesuffix(b"\r")

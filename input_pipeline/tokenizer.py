@@ -1,0 +1,300 @@
+"""Text to ids and back: whole words, or word pieces.
+
+The only module of this package that knows Keras: both tokenizers are layers
+that an exported model can carry along. V is the size of the vocabulary.
+"""
+
+import collections
+import dataclasses
+import json
+import pathlib
+import re
+from collections.abc import Iterable, Sequence
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from configs import schema
+
+# What the user writes to have a word filled in.
+MASK = "[MASK]"
+# Removed by the word tokenizer; brackets stay, so that [mask] survives.
+_PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
+_FILE = "vocabulary.json"
+# Rarer ones become unknown; most of Unicode would otherwise fill V.
+_MAX_CHARACTERS = 1000
+
+
+@dataclasses.dataclass(frozen=True)
+class SpecialIds:
+    """Ids that are not text; -1 = the tokenizer has no such token."""
+
+    padding: int
+    unknown: int
+    mask: int
+    start: int = -1  # Opens every segment.
+    end: int = -1  # Closes it.
+
+    def ids(self) -> list[int]:
+        """Those that exist, ascending."""
+        return sorted(i for i in dataclasses.astuple(self) if i >= 0)
+
+
+class Tokenizer:
+    """A vocabulary and the way into it."""
+
+    kind: str
+    special: SpecialIds
+
+    def __init__(self, vocabulary: Sequence[str]):
+        self.vocabulary = list(vocabulary)
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return len(self.vocabulary)
+
+    @property
+    def is_special(self) -> np.ndarray:
+        """bool [V]: ids that are never predicted, masked or drawn."""
+        table = np.zeros(self.vocabulary_size, bool)
+        table[self.special.ids()] = True
+        return table
+
+    @property
+    def is_continuation(self) -> np.ndarray:
+        """bool [V]: pieces that go on with the word before them."""
+        return np.array([t.startswith("##") for t in self.vocabulary], bool)
+
+    def ragged_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Ids of strings [N] as int32 [N, (tokens)]; MASK becomes its id."""
+        raise NotImplementedError
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Ids of documents, int32 [tokens] each, without start and end.
+
+        A document that spells the mask token out does not get its id: a
+        slot that looks masked but is not predicted would teach nonsense.
+        """
+        ragged = self._encode_in_graph(tf.constant(list(texts), tf.string))
+        values = ragged.values.numpy()
+        values[values == self.special.mask] = self.special.unknown
+        return np.split(values, ragged.row_splits.numpy()[1:-1])
+
+    def encode_prompt(self, text: str) -> np.ndarray:
+        """Ids of one text with MASK in it, int32 [tokens], start to end."""
+        ragged = self._encode_in_graph(tf.constant([text]))
+        return self.wrap(ragged.values.numpy())
+
+    def wrap(self, ids: np.ndarray) -> np.ndarray:
+        """`ids` between the start and end tokens, where there are such."""
+        before = [self.special.start] if self.special.start >= 0 else []
+        after = [self.special.end] if self.special.end >= 0 else []
+        return np.concatenate([before, ids, after]).astype(np.int32)
+
+    @property
+    def num_wrapping(self) -> int:
+        """Slots that start and end take of every segment: 0 or 2."""
+        return (self.special.start >= 0) + (self.special.end >= 0)
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Readable text; padding, start and end are left out."""
+        silent = {self.special.padding, self.special.start, self.special.end}
+        words = " ".join(
+            self.vocabulary[i] for i in map(int, ids) if i not in silent
+        )
+        return words.replace(" ##", "")
+
+    def save(self, directory: pathlib.Path) -> None:
+        """Writes the vocabulary file."""
+        content = {"kind": self.kind, "vocabulary": self.vocabulary}
+        text = json.dumps(content, ensure_ascii=False, indent=0)
+        (directory / _FILE).write_text(text + "\n", encoding="utf-8")
+
+
+class WordTokenizer(Tokenizer):
+    """The Keras example's: lower case, no punctuation, frequent words.
+
+    Ids: 0 padding, 1 unknown, the words by frequency, the mask last.
+    """
+
+    kind = "word"
+
+    def __init__(self, vocabulary: Sequence[str]):
+        super().__init__(vocabulary)
+        self.special = SpecialIds(
+            padding=0, unknown=1, mask=len(vocabulary) - 1
+        )
+        self.layer = keras.layers.TextVectorization(
+            standardize=standardize,
+            split="whitespace",
+            output_mode="int",
+            ragged=True,
+            vocabulary=self.vocabulary[2:],
+            name="words",
+        )
+        self._encode_in_graph = _string_function(self.ragged_ids)
+
+    def ragged_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:  # noqa: D102
+        return tf.cast(self.layer(texts), tf.int32)
+
+    @classmethod
+    def from_counts(
+        cls, counts: collections.Counter[str], size: int
+    ) -> "WordTokenizer":
+        """The `size` - 3 most frequent words, and three special ids."""
+        counts = counts.copy()
+        del counts[MASK.lower()]
+        words = [word for word, _ in _ranked(counts)[: size - 3]]
+        return cls(["", "[UNK]", *words, MASK.lower()])
+
+
+class WordPieceTokenizer(Tokenizer):
+    """BERT's: words split into the longest known pieces."""
+
+    kind = "wordpiece"
+    _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", MASK)
+
+    def __init__(self, vocabulary: Sequence[str]):
+        import keras_hub
+
+        super().__init__(vocabulary)
+        pad, unknown, start, end, mask = map(
+            self.vocabulary.index, self._SPECIAL
+        )
+        self.special = SpecialIds(
+            padding=pad, unknown=unknown, mask=mask, start=start, end=end
+        )
+        self.layer = keras_hub.tokenizers.WordPieceTokenizer(
+            self.vocabulary,
+            lowercase=True,
+            strip_accents=True,
+            special_tokens=list(self._SPECIAL),
+            special_tokens_in_strings=True,
+            dtype="int32",
+            name="pieces",
+        )
+        self._encode_in_graph = _string_function(self.ragged_ids)
+
+    def ragged_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:  # noqa: D102
+        return self.layer(texts)
+
+    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:  # noqa: D102
+        # Special tokens spelled out in a document are plain text.
+        return super().encode([text.replace("[", "[ ") for text in texts])
+
+    @classmethod
+    def learn(
+        cls, texts: Iterable[str], *, characters: Iterable[str], size: int
+    ) -> "WordPieceTokenizer":
+        """A vocabulary of at most `size` pieces, from documents.
+
+        The same documents give the same vocabulary: the learner numbers
+        continuing characters as it meets them in a hash table and breaks
+        ties by number, so they are all numbered beforehand.
+
+        Args:
+          texts: the documents; read once.
+          characters: those of the documents, most frequent first.
+          size: V, at most.
+        """
+        import tokenizers
+
+        learner = tokenizers.BertWordPieceTokenizer(
+            lowercase=True, strip_accents=True
+        )
+        alphabet = _normal_characters(characters, learner)
+        learner.train_from_iterator(
+            texts,
+            vocab_size=size,
+            min_frequency=2,
+            initial_alphabet=alphabet,
+            limit_alphabet=len(alphabet),
+            special_tokens=[*cls._SPECIAL, *("##" + c for c in alphabet)],
+            show_progress=False,
+        )
+        ids = learner.get_vocab()
+        return cls(sorted(ids, key=ids.__getitem__))
+
+
+def load(directory: str | pathlib.Path) -> Tokenizer:
+    """The tokenizer that `Tokenizer.save` wrote."""
+    path = pathlib.Path(directory) / _FILE
+    content = json.loads(path.read_text(encoding="utf-8"))
+    kinds = {"word": WordTokenizer, "wordpiece": WordPieceTokenizer}
+    return kinds[content["kind"]](content["vocabulary"])
+
+
+def learn(
+    config: schema.TokenizerConfig,
+    *,
+    counts: collections.Counter[str],
+    texts: Iterable[str],
+) -> Tokenizer:
+    """A tokenizer of the configured kind.
+
+    Args:
+      config: the section `tokenizer`.
+      counts: from `count`, over all documents to learn from.
+      texts: those documents; only read for word pieces.
+    """
+    if not counts:
+        raise ValueError(
+            "The text holds no word at all after cleaning (only white space"
+            " or punctuation?); check data.path and data.text_field."
+        )
+    if config.kind == "word":
+        return WordTokenizer.from_counts(counts, config.vocabulary_size)
+    return WordPieceTokenizer.learn(
+        texts,
+        characters=[item for item, _ in _ranked(counts)],
+        size=config.vocabulary_size,
+    )
+
+
+def count(kind: str, texts: Sequence[str]) -> collections.Counter[str]:
+    """What a tokenizer of this kind is learned from: words or characters."""
+    if kind == "wordpiece":
+        return collections.Counter("".join(texts))
+    standard = _standardize_in_graph(tf.constant(list(texts), tf.string))
+    # tf.strings.split and bytes.split agree on what is white space.
+    words = b" ".join(standard.numpy().tolist()).split()
+    counts = collections.Counter(words)
+    return collections.Counter(
+        {word.decode(): number for word, number in counts.items()}
+    )
+
+
+@keras.saving.register_keras_serializable("cloze")
+def standardize(texts: tf.Tensor) -> tf.Tensor:
+    """Lower case, `<br />` to a space, punctuation removed; strings [...]."""
+    texts = tf.strings.lower(texts)
+    texts = tf.strings.regex_replace(texts, "<br />", " ")
+    return tf.strings.regex_replace(
+        texts, f"[{re.escape(_PUNCTUATION)}]", ""
+    )
+
+
+def _ranked(counts: collections.Counter[str]) -> list[tuple[str, int]]:
+    """The most frequent first; equal counts in alphabetical order."""
+    return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+
+
+def _normal_characters(characters, learner):  # type: ignore[no-untyped-def]
+    """The first thousand characters, as `learner` sees them."""
+    normal = (learner.normalize(item) for item in characters)
+    distinct = dict.fromkeys(
+        c for item in normal for c in item if not c.isspace()
+    )
+    return list(distinct)[:_MAX_CHARACTERS]
+
+
+def _string_function(function):  # type: ignore[no-untyped-def]
+    # In a graph: an eager call of KerasHub's tokenizers runs Python code.
+    return tf.function(
+        function, input_signature=[tf.TensorSpec([None], tf.string)]
+    )
+
+
+_standardize_in_graph = _string_function(standardize)

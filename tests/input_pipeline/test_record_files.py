@@ -1,0 +1,151 @@
+import gzip
+import json
+import random
+
+import pytest
+
+from configs import schema
+from input_pipeline import cleaning, documents, record_files, text_files
+
+
+def _read(path, source, **fields):
+    data = schema.DataConfig(source=source, path=str(path), **fields)
+    return [
+        (document.raw, document.label)
+        for unit in text_files.list_units(data)
+        for piece in unit.pieces
+        for document in record_files.read(data, piece, cleaning.Counts())
+    ]
+
+
+def _csv(tmp_path, content, **fields):
+    path = tmp_path / "a.csv"
+    path.write_bytes(content)
+    return _read(path, "csv", **fields)
+
+
+def _jsonl(tmp_path, content, **fields):
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    return _read(path, "jsonl", **fields)
+
+
+@pytest.mark.parametrize(
+    ("content", "documents_"),
+    [
+        (b"text,label\na,1\nb,2\n", [(b"a", "1"), (b"b", "2")]),
+        (b"label,text\r\n pos ,a\r\n\r\nneg,b", [(b"a", "pos"), (b"b", "neg")]),
+        (b"text\na\n", [(b"a", "")]),
+        (b"text,label\na\n", [(b"a", "")]),
+        (b'text\n"a, ""b""\nc\r\nd"\n', [(b'a, "b"\nc\r\nd', "")]),
+        (b"\xef\xbb\xbftext\na\n", [(b"a", "")]),
+        (b"text,label\nn\x00l\xff,\xff\n", [(b"n\x00l\xff", "\ufffd")]),
+        ("text\n\u4f60\u00e9\n".encode(), [("\u4f60\u00e9".encode(), "")]),
+        (b"text\n" + b"x" * 200_000, [(b"x" * 200_000, "")]),
+        (b"text,label\n", []),
+        (
+            b"text\n\xef\xbb\xbfa\xed\xa0\x80\n",
+            [(b"\xef\xbb\xbfa\xed\xa0\x80", "")],
+        ),
+    ],
+)
+def test_csv(tmp_path, content, documents_):
+    assert _csv(tmp_path, content) == documents_
+    (tmp_path / "b.csv.gz").write_bytes(gzip.compress(content))
+    assert _read(tmp_path / "b.csv.gz", "csv") == documents_
+
+
+def test_csv_fields_are_chosen_by_name(tmp_path):
+    content = b"id,body,stars\n7,good,5\n"
+    fields = {"text_field": "body", "label_field": "stars"}
+    assert _csv(tmp_path, content, **fields) == [(b"good", "5")]
+    assert _csv(tmp_path, content, text_field="body", label_field="") == [
+        (b"good", "")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"body\na\n", r"a\.csv, record 1: no field 'text'; found 'body'"),
+        (b"label,text\n1,a\n2\n", r"record 2: no field 'text'; found 'label'"),
+        (b"text,label\na,1\nb, c,2\n", r"record 2: 3 fields, but .* names 2"),
+        (b'text\na\n"b\nc\n', r"record 2: .*end of data"),
+        (b'text\n"a"b\n', r"record 1: "),
+    ],
+)
+def test_bad_csv(tmp_path, content, message):
+    with pytest.raises(ValueError, match=message):
+        _csv(tmp_path, content)
+
+
+@pytest.mark.parametrize(
+    ("content", "documents_"),
+    [
+        (b'{"text": "a", "label": "x"}\n', [(b"a", "x")]),
+        (
+            b'\xef\xbb\xbf{"text": "a"}\r\n\r\n \n{"text": "b"}',
+            [(b"a", ""), (b"b", "")],
+        ),
+        (b'{"text": "a\\u0000b", "label": 1}\n', [(b"a\x00b", "1")]),
+        (b'{"text": "a\x00b\xff", "label": null}\n', [(b"a\x00b\xff", "")]),
+        (
+            b'{"text": "\\ud83d\\ude00", "label": true}',
+            [("\U0001f600".encode(), "true")],
+        ),
+        (b'{"text": "\\ud83d", "label": 0.5}', [(b"\xed\xa0\xbd", "0.5")]),
+        (b'{"text": ""}\n', [(b"", "")]),
+    ],
+)
+def test_jsonl(tmp_path, content, documents_):
+    assert _jsonl(tmp_path, content) == documents_
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(content))
+    assert _read(tmp_path / "b.jsonl.gz", "jsonl") == documents_
+
+
+def test_jsonl_is_cut_in_ranges(tmp_path, monkeypatch):
+    generator = random.Random(0)
+    texts = ["x" * generator.randrange(30) for _ in range(50)]
+    content = "".join(json.dumps({"text": t}) + "\n" for t in texts).encode()
+    for unit_bytes in range(1, 51):
+        monkeypatch.setattr(text_files, "UNIT_BYTES", unit_bytes)
+        result = _jsonl(tmp_path, content)
+        assert [raw.decode() for raw, _ in result] == texts
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        (b'{"body": "a", "n": 1}', "no field 'text'; found 'body', 'n'"),
+        (b"{}", "no field 'text'; found none"),
+        (b'{"text": 5}', "field 'text' is a number; a text must be a string"),
+        (b'{"text": null}', "field 'text' is null"),
+        (b'{"text": "a", "label": []}', "field 'label' is a list"),
+        (b"[1]", "a JSON object is wanted, not a list"),
+        (b'{"text": "a"', "Expecting"),
+        (b"[" * 100_000, "recursion"),
+    ],
+    ids=range(8),
+)
+@pytest.mark.parametrize("unit_bytes", [7, 10**6])
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_bad_jsonl(tmp_path, monkeypatch, line, message, unit_bytes, suffix):
+    monkeypatch.setattr(text_files, "UNIT_BYTES", unit_bytes)
+    path = tmp_path / f"a.jsonl{suffix}"
+    content = b'{"text": "good"}\n\n' + line + b"\n"
+    path.write_bytes(gzip.compress(content) if suffix else content)
+    with pytest.raises(ValueError, match=rf"{path.name}, line 3: .*{message}"):
+        _read(path, "jsonl")
+
+
+@pytest.mark.parametrize("source", ["csv", "jsonl"])
+def test_long_texts_are_cut(tmp_path, monkeypatch, source):
+    monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 10)
+    text = "one two three"
+    content = {
+        "csv": f"text,label\n{text},x\n",
+        "jsonl": json.dumps({"text": text, "label": "x"}),
+    }[source]
+    path = tmp_path / "a"
+    path.write_text(content)
+    assert _read(path, source) == [(b"one two ", "x"), (b"three", "x")]

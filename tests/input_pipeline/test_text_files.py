@@ -1,0 +1,240 @@
+import gzip
+import os
+import random
+import tracemalloc
+
+import pytest
+
+from configs import schema
+from input_pipeline import cleaning, documents, text_files
+
+
+def _config(path, **fields):
+    return schema.DataConfig(source="text", path=str(path), **fields)
+
+
+def _read(data, units, counts=None):
+    counts = cleaning.Counts() if counts is None else counts
+    return [
+        document.raw
+        for unit in units
+        for piece in unit.pieces
+        for document in text_files.read(data, piece, counts)
+    ]
+
+
+def _texts(path, **fields):
+    data = _config(path, **fields)
+    return _read(data, text_files.list_units(data))
+
+
+@pytest.mark.parametrize(
+    ("content", "lines"),
+    [
+        (b"a\nb\n", [b"a", b"b"]),
+        (b"a\nb", [b"a", b"b"]),
+        (b"a\r\nb\r\n", [b"a", b"b"]),
+        (b"\n\na\n\n", [b"", b"", b"a", b""]),
+        (b"a\rb\n", [b"a\rb"]),
+        (b"a\x00b\n\xff\n", [b"a\x00b", b"\xff"]),
+    ],
+)
+def test_lines(tmp_path, content, lines):
+    (tmp_path / "a.txt").write_bytes(content)
+    assert _texts(tmp_path / "a.txt") == lines
+    (tmp_path / "b.txt.gz").write_bytes(gzip.compress(content))
+    assert _texts(tmp_path / "b.txt.gz") == lines
+
+
+def test_every_range_size_gives_every_line_once(tmp_path, monkeypatch):
+    generator = random.Random(0)
+    path = tmp_path / "a.txt"
+    for unit_bytes in range(1, 51):
+        lines = [
+            bytes(generator.choices(b"xy ", k=generator.randrange(12)))
+            for _ in range(30)
+        ]
+        end = generator.choice([b"\n", b"\r\n"])
+        content = end.join(lines) + generator.choice([b"", end])
+        path.write_bytes(content)
+        plain = content.replace(b"\r\n", b"\n").removesuffix(b"\n").split(b"\n")
+        monkeypatch.setattr(text_files, "UNIT_BYTES", unit_bytes)
+        units = text_files.list_units(_config(path))
+        assert len(units) == -(-len(content) // unit_bytes)
+        assert _read(_config(path), units) == plain
+        # Long lines too; they are in the unit in which they start.
+        monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 5)
+        counts = cleaning.Counts()
+        pieces = _read(_config(path), units, counts)
+        assert b"".join(pieces) == b"".join(plain)
+        assert len(pieces) == len(plain) + counts.documents_split
+        assert max(map(len, pieces)) <= 5
+        monkeypatch.undo()
+
+
+def test_small_files_share_a_unit(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "UNIT_BYTES", 10)
+    for name, size in {"a": 4, "b": 6, "c": 1, "d": 25, "e": 5}.items():
+        (tmp_path / name).write_bytes(b"x" * size)
+    units = text_files.list_units(_config(tmp_path / "*"))
+    names = [
+        [(os.path.basename(p.path), p.start, p.stop) for p in unit.pieces]
+        for unit in units
+    ]
+    assert names == [
+        [("a", 0, 4), ("b", 0, 6)],
+        [("c", 0, 1)],
+        [("d", 0, 10)],
+        [("d", 10, 20)],
+        [("d", 20, 25), ("e", 0, 5)],
+    ]
+    # A file that is a document is never cut in ranges.
+    units = text_files.list_units(_config(tmp_path / "d", document="file"))
+    assert [unit.pieces for unit in units] == [
+        (documents.Piece(str(tmp_path / "d"), 0, 25),)
+    ]
+
+
+def test_a_file_can_be_a_document(tmp_path):
+    (tmp_path / "b.txt").write_bytes(b"one\r\ntwo\n")
+    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"three\n"))
+    (tmp_path / "empty.txt").write_bytes(b"")
+    texts = _texts(tmp_path / "*", document="file")
+    assert texts == [b"three\n", b"one\r\ntwo\n"]
+
+
+@pytest.mark.parametrize("document", ["line", "file"])
+@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+def test_a_long_document_is_never_in_memory(tmp_path, document, name):
+    content = b"word " * 2_000_000 + "\u4f60".encode() * 2_000_000
+    open_ = gzip.open if name.endswith(".gz") else open
+    with open_(tmp_path / name, "wb") as file:
+        file.write(content)
+    data = _config(tmp_path / name, document=document)
+    counts = cleaning.Counts()
+    (unit,) = text_files.list_units(data)
+    (piece,) = unit.pieces
+    num_bytes = num_documents = 0
+    tracemalloc.start()
+    try:
+        for raw, _ in text_files.read(data, piece, counts):
+            assert len(raw) <= documents.MAX_DOCUMENT_BYTES
+            raw.decode()
+            num_bytes += len(raw)
+            num_documents += 1
+        assert tracemalloc.get_traced_memory()[1] < 12 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert num_bytes == len(content)
+    assert num_documents == counts.documents_split + 1 == 16
+
+
+def test_gzip_of_several_members(tmp_path):
+    parts = [b"a\nb", b"c\n", b"", b"d"]
+    (tmp_path / "a.gz").write_bytes(b"".join(map(gzip.compress, parts)))
+    assert _texts(tmp_path / "a.gz") == [b"a", b"bc", b"d"]
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "tail", "plain"])
+def test_a_damaged_gzip_file_is_an_error(tmp_path, damage):
+    content = gzip.compress(random.Random(0).randbytes(10_000))
+    path = tmp_path / "bad.gz"
+    path.write_bytes(
+        {
+            "cut": content[:-100],
+            "flip": content[:5_000] + b"????" + content[5_004:],
+            "tail": content + b"tail",
+            "plain": b"not compressed",
+        }[damage]
+    )
+    with pytest.raises(ValueError, match=r"bad\.gz is not a complete gzip"):
+        _texts(path)
+
+
+def test_globs(tmp_path):
+    for name in ("b/2.txt", "b/1.txt", "a/3.txt", "a/deep/4.txt", "x[1].txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(f"{name}\n")
+    assert _texts(tmp_path / "*/*.txt") == [b"a/3.txt", b"b/1.txt", b"b/2.txt"]
+    assert _texts(tmp_path / "a" / "**") == [b"a/3.txt", b"a/deep/4.txt"]
+    assert _texts(tmp_path / "x[1].txt") == [b"x[1].txt"]
+
+
+def test_home_is_known(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "a.txt").write_text("text\n")
+    assert _texts("~/*.txt") == [b"text"]
+
+
+def test_the_test_path_gives_test_units(tmp_path):
+    (tmp_path / "a.txt").write_text("train\n")
+    (tmp_path / "z.txt").write_text("test\n")
+    data = _config(tmp_path / "a.txt", test_path=str(tmp_path / "z*"))
+    units = text_files.list_units(data)
+    assert [unit.split for unit in units] == ["train", "test"]
+    assert _read(data, units) == [b"train", b"test"]
+    with pytest.raises(ValueError, match="z.txt is in data.path and in"):
+        text_files.list_units(
+            _config(tmp_path / "*", test_path=str(tmp_path / "z.txt"))
+        )
+
+
+def _refuse(path, message, **fields):
+    with pytest.raises(ValueError, match=message):
+        text_files.list_units(_config(path, **fields))
+
+
+def test_paths_without_text(tmp_path):
+    good = tmp_path / "good.txt"
+    good.write_text("text\n")
+    _refuse(tmp_path / "*.csv", r"data\.path=.* matches no file")
+    _refuse(good, r"data\.test_path=.* matches no file", test_path="nothing")
+    _refuse(tmp_path, r"is a directory; use '.*\*\.txt'")
+    for name in "ab":
+        (tmp_path / f"{name}.empty").write_bytes(b"")
+    _refuse(tmp_path / "*.empty", r"no text: 2 file\(s\), all empty")
+    _refuse(good, r"data\.test_path=.*empty", test_path=f"{tmp_path}/*.empty")
+    # Some empty files among others are fine.
+    assert _texts(tmp_path / "*") == [b"text"]
+
+
+def test_files_that_cannot_be_read(tmp_path, monkeypatch):
+    os.symlink(tmp_path / "gone", tmp_path / "link.txt")
+    _refuse(tmp_path / "*.txt", r"link\.txt cannot be read: No such file")
+    os.mkfifo(tmp_path / "pipe")
+    _refuse(tmp_path / "pipe", "pipe is not a regular file")
+    (tmp_path / "secret").write_text("text")
+    # A superuser may read everything, so permission is taken away by hand.
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    _refuse(tmp_path / "secret", "secret cannot be read: permission denied")
+
+
+def test_a_file_that_shrinks_is_an_error(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("some text\n")
+    data = _config(path)
+    units = text_files.list_units(data)
+    path.write_text("some")
+    with pytest.raises(ValueError, match="has become shorter"):
+        _read(data, units)
+    path.unlink()
+    with pytest.raises(ValueError, match="cannot be read: No such file"):
+        _read(data, units)
+
+
+def test_fingerprint_knows_content_but_not_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "UNIT_BYTES", 4)
+    for folder in ("here", "there"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "a").write_text("one two three\n")
+    results = [
+        text_files.fingerprint(
+            text_files.list_units(_config(tmp_path / folder / "*"))
+        )
+        for folder in ("here", "there")
+    ]
+    assert results[0] == results[1]
+    assert [(f["name"], f["size"]) for f in results[0]] == [("a", 14)]
+    (tmp_path / "there" / "a").write_text("one two THREE\n")
+    units = text_files.list_units(_config(tmp_path / "there" / "*"))
+    assert text_files.fingerprint(units) != results[0]

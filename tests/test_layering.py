@@ -1,0 +1,170 @@
+"""The import arrows of DESIGN.md, and the size and names of the files."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TOPS = ("configs", "input_pipeline", "trainer")
+MAX_LINES = 400
+
+BASE = {"configs", "trainer.storage", "trainer.workdir"}
+# Room -> the other rooms it may import.
+ALLOWED = {
+    "configs": set(),
+    "trainer.storage": {"configs"},
+    "trainer.workdir": {"configs", "trainer.storage"},
+    "input_pipeline": BASE,
+    "trainer.modeling": BASE,
+    "trainer.training": BASE,
+    "trainer.report": BASE,
+    "trainer.serving": BASE | {"trainer.modeling"},
+    "trainer.commands": BASE
+    | {
+        "input_pipeline",
+        "trainer.modeling",
+        "trainer.training",
+        "trainer.report",
+        "trainer.serving",
+    },
+    "trainer.main": {"configs", "trainer.commands"},
+}
+# Module or room -> foreign packages that would blur its purpose.
+BANNED = {
+    "configs": {"tensorflow", "keras", "keras_hub", "absl"},
+    "input_pipeline": {"keras", "keras_hub"},
+    "input_pipeline.tokenizer": set(),
+    "trainer.commands": {"absl.flags"},
+}
+NO_NAMES = {"utils", "common", "helpers", "misc"}
+
+
+def sources():
+    """Every source file as a parameter (module, path)."""
+    for top in TOPS:
+        for path in sorted((ROOT / top).rglob("*.py")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            module = ".".join(parts).removesuffix(".__init__")
+            yield pytest.param(module, path, id=module)
+
+
+def imports(text):
+    """The dotted names that a program imports; relative ones start with "."."""
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            start = "." * node.level + (node.module or "")
+            yield from (f"{start}.{alias.name}" for alias in node.names)
+
+
+def within(module, package):
+    return f"{module}.".startswith(f"{package}.")
+
+
+def owner(module, names):
+    """The longest of `names` that the module lies in, or ""."""
+    return max((n for n in names if within(module, n)), key=len, default="")
+
+
+def complaints(module, text):
+    """What is wrong with the imports of a file."""
+    room = owner(module, ALLOWED)
+    banned = BANNED.get(owner(module, BANNED), set())
+    for name in imports(text):
+        target = owner(name, ALLOWED)
+        if name.startswith("."):
+            yield f"relative import {name}"
+        elif not target and name.split(".")[0] in TOPS:
+            yield f"{name} names no room"
+        elif target and target != room and target not in ALLOWED[room]:
+            yield f"{room} must not import {target}"
+        elif any(within(name, package) for package in banned):
+            yield f"{module} must not import {name}"
+
+
+@pytest.mark.parametrize(("module", "path"), sources())
+def test_file_keeps_to_the_arrows(module, path):
+    if module == "trainer":
+        assert not list(imports(path.read_text()))
+        return
+    assert owner(module, ALLOWED), f"{module} is in no room"
+    assert list(complaints(module, path.read_text())) == []
+
+
+@pytest.mark.parametrize(("module", "path"), sources())
+def test_file_is_short_and_well_named(module, path):
+    num_lines = len(path.read_text().splitlines())
+    assert num_lines <= MAX_LINES
+    assert not NO_NAMES & set(module.split("."))
+
+
+@pytest.mark.parametrize(
+    ("module", "text", "message"),
+    [
+        (
+            "input_pipeline.stream",
+            "from trainer.modeling import heads",
+            "input_pipeline must not import trainer.modeling",
+        ),
+        (
+            "trainer.training.loop",
+            "import trainer.modeling.heads",
+            "trainer.training must not import trainer.modeling",
+        ),
+        (
+            "trainer.modeling.heads",
+            "from trainer import serving",
+            "trainer.modeling must not import trainer.serving",
+        ),
+        (
+            "configs.schema",
+            "def f():\n    from trainer import storage",
+            "configs must not import trainer.storage",
+        ),
+        (
+            "trainer.training.loop",
+            "from . import step",
+            "relative import ..step",
+        ),
+        (
+            "trainer.commands.pretrain",
+            "import trainer",
+            "trainer names no room",
+        ),
+        (
+            "configs.sample",
+            "from absl import logging",
+            "configs.sample must not import absl.logging",
+        ),
+        (
+            "input_pipeline.stream",
+            "import keras_hub.tokenizers",
+            "input_pipeline.stream must not import keras_hub.tokenizers",
+        ),
+        (
+            "trainer.commands.prepare",
+            "from absl import flags",
+            "trainer.commands.prepare must not import absl.flags",
+        ),
+    ],
+)
+def test_a_wrong_arrow_is_found(module, text, message):
+    assert list(complaints(module, text)) == [message]
+
+
+@pytest.mark.parametrize(
+    ("module", "text"),
+    [
+        ("input_pipeline.tokenizer", "import keras, keras_hub"),
+        ("input_pipeline.prepare", "from trainer import storage"),
+        ("trainer.serving.answers", "from trainer.modeling import heads"),
+        ("trainer.commands.export", "from trainer import serving, report"),
+        ("trainer.main", "from trainer.commands import pretrain"),
+        ("trainer.main", "from absl import flags"),
+        ("configs.sample", "import kerasx, ml_collections"),
+    ],
+)
+def test_a_right_arrow_is_let_through(module, text):
+    assert not list(complaints(module, text))

@@ -1,0 +1,322 @@
+"""The encoder: isolation, positions, layouts, and BERT number by number."""
+
+import keras
+import keras_hub
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from trainer import modeling
+
+VOCABULARY = 50
+SLOTS = 12
+
+
+def _config(**fields):
+    small = {
+        "num_layers": 2,
+        "hidden_size": 16,
+        "num_heads": 4,
+        "intermediate_size": 24,
+        "initializer_range": 0.2,  # Large, so that differences are seen.
+    }
+    return schema.ModelConfig(**{**small, **fields})
+
+
+def _encoder(*, seed=0, dtype=None, **fields):
+    encoder = modeling.Encoder.from_model_config(
+        _config(**fields),
+        vocabulary_size=VOCABULARY,
+        sequence_length=SLOTS,
+        seed=seed,
+        dtype=dtype,
+    )
+    encoder.build(None)
+    return encoder
+
+
+def _tokens(*, num_rows=1, seed=0):
+    draw = np.random.default_rng(seed).integers(
+        5, VOCABULARY, (num_rows, SLOTS)
+    )
+    return draw.astype(np.int32)
+
+
+def _packed(lengths, *, seed=0):
+    """One row that holds documents of these lengths, then padding."""
+    segments = np.zeros([1, SLOTS], np.int32)
+    positions = np.zeros([1, SLOTS], np.int32)
+    start = 0
+    for number, length in enumerate(lengths, 1):
+        segments[0, start : start + length] = number
+        positions[0, start : start + length] = np.arange(length)
+        start += length
+    return {
+        "token_ids": np.where(segments, _tokens(seed=seed), 0),
+        "segment_ids": segments,
+        "position_ids": positions,
+    }
+
+
+@pytest.mark.parametrize("normalization", ["pre", "post"])
+def test_documents_of_a_row_do_not_see_each_other(normalization):
+    encoder = _encoder(normalization=normalization)
+    batch = _packed([5, 4])
+    changed = {**batch, "token_ids": batch["token_ids"].copy()}
+    changed["token_ids"][0, :5] = _tokens(seed=1)[0, :5]
+    before, after = encoder(batch).numpy(), encoder(changed).numpy()
+    np.testing.assert_array_equal(before[0, 5:9], after[0, 5:9])
+    assert np.abs(before[0, :5] - after[0, :5]).max() > 0.01
+
+
+def test_padding_does_not_matter():
+    encoder = _encoder()
+    batch = _packed([5, 4])
+    changed = {**batch, "token_ids": batch["token_ids"].copy()}
+    changed["token_ids"][0, 9:] = 33
+    states = encoder(batch).numpy()
+    np.testing.assert_array_equal(states[0, :9], encoder(changed)[0, :9])
+    assert np.isfinite(states).all()
+
+
+def test_a_row_of_padding_is_finite():
+    encoder = _encoder(dtype="mixed_float16")
+    batch = modeling.features(np.zeros([2, SLOTS]))
+    with tf.GradientTape() as tape:
+        states = encoder(batch)
+    assert np.isfinite(states.numpy()).all()
+    gradient = tape.gradient(states, encoder.trainable_variables[3])
+    assert np.isfinite(gradient.numpy()).all()
+
+
+def test_attend_padding_has_no_mask():
+    encoder = _encoder(attend_padding=True)
+    batch = _packed([5, 4])
+    changed = {**batch, "token_ids": batch["token_ids"].copy()}
+    changed["token_ids"][0, 9:] = 33
+    assert np.abs(encoder(batch) - encoder(changed))[0, :9].max() > 0.01
+
+
+def test_a_packed_row_equals_separate_rows():
+    encoder = _encoder(embedding_norm=True, token_types=True)
+    packed = _packed([7, 5])
+    token_ids = np.zeros([2, SLOTS], np.int32)
+    token_ids[0, :7] = packed["token_ids"][0, :7]
+    token_ids[1, :5] = packed["token_ids"][0, 7:]
+    alone = modeling.features(token_ids)
+    together, apart = encoder(packed), encoder(alone)
+    np.testing.assert_allclose(together[0, :7], apart[0, :7], atol=1e-5)
+    np.testing.assert_allclose(together[0, 7:], apart[1, :5], atol=1e-5)
+
+
+def test_positions_matter():
+    encoder = _encoder()
+    batch = modeling.features(_tokens())
+    moved = {**batch, "position_ids": batch["position_ids"][:, ::-1]}
+    assert np.abs(encoder(batch) - encoder(moved)).max() > 0.01
+
+
+def test_features_of_plain_tokens():
+    batch = modeling.features(np.array([[7, 8, 9], [7, 9, 9]]), pad_id=9)
+    np.testing.assert_array_equal(batch["segment_ids"], [[1, 1, 0], [1, 0, 0]])
+    np.testing.assert_array_equal(batch["position_ids"], [[0, 1, 2]] * 2)
+    assert {tensor.dtype for tensor in batch.values()} == {tf.int32}
+
+
+def test_pre_norm_ends_with_a_norm():
+    pre, post = _encoder(), _encoder(normalization="post")
+    states = pre(modeling.features(_tokens()))
+    np.testing.assert_allclose(
+        tf.reduce_mean(states, -1), np.zeros([1, SLOTS]), atol=1e-5
+    )
+    assert pre.final_norm is not None
+    assert post.final_norm is None
+    assert pre.count_params() == post.count_params() + 2 * 16
+
+
+def _noise(*, step=2, first_row=0):
+    return modeling.create_noise(1, step=step, first_row=first_row)
+
+
+def test_dropout_does_not_know_the_layout():
+    encoder = _encoder(dropout=0.2, attention_dropout=0.2, embedding_norm=True)
+    tokens = _tokens(num_rows=8)
+    whole = encoder(modeling.features(tokens), noise=_noise())
+    parts = [
+        encoder(
+            modeling.features(tokens[first : first + 4]),
+            noise=_noise(first_row=first),
+        )
+        for first in (0, 4)
+    ]
+    np.testing.assert_allclose(whole, tf.concat(parts, 0), atol=1e-6)
+    plain = encoder(modeling.features(tokens))
+    other_step = encoder(modeling.features(tokens), noise=_noise(step=3))
+    assert np.abs(whole - plain).max() > 0.1
+    assert np.abs(whole - other_step).max() > 0.1
+
+
+def test_equal_rows_are_dropped_differently():
+    encoder = _encoder(dropout=0.2)
+    tokens = np.repeat(_tokens(), 2, axis=0)
+    states = encoder(modeling.features(tokens), noise=_noise()).numpy()
+    assert np.abs(states[0] - states[1]).max() > 0.1
+
+
+def test_dropout_indices_are_distinct():
+    encoder = _encoder(embedding_norm=True, num_layers=3)
+    indices = [
+        layer.index
+        for layer in encoder._flatten_layers()
+        if isinstance(layer, modeling.Dropout)
+    ]
+    assert sorted(indices) == list(range(10))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_compiled_with_dynamic_rows_and_extra_keys(jit_compile):
+    encoder = _encoder(dropout=0.2, attention_dropout=0.2)
+    spec = tf.TensorSpec([None, SLOTS], tf.int32)
+
+    @tf.function(jit_compile=jit_compile)
+    def run(batch, noise):
+        return encoder(batch, noise=noise)
+
+    batch = modeling.features(_tokens(num_rows=3))
+    batch["mask_weights"] = tf.ones([3, 2])
+    noise = _noise()
+    concrete = run.get_concrete_function(
+        {
+            **dict.fromkeys(batch, spec),
+            "mask_weights": tf.TensorSpec([None, 2]),
+        },
+        modeling.Noise(*[tf.TensorSpec([], tf.int64)] * 3),
+    )
+    assert concrete.structured_outputs.shape == (None, SLOTS, 16)
+    np.testing.assert_allclose(
+        run(batch, noise), encoder(batch, noise=noise), atol=1e-5
+    )
+
+
+def test_variable_paths_are_unique_and_stand_alone():
+    encoder = _encoder(embedding_norm=True, token_types=True)
+    paths = [variable.path for variable in encoder.variables]
+    assert len(set(paths)) == len(paths)
+    assert all(path.startswith("encoder/") for path in paths)
+    assert "encoder/transformer_layer_1/attention/query/kernel" in paths
+
+
+def test_initial_weights_are_a_function_of_the_seed():
+    def weights(seed):
+        encoder = _encoder(seed=seed)
+        return {v.path: v.numpy() for v in encoder.variables}
+
+    keras.utils.set_random_seed(1)
+    first = weights(5)
+    keras.utils.set_random_seed(2)
+    again, other = weights(5), weights(6)
+    drawn = [path for path in first if path.endswith(("kernel", "embeddings"))]
+    for path, array in first.items():
+        np.testing.assert_array_equal(array, again[path])
+        assert (path in drawn) == bool((array != other[path]).any())
+    assert len({first[path].tobytes() for path in drawn}) == len(drawn) == 14
+
+
+# Keras 3.15 converts to NumPy in a way that NumPy 2 deprecates.
+@pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
+def test_config_rebuilds_the_encoder(tmp_path):
+    encoder = _encoder(token_types=True, dtype="mixed_bfloat16", seed=3)
+    clone = modeling.Encoder.from_config(encoder.get_config())
+    assert clone.get_config() == encoder.get_config()
+    encoder.variables[0].assign_add(tf.ones_like(encoder.variables[0]))
+    encoder.save(tmp_path / "encoder.keras")
+    loaded = keras.saving.load_model(tmp_path / "encoder.keras")
+    for ours, theirs in zip(encoder.variables, loaded.variables, strict=True):
+        assert ours.path == theirs.path
+        np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
+
+
+def test_an_impossible_config_is_refused():
+    with pytest.raises(ValueError, match="num_heads=5"):
+        modeling.Encoder(
+            vocabulary_size=9, sequence_length=4, hidden_size=16, num_heads=5
+        )
+
+
+def test_bfloat16_keeps_float32_variables():
+    encoder = _encoder(dtype="mixed_bfloat16", embedding_norm=True)
+    batch = modeling.features(_tokens(num_rows=2))
+    states = encoder(batch)
+    assert states.dtype == tf.bfloat16
+    assert {v.dtype for v in encoder.variables} == {"float32"}
+    exact = _encoder(embedding_norm=True)(batch)
+    assert np.abs(exact - tf.cast(states, tf.float32)).mean() < 0.02
+
+
+def test_summary_shows_every_layer():
+    lines = []
+    _encoder().summary(print_fn=lines.append, line_length=100)
+    text = "\n".join(map(str, lines))
+    assert "transformer_layer_1" in text
+    assert "(None, 12, 16)" in text
+    assert "unbuilt" not in text
+
+
+# Ours -> BertBackbone's, by the last parts of the path.
+BERT_NAMES = {
+    "embedding_norm": "embeddings_layer_norm",
+    "type_embedding": "segment_embedding",
+    "attention/": "self_attention_layer/",
+    "attention_norm": "self_attention_layer_norm",
+    "intermediate": "feedforward_intermediate_dense",
+    "output_dense": "feedforward_output_dense",
+    "feedforward_norm": "feedforward_layer_norm",
+}
+
+
+def _bert_path(path):
+    path = path.removeprefix("encoder/")
+    for ours, theirs in BERT_NAMES.items():
+        if path.startswith(ours) or f"/{ours}" in path:
+            return path.replace(ours, theirs, 1)
+    return path
+
+
+def test_bert_shape_equals_bert_backbone():
+    encoder = _encoder(
+        normalization="post",
+        activation="gelu_tanh",
+        embedding_norm=True,
+        token_types=True,
+        layer_norm_epsilon=1e-12,
+    )
+    backbone = keras_hub.models.BertBackbone(
+        vocabulary_size=VOCABULARY,
+        num_layers=2,
+        num_heads=4,
+        hidden_dim=16,
+        intermediate_dim=24,
+        max_sequence_length=SLOTS,
+    )
+    theirs = {v.path: v for v in backbone.variables}
+    for number, variable in enumerate(encoder.variables):
+        drawn = tf.random.stateless_normal(variable.shape, [number, 0], 0, 0.3)
+        variable.assign(drawn)
+        theirs.pop(_bert_path(variable.path)).assign(drawn)
+    left = {path.split("/")[0] for path in theirs if "seed_gen" not in path}
+    assert left == {"pooled_dense"}
+    tokens = _tokens(num_rows=3)
+    tokens[0, 4:] = tokens[1, 9:] = 0
+    batch = modeling.features(tokens)
+    expected = backbone(
+        {
+            "token_ids": tokens,
+            "segment_ids": np.zeros_like(tokens),
+            "padding_mask": (tokens != 0).astype(np.int32),
+        }
+    )["sequence_output"]
+    real = tokens != 0
+    np.testing.assert_allclose(
+        encoder(batch).numpy()[real], expected.numpy()[real], atol=1e-5
+    )

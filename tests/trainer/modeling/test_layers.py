@@ -1,0 +1,266 @@
+"""Dropout is a function; attention and the layer are what they say."""
+
+import collections
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from trainer.modeling import layers
+
+
+def _noise(*, seed=7, step=3, first_row=0):
+    return layers.create_noise(seed, step=step, first_row=first_row)
+
+
+def _factory(seed=0, stream=0, **fields):
+    fields = {
+        "hidden_size": 12,
+        "num_heads": 3,
+        "intermediate_size": 20,
+        **fields,
+    }
+    return layers.LayerFactory(
+        schema.ModelConfig(**fields),
+        seed=seed,
+        stream=stream,
+        dtype=keras.DTypePolicy("float32"),
+    )
+
+
+def _words(noise, *, index=2, num_rows=8, num_words=24):
+    return layers.random_words(
+        noise, index=index, num_rows=num_rows, num_words=num_words
+    )
+
+
+def _dropout(rate=0.25, index=2):
+    return layers.Dropout(rate, index, name="dropout")
+
+
+@pytest.mark.parametrize("num_words", [1, 7, 8, 9, 16, 1001])
+def test_words_do_not_know_the_layout(num_words):
+    whole = _words(_noise(), num_words=num_words)
+    parts = [
+        _words(_noise(first_row=first), num_rows=rows, num_words=num_words)
+        for first, rows in ((0, 4), (4, 3), (7, 1))
+    ]
+    np.testing.assert_array_equal(whole, tf.concat(parts, 0))
+    assert whole.shape == (8, num_words)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("num_words", [9, 1024])
+def test_words_are_the_same_compiled(jit_compile, num_words):
+    @tf.function(jit_compile=jit_compile)
+    def compiled(noise):
+        return _words(noise, num_words=num_words)
+
+    noise = _noise(step=3 * 10**12, first_row=5 * 10**12)
+    np.testing.assert_array_equal(
+        compiled(noise), _words(noise, num_words=num_words)
+    )
+
+
+def test_words_are_pinned():
+    # A run resumed on another device or version must draw the same.
+    words = _words(_noise(), num_rows=1, num_words=4)
+    np.testing.assert_array_equal(words, [[14220, 25882, 64501, 27637]])
+
+
+def test_words_differ_in_every_argument():
+    draws = [
+        _words(_noise()),
+        _words(_noise(seed=8)),
+        _words(_noise(step=4)),
+        _words(_noise(), index=3),
+        _words(_noise(seed=3, step=7)),
+        _words(_noise(step=2), index=3),
+    ]
+    assert len({draw.numpy().tobytes() for draw in draws}) == len(draws)
+    rows = {row.tobytes() for draw in draws for row in draw.numpy()}
+    assert len(rows) == 8 * len(draws)
+
+
+def test_words_are_uniform():
+    words = _words(_noise(), num_rows=64, num_words=1024).numpy()
+    counts = np.bincount(words.ravel() >> 12, minlength=16)  # 4096 expected
+    assert ((counts - 4096) ** 2 / 4096).sum() < 40  # 15 degrees: p = 0.0005
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.999])
+def test_dropout_realises_its_rate(rate):
+    x = tf.ones([64, 8, 128])
+    y = _dropout(rate)(x, noise=_noise()).numpy()
+    assert (y == 0).mean() == pytest.approx(rate, abs=0.01)
+    np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=0.01)
+
+
+def test_dropout_without_noise_is_the_identity():
+    x = tf.random.stateless_normal([2, 3], [0, 1])
+    np.testing.assert_array_equal(_dropout(0.9)(x), x)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("shape", [(3,), (5, 8)])
+def test_dropout_does_not_know_the_layout(dtype, shape):
+    x = tf.cast(tf.random.stateless_normal([8, *shape], [0, 1]), dtype)
+    whole = _dropout()(x, noise=_noise())
+    parts = [
+        _dropout()(x[first : first + 4], noise=_noise(first_row=first))
+        for first in (0, 4)
+    ]
+    assert whole.dtype == dtype
+    np.testing.assert_array_equal(whole, tf.concat(parts, 0))
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_dropout_compiles_with_its_gradient(jit_compile):
+    layer = _dropout(0.25)
+
+    @tf.function(
+        jit_compile=jit_compile,
+        input_signature=[tf.TensorSpec([None, 6]), tf.TensorSpec([], tf.int64)],
+    )
+    def gradient(x, step):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, noise=_noise(step=step))
+        return y, tape.gradient(y, x)
+
+    x = tf.ones([4, 6])
+    y, dy = gradient(x, tf.constant(3, tf.int64))
+    np.testing.assert_array_equal(y, layer(x, noise=_noise()))
+    np.testing.assert_array_equal(dy, y)  # Kept and scaled alike.
+
+
+def test_bias_opens_the_own_segment_only():
+    bias = layers.attention_bias(tf.constant([[1, 1, 2, 0]]))
+    seen = bias[0, 0].numpy() == 0
+    np.testing.assert_array_equal(
+        seen, [[1, 1, 0, 0], [1, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]
+    )
+
+
+def test_attention_is_multi_head_attention():
+    ours = layers.SelfAttention(_factory(), dropout_index=0, name="ours")
+    ours.build((None, 5, 12))
+    theirs = keras.layers.MultiHeadAttention(num_heads=3, key_dim=4)
+    theirs.build((None, 5, 12), (None, 5, 12))
+    for variable in theirs.variables:
+        variable.assign(keras.random.normal(variable.shape, seed=1))
+    names = {"/".join(v.path.split("/")[-2:]): v for v in theirs.variables}
+    for variable in ours.variables:
+        variable.assign(names["/".join(variable.path.split("/")[-2:])])
+    x = tf.random.stateless_normal([2, 5, 12], [0, 1])
+    segments = tf.constant([[1, 1, 2, 2, 3], [1, 1, 1, 1, 1]])
+    bias = layers.attention_bias(segments)
+    mask = bias[:, 0] == 0
+    np.testing.assert_allclose(
+        ours(x, bias=bias), theirs(x, x, attention_mask=mask), atol=1e-5
+    )
+    np.testing.assert_allclose(ours(x), theirs(x, x), atol=1e-5)
+
+
+def test_attention_drops_weights_with_noise():
+    make = _factory(attention_dropout=0.5)
+    layer = layers.SelfAttention(make, dropout_index=0, name="attention")
+    x = tf.random.stateless_normal([2, 5, 12], [0, 1])
+    assert np.abs(layer(x) - layer(x, noise=_noise())).max() > 1e-5
+
+
+def _run_layer(normalization):
+    make = _factory(normalization=normalization, initializer_range=0.5)
+    layer = layers.TransformerLayer(make, dropout_index=0, name="layer")
+    x = 3 + tf.random.stateless_normal([2, 5, 12], [0, 1])
+    return layer, x, layer(x)
+
+
+def test_post_norm_normalizes_the_sum():
+    layer, x, y = _run_layer("post")
+    np.testing.assert_allclose(
+        tf.reduce_mean(y, -1), np.zeros([2, 5]), atol=1e-5
+    )
+    h = layer.attention_norm(x + layer.attention(x))
+    expected = layer.output_dense(layer.intermediate(h))
+    np.testing.assert_allclose(y, layer.feedforward_norm(h + expected))
+
+
+def test_pre_norm_keeps_the_sum():
+    layer, x, y = _run_layer("pre")
+    h = x + layer.attention(layer.attention_norm(x))
+    f = layer.output_dense(layer.intermediate(layer.feedforward_norm(h)))
+    np.testing.assert_allclose(y, h + f)
+
+
+def test_layer_dropout_indices_are_distinct():
+    layer = layers.TransformerLayer(_factory(), dropout_index=4, name="layer")
+    indices = [
+        part.index
+        for part in layer._flatten_layers()
+        if isinstance(part, layers.Dropout)
+    ]
+    assert sorted(indices) == [4, 5, 6]
+
+
+@pytest.mark.parametrize("initializer_range", [0.0, 0.02])
+def test_initial_weights_are_a_function_of_the_seed(initializer_range):
+    def draws(seed, stream):
+        make = _factory(seed, stream, initializer_range=initializer_range)
+        table = make.embedding(6, "table")
+        kernel = make.initializer()
+        table.build(None)
+        return [table.embeddings.numpy(), kernel((6, 12)).numpy()]
+
+    keras.utils.set_random_seed(1)
+    first = draws(3, 0)
+    keras.utils.set_random_seed(2)
+    again = draws(3, 0)
+    np.testing.assert_array_equal(first, again)
+    arrays = [*first, *draws(4, 0), *draws(3, 1)]
+    assert len({array.tobytes() for array in arrays}) == 6
+
+
+@pytest.mark.parametrize(
+    ("initializer_range", "kinds"),
+    [
+        (0.0, ["RandomUniform", "GlorotUniform"]),
+        (0.02, ["TruncatedNormal", "TruncatedNormal"]),
+    ],
+)
+def test_initializer_range_chooses_the_distribution(initializer_range, kinds):
+    make = _factory(initializer_range=initializer_range)
+    made = [
+        make.embedding(6, "table").embeddings_initializer,
+        make.dense(6, "dense").kernel_initializer,
+    ]
+    assert [type(initializer).__name__ for initializer in made] == kinds
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("relu", 1.0), ("gelu", 0.8413447), ("gelu_tanh", 0.8411920)],
+)
+def test_activations(name, expected):
+    assert float(layers.ACTIVATIONS[name](1.0)) == pytest.approx(
+        expected, abs=1e-6
+    )
+
+
+def test_no_operation_holds_random_state():
+    make = _factory(dropout=0.1, attention_dropout=0.1)
+    layer = layers.TransformerLayer(make, dropout_index=0, name="layer")
+
+    @tf.function
+    def run(x, step):
+        return layer(x, noise=_noise(step=step))
+
+    graph = run.get_concrete_function(
+        tf.TensorSpec([2, 5, 12]), tf.TensorSpec([], tf.int64)
+    ).graph
+    kinds = collections.Counter(op.type for op in graph.get_operations())
+    assert {kind for kind in kinds if "Random" in kind} == {
+        "StatelessRandomUniformFullIntV2"
+    }

@@ -1,0 +1,81 @@
+"""The best words for every [MASK] of some sentences, epoch by epoch."""
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from configs import schema
+from input_pipeline import tokenizer as tokenizer_lib
+from trainer import modeling
+
+
+class FillIns(keras.callbacks.Callback):
+    """Prints the fill-ins of the configured sentences after every epoch."""
+
+    def __init__(
+        self,
+        config: schema.EvaluationConfig,
+        tokenizer: tokenizer_lib.Tokenizer,
+    ):
+        super().__init__()
+        self._config = config
+        self._tokenizer = tokenizer
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Prints text, completed text, probability and token."""
+        for sentence in self._config.sentences:
+            print(f"  {sentence}")
+            for number, masked in enumerate(
+                fill_in(
+                    self.model,
+                    self._tokenizer,
+                    sentence,
+                    top_k=self._config.top_k,
+                )
+            ):
+                for token, probability in masked:
+                    completed = _complete(sentence, number, token)
+                    print(f"    {probability:.3f}  {token:<14} {completed}")
+
+
+def fill_in(
+    model: Any,
+    tokenizer: tokenizer_lib.Tokenizer,
+    sentence: str,
+    *,
+    top_k: int,
+) -> list[list[tuple[str, float]]]:
+    """The `top_k` (token, probability) for every mask, the best first."""
+    ids = tokenizer.encode_prompt(sentence)[: model.encoder.sequence_length]
+    positions = np.flatnonzero(ids == tokenizer.special.mask)
+    if not len(positions):
+        return []
+    batch = modeling.features(tf.constant(ids[np.newaxis]))
+    batch["mask_positions"] = tf.constant(positions[np.newaxis], tf.int32)
+    logits = _run(model, batch)[0]  # [M, V]
+    # Padding, unknown and the like are no answer.
+    logits = tf.where(tokenizer.is_special, -np.inf, logits)
+    values, tokens = tf.math.top_k(tf.nn.softmax(logits), k=top_k)
+    return [
+        [
+            (tokenizer.vocabulary[token], float(value))
+            for token, value in zip(*pair, strict=True)
+        ]
+        for pair in zip(tokens.numpy(), values.numpy(), strict=True)
+    ]
+
+
+def _run(model: Any, batch: dict[str, tf.Tensor]) -> tf.Tensor:
+    return model(batch)
+
+
+def _complete(sentence: str, number: int, token: str) -> str:
+    """The sentence with its mask of that number replaced."""
+    parts = sentence.split(tokenizer_lib.MASK)
+    before = tokenizer_lib.MASK.join(parts[: number + 1])
+    after = tokenizer_lib.MASK.join(parts[number + 1 :])
+    return f"{before}{token.removeprefix('##')}{after}"

@@ -1,0 +1,76 @@
+"""`--mode=prepare`: text to a vocabulary and packed rows, once a corpus."""
+
+import logging
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from configs import schema
+from configs.runtime import Runtime
+from input_pipeline import manifest, prepare
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    config: schema.Config,
+    *,
+    workdir: str,
+    runtime: Runtime,
+    callbacks: Sequence[Any] = (),
+) -> None:
+    """Prepares the data of a config and reports what it found."""
+    open_prepared(config)
+
+
+def open_prepared(config: schema.Config) -> manifest.Prepared:
+    """The prepared rows of a config, made where they are missing."""
+    start = time.perf_counter()
+    directory = prepare.prepare(config)
+    prepared = manifest.open_prepared(directory)
+    for line in describe(prepared):
+        _log.info("%s", line)
+    _log.info("data in %s (%.1f s)", directory, time.perf_counter() - start)
+    return prepared
+
+
+def describe(prepared: manifest.Prepared) -> list[str]:
+    """What was read, kept and dropped, for people."""
+    report = prepared.report
+    read = report["read"]
+    dropped = {
+        name.removeprefix("bytes_dropped_"): number
+        for name, number in read.items()
+        if name.startswith("bytes_dropped_") and number
+    }
+    lines = [
+        f"read {read['documents_read']:,} documents,"
+        f" {read['bytes_read']:,} bytes; kept"
+        f" {read['documents_kept']:,} and {read['bytes_kept']:,}"
+        + "".join(f"; dropped {n:,} bytes: {k}" for k, n in dropped.items())
+    ]
+    for name, meaning in (
+        ("documents_reserved_for_test", "set aside as test split, by hash"),
+        ("documents_repeating_validation", "left out: also in validation"),
+    ):
+        if report[name]:
+            lines.append(f"{report[name]:,} documents {meaning}")
+    for role, rows in report["rows"].items():
+        slots = max(1, rows["rows"] * prepared.sequence_length)
+        lines.append(
+            f"{role}: {rows['documents']:,} documents,"
+            f" {rows['tokens_kept']:,} tokens in {rows['rows']:,} rows of"
+            f" {prepared.sequence_length}"
+            f" ({100 * rows['slots_used'] / slots:.1f} % filled)"
+            + (
+                f"; cut {rows['tokens_cut']:,} tokens"
+                if rows["tokens_cut"]
+                else ""
+            )
+        )
+    if not report["rows"]["validation"]["rows"]:
+        lines.append(
+            "validation: no document fell into it (too few documents, or too"
+            " small a data.validation_rate); training goes without"
+        )
+    return lines

@@ -1,0 +1,177 @@
+"""The command line: checks flags and config, then calls one command.
+
+The command is imported last, so that a bad value costs neither an import of
+TensorFlow nor a traceback: it is one line on stderr and exit code 2.
+"""
+
+import errno
+import logging
+import os
+import pathlib
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+
+from absl import logging as absl_logging
+
+from configs import overrides, quiet, runtime
+
+# Flag -> default and help; every default is text, as on the command line.
+FLAGS = {
+    "strategy": ("mirrored", " | ".join(runtime.STRATEGIES)),
+    "mode": ("all", "what to do, see below"),
+    "config": ("configs/sample.py", "Python file that defines get_config()"),
+    "workdir": ("", "default: runs/<stem of the config file>"),
+    "num_virtual_devices": ("0", "split the CPU or GPU into N; 0 = do not"),
+}
+# Mode -> module in trainer.commands and help.
+MODES = {
+    "all": ("everything", "every stage in turn, skipping what is done"),
+    "prepare": ("prepare", "text -> tokenizer and packed rows, once a corpus"),
+    "pretrain": ("pretrain", "rows -> encoder, by filling in masked tokens"),
+    "inspect": ("inspect", "show the rows of any step as text"),
+    "benchmark": ("benchmark", "time what benchmark.what names"),
+}
+# No space left, quota used up.
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command; returns the exit code.
+
+    0 done; 2 bad flag, config or input; 130 and 143 stopped by Ctrl-C and by
+    SIGTERM. Any other exception is a bug and passes through: Python's exit 1.
+    """
+    try:
+        return _run(sys.argv[1:] if argv is None else argv)
+    except runtime.Stopped as error:
+        return _end(
+            error, f"{error}; the same command resumes", error.exit_code
+        )
+    except KeyboardInterrupt as error:
+        return _end(error, "stopped by SIGINT; the same command resumes", 130)
+    except ValueError as error:
+        return _end(error, str(error), 2)
+    except BrokenPipeError as error:
+        # Python flushes once more at exit, which must not fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _end(error, "nobody reads the output any more", 1)
+    except OSError as error:
+        if error.errno not in _FULL and error.filename is None:
+            raise
+        return _end(error, _explain(error), 2)
+
+
+def usage() -> str:
+    """What --help prints."""
+    flags = [
+        (f"--{name}={value}", text) for name, (value, text) in FLAGS.items()
+    ]
+    flags.append(("--config.section.field=value", "see configs/schema.py"))
+    return "\n".join(
+        [
+            "usage: python -m trainer.main [--flag=value ...]",
+            "",
+            *(f"  {flag:<30}{text}" for flag, text in flags),
+            "",
+            "modes:",
+            *(f"  {mode:<30}{text}" for mode, (_, text) in MODES.items()),
+            "",
+            "environment:",
+            f"  {'CLOZE_TRACEBACK=1':<30}show where an error arose",
+            f"  {'TF_CPP_MIN_LOG_LEVEL=0':<30}show what TensorFlow says",
+        ]
+    )
+
+
+def parse(argv: Sequence[str]) -> dict[str, str]:
+    """The text of every flag; of two equal flags the last one counts.
+
+    parse(["--mode=inspect", "--config.seed", "3"])
+    -> {"strategy": "mirrored", "mode": "inspect", "config.seed": "3", ...}
+    """
+    flags = {name: default for name, (default, _) in FLAGS.items()}
+    words = list(argv)
+    while words:
+        word = words.pop(0)
+        name, equals, value = word.removeprefix("--").partition("=")
+        if not word.startswith("--"):
+            raise ValueError(f"{word!r} is not a flag; write --name=value.")
+        if name not in FLAGS and name not in overrides.FIELDS:
+            raise ValueError(f"--{overrides.unknown_name(name, flags=[*FLAGS])}")
+        if not equals and words and not words[0].startswith("--"):
+            equals, value = "=", words.pop(0)
+        if not equals or (name in FLAGS and not value):
+            raise ValueError(f"--{name} has no value; write --{name}=value.")
+        flags[name] = value
+    return flags
+
+
+def _run(argv: Sequence[str]) -> int:
+    if "--help" in argv or "-h" in argv:
+        print(usage())
+        return 0
+    _quiet()
+    flags = parse(argv)
+    if flags["mode"] not in MODES:
+        raise ValueError(
+            f"--mode={flags['mode']} is not known; choose one of"
+            f" {', '.join(MODES)}."
+        )
+    layout = runtime.Runtime(
+        strategy=flags["strategy"],
+        num_virtual_devices=overrides.read_value(
+            "num_virtual_devices", flags["num_virtual_devices"], int
+        ),
+    )
+    config = overrides.load_config(
+        flags["config"],
+        changes={k: v for k, v in flags.items() if k in overrides.FIELDS},
+    )
+    workdir = flags["workdir"] or f"runs/{pathlib.Path(flags['config']).stem}"
+    if os.path.isfile(workdir):
+        raise ValueError(f"--workdir={workdir} is a file; name a directory.")
+    module, _ = MODES[flags["mode"]]
+    command = quiet.import_module(f"trainer.commands.{module}")
+    command.run(config, workdir=workdir, runtime=layout)
+    sys.stdout.flush()
+    return 0
+
+
+def _quiet() -> None:
+    """Silences the libraries; works only before TensorFlow is imported."""
+    backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
+    if backend != "tensorflow":
+        raise ValueError(
+            f"KERAS_BACKEND={backend} is set in the environment, but Cloze"
+            " runs on tensorflow; unset KERAS_BACKEND."
+        )
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    absl_logging.set_verbosity(absl_logging.ERROR)
+    if not sys.warnoptions:
+        warnings.simplefilter("ignore")
+    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    for ours in ("configs", "input_pipeline", "trainer"):
+        logging.getLogger(ours).setLevel(logging.INFO)
+
+
+def _end(error: BaseException, message: str, exit_code: int) -> int:
+    if os.environ.get("CLOZE_TRACEBACK") == "1":
+        traceback.print_exception(error)
+    print("cloze:", " ".join(message.split()), file=sys.stderr)
+    return exit_code
+
+
+def _explain(error: OSError) -> str:
+    if error.errno in _FULL:
+        place = error.filename or "the workdir or data.prepared_dir"
+        return f"{place}: no space left on the device; free some and run again."
+    return (
+        f"{error.filename}: {error.strerror}; check that the path is right and"
+        " that you may use it."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,22 @@
+"""Batch to logits: the encoder, its heads, and where dropout draws from."""
+
+from trainer.modeling.encoder import Encoder, features
+from trainer.modeling.heads import MaskedLM, MaskedLMHead, create_masked_lm
+from trainer.modeling.layers import (
+    Dropout,
+    LayerFactory,
+    Noise,
+    create_noise,
+)
+
+__all__ = [
+    "Dropout",
+    "Encoder",
+    "LayerFactory",
+    "MaskedLM",
+    "MaskedLMHead",
+    "Noise",
+    "create_masked_lm",
+    "create_noise",
+    "features",
+]

@@ -1,0 +1,1 @@
+"""Metrics to lines, pages and pictures."""

@@ -1,0 +1,1 @@
+"""Logits to weights: strategies, the step, the loop, checkpoints."""

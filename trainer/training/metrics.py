@@ -1,0 +1,93 @@
+"""What a run measured: one JSON object a line, and TensorBoard."""
+
+import contextlib
+import json
+import os
+import pathlib
+from typing import Any, Self
+
+import tensorflow as tf
+
+
+class MetricsLog:
+    """Appends events to `metrics.jsonl` and to TensorBoard's files.
+
+    Args:
+      workdir: where both lie.
+      stage: written into every event.
+      first_step: where the run goes on; later events of the stage, written
+        by a future that was lost, are removed.
+      enabled: False on workers that are not the chief: nothing is written.
+    """
+
+    def __init__(
+        self,
+        workdir: str | pathlib.Path,
+        *,
+        stage: str,
+        first_step: int,
+        enabled: bool = True,
+    ):
+        self._stage = stage
+        self._path = pathlib.Path(workdir) / "metrics.jsonl"
+        self._enabled = enabled
+        self._open = contextlib.ExitStack()
+        if not enabled:
+            return
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        _cut_back(self._path, stage=stage, step=first_step)
+        self._file = self._open.enter_context(self._path.open("a"))
+        self._board = tf.summary.create_file_writer(
+            str(self._path.parent / "tensorboard" / stage)
+        )
+        self._open.callback(self._board.close)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        """Records finite numbers, by name, of a step."""
+        if not self._enabled:
+            return
+        event = {"stage": self._stage, "step": step, **values}
+        self._file.write(json.dumps(event) + "\n")
+        self._file.flush()
+        with self._board.as_default():
+            for name, value in values.items():
+                tf.summary.scalar(name, value, step=step)
+        self._board.flush()
+
+    def __enter__(self) -> Self:
+        """Itself; the files are closed at the end of the block."""
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        """Closes the files."""
+        self._open.close()
+
+
+def read(workdir: str | pathlib.Path, stage: str) -> list[dict[str, Any]]:
+    """The events of a stage, in order; a torn last line is left out."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    if not path.exists():
+        return []
+    events = filter(None, map(_parse, path.read_text().splitlines()))
+    return [event for event in events if event["stage"] == stage]
+
+
+def _cut_back(path: pathlib.Path, *, stage: str, step: int) -> None:
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines():
+        event = _parse(line)
+        if event and (event["stage"] != stage or event["step"] <= step):
+            kept.append(line + "\n")
+    temporary = path.with_suffix(".tmp")
+    temporary.write_text("".join(kept))
+    os.replace(temporary, path)
+
+
+def _parse(line: str) -> dict[str, Any]:
+    try:
+        event: dict[str, Any] = json.loads(line)
+        return event
+    except ValueError:
+        return {}  # The process was killed while it wrote this line.

@@ -1,0 +1,198 @@
+"""The step: sums per replica, one all-reduce, one division, one update.
+
+Replicas, workers, accumulation and XLA change how fast a step is, never what
+it computes: gradients and weights are summed over everything, divided by the
+global weight, clipped, and only then applied.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from trainer.training.objective import Sums
+
+Batch = dict[str, tf.Tensor]
+# (batch of b rows, step int64 [], global number of the first row) -> sums
+Objective = Callable[[Batch, tf.Tensor, tf.Tensor], Sums]
+
+
+@dataclasses.dataclass(frozen=True)
+class Step:
+    """What a step computes, and on which rows.
+
+    Attributes:
+      objective: the sums of a batch; `loss` and `weight` among them.
+      sum_names: the names of those sums.
+      variables: what is trained.
+      optimizer: built for these variables; does not reduce.
+      rows_per_replica: b.
+      accumulation_steps: micro-batches a replica cuts its batch into.
+      jit: compile forward and backward with XLA.
+    """
+
+    objective: Objective
+    sum_names: tuple[str, ...]
+    variables: list[keras.Variable]
+    optimizer: keras.optimizers.Optimizer
+    rows_per_replica: int
+    accumulation_steps: int
+    jit: bool
+
+    def create_forward_backward(self) -> Callable[..., tuple[list[Any], Sums]]:
+        """(batch, step, first row) -> (summed gradients, sums)."""
+        if self.jit:
+            return tf.function(
+                self._accumulated, jit_compile=True, autograph=False
+            )
+        return self._accumulated
+
+    def _accumulated(
+        self, batch: Batch, step: tf.Tensor, first_row: tf.Tensor
+    ) -> tuple[list[tf.Tensor], Sums]:
+        parts = self.accumulation_steps
+        size = self.rows_per_replica // parts
+        if parts == 1:
+            return self._micro(batch, step, first_row)
+
+        def add(number, gradients, sums):  # type: ignore[no-untyped-def]
+            start = number * size
+            micro = {
+                key: tf.ensure_shape(
+                    value[start : start + size], [size, *value.shape[1:]]
+                )
+                for key, value in batch.items()
+            }
+            more, more_sums = self._micro(
+                micro, step, first_row + tf.cast(start, tf.int64)
+            )
+            return (
+                number + 1,
+                [a + b for a, b in zip(gradients, more, strict=True)],
+                {key: sums[key] + more_sums[key] for key in sums},
+            )
+
+        zeros = [tf.zeros(v.shape, tf.float32) for v in self.variables]
+        _, gradients, sums = tf.while_loop(
+            lambda number, *_: number < parts,
+            add,
+            (tf.constant(0), zeros, self.zero_sums()),
+            maximum_iterations=parts,
+        )
+        return gradients, sums
+
+    def zero_sums(self) -> Sums:
+        """Where adding up begins."""
+        return {name: tf.zeros([]) for name in self.sum_names}
+
+    def _micro(
+        self, batch: Batch, step: tf.Tensor, first_row: tf.Tensor
+    ) -> tuple[list[tf.Tensor], Sums]:
+        values = [variable.value for variable in self.variables]
+        with tf.GradientTape() as tape:
+            sums = self.objective(batch, step, first_row)
+            loss = sums["loss"]
+            if isinstance(
+                self.optimizer, keras.optimizers.LossScaleOptimizer
+            ):
+                loss = self.optimizer.scale_loss(loss)
+        gradients = tape.gradient(
+            loss, values, unconnected_gradients="zero"
+        )
+        # The tied table has a sparse and a dense part: one dense sum.
+        return [tf.convert_to_tensor(g) for g in gradients], sums
+
+
+def create_train_call(
+    strategy: tf.distribute.Strategy, step: Step, stop: tf.Variable
+) -> Callable[..., tuple[tf.Tensor, tf.Tensor, Sums]]:
+    """A function that runs several steps without coming back to Python.
+
+    Returns:
+      (iterator, first step int64 [], number of steps int32 []) -> (steps
+      done, workers that want to stop, sums over the steps done). It ends
+      early, on all workers after the same step, when `stop` is above 0 on
+      any of them.
+    """
+    forward_backward = step.create_forward_backward()
+
+    def replica_step(batch, number, wants_stop):  # type: ignore[no-untyped-def]
+        context = tf.distribute.get_replica_context()
+        replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
+        first_row = replica * step.rows_per_replica
+        gradients, sums = forward_backward(batch, number, first_row)
+        names = sorted(sums)
+        reduced = context.all_reduce(
+            tf.distribute.ReduceOp.SUM,
+            # The identity lies on the replica's device, as the rest does.
+            [
+                *gradients,
+                *(sums[name] for name in names),
+                tf.identity(wants_stop),
+            ],
+        )
+        gradients = reduced[: len(gradients)]
+        wants_stop = reduced[-1]
+        sums = dict(zip(names, reduced[len(gradients) : -1], strict=True))
+        step.optimizer.apply_gradients(
+            (tf.math.divide_no_nan(gradient, sums["weight"]), variable)
+            for gradient, variable in zip(
+                gradients, step.variables, strict=True
+            )
+        )
+        return sums, wants_stop
+
+    def one_step(iterator, number):  # type: ignore[no-untyped-def]
+        results = strategy.run(
+            replica_step, args=(next(iterator), number, stop.read_value())
+        )
+        # All replicas hold the same sums.
+        return tf.nest.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0],
+            results,
+        )
+
+    @tf.function(autograph=False)
+    def call(iterator, first_step, num_steps):  # type: ignore[no-untyped-def]
+        def go_on(done, wants_stop, sums):  # type: ignore[no-untyped-def]
+            return (done < num_steps) & (wants_stop == 0)
+
+        def add(done, wants_stop, sums):  # type: ignore[no-untyped-def]
+            number = first_step + tf.cast(done, tf.int64)
+            more, wants_stop = one_step(iterator, number)
+            total = {key: sums[key] + more[key] for key in sums}
+            return done + 1, wants_stop, total
+
+        return tf.while_loop(
+            go_on, add, (tf.constant(0), tf.constant(0.0), step.zero_sums())
+        )
+
+    return call
+
+
+def create_evaluation_call(
+    strategy: tf.distribute.Strategy,
+    objective: Callable[[Batch], Sums],
+    *,
+    jit: bool,
+) -> Callable[[Any], Sums]:
+    """A function: iterator -> sums over one global batch."""
+    compiled = objective
+    if jit:
+        compiled = tf.function(objective, jit_compile=True, autograph=False)
+
+    def replica_sums(batch):  # type: ignore[no-untyped-def]
+        sums = compiled(batch)
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
+
+    @tf.function(autograph=False)
+    def call(iterator):  # type: ignore[no-untyped-def]
+        sums = strategy.run(replica_sums, args=(next(iterator),))
+        return tf.nest.map_structure(
+            lambda value: strategy.experimental_local_results(value)[0], sums
+        )
+
+    return call

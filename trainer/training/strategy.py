@@ -1,0 +1,237 @@
+"""Where a run computes: the strategy, its devices, and its `auto` choices."""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from configs import schema
+
+_log = logging.getLogger(__name__)
+
+
+def create(name: str, *, num_virtual_devices: int = 0) -> tf.distribute.Strategy:
+    """The strategy of `--strategy`; the first thing that touches a device.
+
+    Args:
+      name: mirrored | one_device | multi_worker | tpu.
+      num_virtual_devices: split the first GPU, or the CPU where there is
+        none, into that many logical devices; 0 = as they are.
+
+    Raises:
+      ValueError: `multi_worker` without TF_CONFIG, `tpu` without a TPU, or
+        a name that is not known.
+    """
+    builders: dict[str, Callable[[], tf.distribute.Strategy]] = {
+        "mirrored": lambda: tf.distribute.MirroredStrategy(_local_devices()),
+        "one_device": lambda: tf.distribute.OneDeviceStrategy(
+            _local_devices()[0]
+        ),
+        "multi_worker": _multi_worker,
+        "tpu": _tpu,
+    }
+    if name not in builders:
+        raise ValueError(
+            f"--strategy={name} is not known; choose one of"
+            f" {', '.join(builders)}."
+        )
+    if num_virtual_devices:
+        _split_device(num_virtual_devices)
+    return builders[name]()
+
+
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
+    """Whether this process writes files and prints; one in a cluster does."""
+    resolver = strategy.cluster_resolver
+    if resolver is None or not resolver.cluster_spec().jobs:
+        return True
+    return resolver.task_id in (0, None)
+
+
+def is_tpu(strategy: tf.distribute.Strategy) -> bool:
+    """TPUStrategy compiles by itself, and its hosts have no XLA:CPU."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def check_batch(
+    strategy: tf.distribute.Strategy, config: schema.TrainConfig
+) -> int:
+    """Rows of a replica's batch; raises ValueError where B does not divide."""
+    replicas = strategy.num_replicas_in_sync
+    parts = replicas * config.accumulation_steps
+    size = config.global_batch_size
+    if size % parts:
+        below = size // parts * parts
+        sizes = [n for n in (below, below + parts) if n]
+        raise ValueError(
+            f"train.global_batch_size={size} must be a multiple of {parts}"
+            f" ({replicas} replica(s) x train.accumulation_steps="
+            f"{config.accumulation_steps});"
+            f" {' or '.join(map(str, sizes))} would do."
+        )
+    return size // replicas
+
+
+def distribute(
+    strategy: tf.distribute.Strategy,
+    create_batches: Callable[[int, int, int], tf.data.Dataset],
+) -> Any:
+    """A distributed data set of per-replica batches.
+
+    Args:
+      strategy: where the batches go.
+      create_batches: called with (shard index, shard count, replicas of this
+        host); its batches come replica by replica.
+    """
+
+    def build(context: tf.distribute.InputContext) -> tf.data.Dataset:
+        return create_batches(
+            context.input_pipeline_id,
+            context.num_input_pipelines,
+            context.num_replicas_in_sync // context.num_input_pipelines,
+        )
+
+    return strategy.distribute_datasets_from_function(build)
+
+
+@dataclasses.dataclass(frozen=True)
+class Arithmetic:
+    """What `auto` became; part of a run's state."""
+
+    precision: str  # float32 | bfloat16 | float16
+    jit: bool  # XLA for forward and backward of a replica.
+
+    @property
+    def policy(self) -> str:
+        """The name of the Keras dtype policy."""
+        mixed = self.precision != "float32"
+        return f"mixed_{self.precision}" if mixed else "float32"
+
+
+def resolve(
+    strategy: tf.distribute.Strategy, config: schema.TrainConfig
+) -> Arithmetic:
+    """A fixed table by device, never a measurement.
+
+    device                         precision   XLA
+    TPU                            bfloat16    never asked for: it is implied
+    GPU, compute capability >= 8   bfloat16    on
+    GPU, compute capability 7      float16     on
+    older GPU                      float32     on
+    CPU with AVX512-BF16 or AMX    bfloat16    off: XLA:CPU upcasts bfloat16,
+    other CPU                      float32     off   oneDNN does not
+    """
+    if is_tpu(strategy):
+        default = Arithmetic("bfloat16", False)
+    elif tf.config.list_physical_devices("GPU"):
+        default = Arithmetic(_gpu_precision(), True)
+    else:
+        default = Arithmetic(_cpu_precision(), False)
+    precision = default.precision
+    if config.precision != "auto":
+        precision = config.precision
+    jit = {"auto": default.jit, "on": True, "off": False}[config.jit]
+    if jit and is_tpu(strategy):
+        raise ValueError(
+            "train.jit=on cannot be asked for on a TPU, which compiles every"
+            " step anyway; leave it at auto."
+        )
+    return Arithmetic(precision, jit)
+
+
+def describe(strategy: tf.distribute.Strategy) -> str:
+    """One line on the devices of this process, for the start of a run."""
+    devices = [
+        tf.DeviceSpec.from_string(name)
+        for name in strategy.extended.worker_devices
+    ]
+    names = [f"{d.device_type}:{d.device_index}" for d in devices]
+    return (
+        f"{type(strategy).__name__}: {strategy.num_replicas_in_sync}"
+        f" replica(s); here {', '.join(names)}"
+    )
+
+
+def _local_devices() -> list[str]:
+    gpus = tf.config.list_logical_devices("GPU")
+    devices = gpus or tf.config.list_logical_devices("CPU")
+    return [device.name for device in devices]
+
+
+def _split_device(number: int) -> None:
+    gpus = tf.config.list_physical_devices("GPU")
+    device = (gpus or tf.config.list_physical_devices("CPU"))[0]
+    limit = 16_384 // number if gpus else None  # MiB
+    parts = [tf.config.LogicalDeviceConfiguration(memory_limit=limit)] * number
+    if len(tf.config.list_logical_devices(device.device_type)) == number:
+        return
+    try:
+        tf.config.set_logical_device_configuration(device, parts)
+    except RuntimeError as error:
+        raise ValueError(
+            f"--num_virtual_devices={number} comes too late: TensorFlow has"
+            " been used in this process already."
+        ) from error
+
+
+def _multi_worker() -> tf.distribute.Strategy:
+    text = os.environ.get("TF_CONFIG", "")
+    example = (
+        '{"cluster": {"worker": ["host1:2222", "host2:2222"]},'
+        ' "task": {"type": "worker", "index": 0}}'
+    )
+    try:
+        workers = json.loads(text)["cluster"]["worker"]
+        index = json.loads(text)["task"]["index"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            "--strategy=multi_worker needs the environment variable TF_CONFIG"
+            f" on every host, such as {example}; found {text!r}."
+        ) from error
+    if not 0 <= index < len(workers):
+        raise ValueError(
+            f"TF_CONFIG: task.index={index} is out of range for"
+            f" {len(workers)} worker(s)."
+        )
+    return tf.distribute.MultiWorkerMirroredStrategy()
+
+
+def _tpu() -> tf.distribute.Strategy:
+    name = os.environ.get("TPU_NAME", "local")
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver(name)
+        tf.config.experimental_connect_to_cluster(resolver)
+        tf.tpu.experimental.initialize_tpu_system(resolver)
+    except Exception as error:
+        # The resolver raises anything from ValueError to NotFoundError.
+        raise ValueError(
+            f"--strategy=tpu found no TPU called {name!r} (TPU_NAME):"
+            f" {str(error).splitlines()[0] if str(error) else error!r}"
+            " Run it on a TPU VM with tensorflow-tpu, or choose"
+            " --strategy=mirrored."
+        ) from error
+    return tf.distribute.TPUStrategy(resolver)
+
+
+def _gpu_precision() -> str:
+    gpu = tf.config.list_physical_devices("GPU")[0]
+    details = tf.config.experimental.get_device_details(gpu)
+    major, _ = details.get("compute_capability", (0, 0))
+    return {7: "float16"}.get(major, "bfloat16" if major >= 8 else "float32")
+
+
+def _cpu_precision() -> str:
+    try:
+        text = pathlib.Path("/proc/cpuinfo").read_text()
+    except OSError:
+        return "float32"
+    flags = next(
+        (line.split() for line in text.splitlines() if "flags" in line), []
+    )
+    native = "avx512_bf16" in flags or "amx_bf16" in flags
+    return "bfloat16" if native else "float32"
