@@ -19,10 +19,10 @@ def get_config():
     config.data.unlabeled_split = "unsupervised"
     config.data.validation_packing = "document"
     config.tokenizer.max_documents = 50_000
-    config.model.num_layers = 4
+    config.model.num_layers = 2
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 300
-    config.train.num_epochs = 10
+    config.train.num_epochs = 5
     config.train.global_batch_size = 32
     config.evaluation.sentences = (
         "i have watched this [MASK] and it was awesome",

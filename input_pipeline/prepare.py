@@ -190,13 +190,12 @@ def _learn(config, units, roles, run):  # type: ignore[no-untyped-def]
     total: collections.Counter[str] = collections.Counter()
     num_read = 0
     count = functools.partial(_count_unit, config, roles)
-    for unit, result in zip(units, run(count, units), strict=True):
-        counts, num_documents = result
-        if limit and num_read + num_documents > limit:
-            counts, _ = _count_unit(
-                config, roles, unit, limit=limit - num_read
-            )
-            total.update(counts)
+    for unit, (counts, num_documents) in zip(
+        units, run(count, units), strict=True
+    ):
+        if limit and num_read + num_documents >= limit:
+            rest = limit - num_read
+            total.update(_count_unit(config, roles, unit, limit=rest)[0])
             break
         total.update(counts)
         num_read += num_documents

@@ -23,8 +23,8 @@ from input_pipeline import cleaning, documents
 
 UNIT_EXAMPLES = 2_000  # About.
 # To reach its own examples, a unit reads over those before it in the file:
-# with this many units a file, each file is read eight times.
-_MAX_UNITS_A_FILE = 16
+# with this many units a file, a file is read 16 times.
+_MAX_UNITS_A_FILE = 32
 _BATCH_EXAMPLES = 256  # One at a time costs four times as much.
 _NETWORK_SECONDS = 3.0
 
@@ -181,11 +181,12 @@ def _slices(piece: documents.Piece, builder: Any) -> Iterator[documents.Piece]:
 
 def _check_fields(data: schema.DataConfig, builder: Any) -> None:
     features = builder.info.features or {}
-    texts = [name for name in features if _is_text(features[name])]
+    names = sorted(features)  # As stored they have no fixed order.
+    texts = [name for name in names if _is_text(features[name])]
     if data.text_field not in texts:
         raise ValueError(
             f"data.text_field={data.text_field!r} is no text of data.name="
-            f"{builder.info.full_name}; its fields are {', '.join(features)},"
+            f"{builder.info.full_name}; its fields are {', '.join(names)},"
             f" texts among them {', '.join(texts) or 'none'}."
         )
     label = data.label_field
@@ -223,12 +224,11 @@ def _prepared_builder(name: str, data_dir: str) -> Any:
     except (AssertionError, ImportError, ValueError) as error:
         raise ValueError(f"data.name={name}: {_one_line(error)}") from error
     if not builder.is_prepared():
-        _download(builder)
+        _download(name, builder)
     return builder
 
 
-def _download(builder: Any) -> None:
-    name = builder.info.full_name
+def _download(name: str, builder: Any) -> None:
     urls = [urllib.parse.urlsplit(url) for url in builder.url_infos or {}]
     hosts = [f"{u.scheme}://{u.netloc}" for u in urls if u.scheme[:4] == "http"]
     _require_network(name, (hosts or ["https://storage.googleapis.com"])[0])

@@ -1,3 +1,4 @@
+import itertools
 import pickle
 import random
 
@@ -48,7 +49,8 @@ def test_cut_does_not_depend_on_the_chunks(limit):
         pieces = _cut(raw)
         assert all(0 < len(piece) <= limit for piece in pieces) or not raw
         cuts = sorted(generator.choices(range(len(raw) + 1), k=3))
-        chunks = [raw[i:j] for i, j in zip([0, *cuts], [*cuts, None])]
+        ends = itertools.pairwise([0, *cuts, len(raw)])
+        chunks = [raw[start:stop] for start, stop in ends]
         assert _cut(*chunks) == pieces
 
 
