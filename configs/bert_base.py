@@ -6,10 +6,12 @@
 For accelerators. Everything else as in bert_small.py.
 """
 
+import ml_collections
+
 from configs import bert_small
 
 
-def get_config():
+def get_config() -> ml_collections.ConfigDict:
     """See the module."""
     config = bert_small.get_config()
     config.data.sequence_length = 512

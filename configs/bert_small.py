@@ -8,10 +8,12 @@ BertBackbone and to Hugging Face's BertForMaskedLM. Without a path it trains
 on the sample corpus, to try it out.
 """
 
+import ml_collections
+
 from configs import schema
 
 
-def get_config():
+def get_config() -> ml_collections.ConfigDict:
     """See the module."""
     config = schema.defaults()
     config.tokenizer.kind = "wordpiece"

@@ -8,10 +8,12 @@ rows are those of imdb_notebook.py, so that both are scored on the same text:
 one review a row, cut at 256, frozen 15 % masks.
 """
 
+import ml_collections
+
 from configs import schema
 
 
-def get_config():
+def get_config() -> ml_collections.ConfigDict:
     """See the module."""
     config = schema.defaults()
     config.data.source = "tfds"

@@ -12,10 +12,12 @@ pretrains on the labelled training split (less validation) and the first
 25,000 unsupervised reviews.
 """
 
+import ml_collections
+
 from configs import schema
 
 
-def get_config():
+def get_config() -> ml_collections.ConfigDict:
     """See the module."""
     config = schema.defaults()
     config.data.source = "tfds"

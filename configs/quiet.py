@@ -2,8 +2,12 @@
 
 import contextlib
 import importlib
+import multiprocessing
 import os
+import signal
+import threading
 from collections.abc import Iterator
+from multiprocessing import connection
 from types import ModuleType
 
 
@@ -15,6 +19,25 @@ def import_module(name: str) -> ModuleType:
     """
     with _silence():
         return importlib.import_module(name)
+
+
+def start_worker(name: str) -> None:
+    """Sets up a worker process and imports the module that it works with.
+
+    It sees no GPU, leaves Ctrl-C to its parent, and ends when that is gone:
+    the executor alone would let it wait for ever after a `kill -9`.
+    """
+    os.environ["CUDA_VISIBLE_DEVICES"] = "-1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    import_module(name)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "only for processes of multiprocessing"
+    connection.wait([parent.sentinel])
+    os._exit(1)
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ import signal
 
 STRATEGIES = ("mirrored", "one_device", "multi_worker", "tpu")
 
+
 @dataclasses.dataclass(frozen=True)
 class Runtime:
     """The layout of a run: speed depends on it, results do not."""

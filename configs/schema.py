@@ -13,33 +13,10 @@ from typing import Any, Self
 
 import ml_collections
 
+from configs import checks
+
 # Ids are stored with one flag bit, in 32 bits at most.
 MAX_VOCABULARY_SIZE = 2**31 - 1
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ValueError(message)
-
-
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    _require(
-        value in allowed,
-        f"{name}={value!r} is not known; choose one of {', '.join(allowed)}.",
-    )
-
-
-def _rate(name: str, value: float) -> None:
-    _require(
-        0 <= value <= 1, f"{name}={value} must lie between 0 and 1 (inclusive)."
-    )
-
-
-def _at_least(name: str, value: float, minimum: float) -> None:
-    _require(
-        math.isfinite(value) and value >= minimum,
-        f"{name}={value} must be at least {minimum}.",
-    )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -64,32 +41,32 @@ class DataConfig:
     num_processes: int = 0  # For prepare; 0 = one a core.
 
     def __post_init__(self) -> None:
-        _choice(
+        checks.choice(
             "data.source",
             self.source,
             ("sample", "tfds", "text", "csv", "jsonl"),
         )
-        _choice("data.document", self.document, ("line", "file"))
-        _choice("data.packing", self.packing, ("fill", "document"))
-        _choice(
+        checks.choice("data.document", self.document, ("line", "file"))
+        checks.choice("data.packing", self.packing, ("fill", "document"))
+        checks.choice(
             "data.validation_packing",
             self.validation_packing,
             ("fill", "document"),
         )
         if self.source in ("text", "csv", "jsonl"):
-            _require(
+            checks.require(
                 bool(self.path),
                 f"data.source={self.source} needs data.path, a file or a glob"
                 " such as 'reviews/*.txt'.",
             )
         if self.source == "tfds":
-            _require(
+            checks.require(
                 bool(self.name),
                 "data.source=tfds needs data.name, such as imdb_reviews.",
             )
-        _at_least("data.sequence_length", self.sequence_length, 8)
-        _at_least("data.num_processes", self.num_processes, 0)
-        _require(
+        checks.at_least("data.sequence_length", self.sequence_length, 8)
+        checks.at_least("data.num_processes", self.num_processes, 0)
+        checks.require(
             0 < self.validation_rate < 1,
             f"data.validation_rate={self.validation_rate} must lie between 0"
             " and 1 (exclusive).",
@@ -105,14 +82,14 @@ class TokenizerConfig:
     max_documents: int = 0  # Learn from the first N documents; 0 = all.
 
     def __post_init__(self) -> None:
-        _choice("tokenizer.kind", self.kind, ("word", "wordpiece"))
-        _at_least("tokenizer.vocabulary_size", self.vocabulary_size, 16)
-        _require(
+        checks.choice("tokenizer.kind", self.kind, ("word", "wordpiece"))
+        checks.at_least("tokenizer.vocabulary_size", self.vocabulary_size, 16)
+        checks.require(
             self.vocabulary_size <= MAX_VOCABULARY_SIZE,
             f"tokenizer.vocabulary_size={self.vocabulary_size} does not fit"
             f" the id type; use at most {MAX_VOCABULARY_SIZE}.",
         )
-        _at_least("tokenizer.max_documents", self.max_documents, 0)
+        checks.at_least("tokenizer.max_documents", self.max_documents, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -128,26 +105,26 @@ class MaskingConfig:
     evaluation_rate: float = 0.15  # Select rate of the frozen masks.
 
     def __post_init__(self) -> None:
-        _choice(
+        checks.choice(
             "masking.policy", self.policy, ("token", "whole_word", "span")
         )
-        _rate("masking.select_rate", self.select_rate)
-        _rate("masking.mask_rate", self.mask_rate)
-        _rate("masking.random_rate", self.random_rate)
-        _rate("masking.evaluation_rate", self.evaluation_rate)
-        _require(
+        checks.rate("masking.select_rate", self.select_rate)
+        checks.rate("masking.mask_rate", self.mask_rate)
+        checks.rate("masking.random_rate", self.random_rate)
+        checks.rate("masking.evaluation_rate", self.evaluation_rate)
+        checks.require(
             self.mask_rate + self.random_rate <= 1 + 1e-9,
             f"masking.mask_rate={self.mask_rate} + masking.random_rate="
             f"{self.random_rate} must not exceed 1.",
         )
         if self.final_select_rate != -1.0:
-            _rate("masking.final_select_rate", self.final_select_rate)
-            _at_least(
+            checks.rate("masking.final_select_rate", self.final_select_rate)
+            checks.at_least(
                 "masking.decay_steps (needed by masking.final_select_rate)",
                 self.decay_steps,
                 1,
             )
-        _require(
+        checks.require(
             self.highest_rate > 0,
             "masking.select_rate=0 leaves nothing to predict; 0.15 is usual.",
         )
@@ -191,25 +168,25 @@ class ModelConfig:
             "num_heads",
             "intermediate_size",
         ):
-            _at_least(f"model.{name}", getattr(self, name), 1)
-        _require(
+            checks.at_least(f"model.{name}", getattr(self, name), 1)
+        checks.require(
             self.hidden_size % self.num_heads == 0,
             f"model.hidden_size={self.hidden_size} must be a multiple of"
             f" model.num_heads={self.num_heads}.",
         )
-        _choice(
+        checks.choice(
             "model.activation", self.activation, ("relu", "gelu", "gelu_tanh")
         )
-        _choice("model.normalization", self.normalization, ("pre", "post"))
-        for name in ("dropout", "attention_dropout"):
-            _rate(f"model.{name}", getattr(self, name))
-            _require(getattr(self, name) < 1, f"model.{name} must be below 1.")
-        _require(
-            self.layer_norm_epsilon > 0,
-            f"model.layer_norm_epsilon={self.layer_norm_epsilon} must be"
-            " above 0.",
+        checks.choice(
+            "model.normalization", self.normalization, ("pre", "post")
         )
-        _at_least("model.initializer_range", self.initializer_range, 0)
+        for name in ("dropout", "attention_dropout"):
+            checks.rate(f"model.{name}", getattr(self, name))
+            checks.require(
+                getattr(self, name) < 1, f"model.{name} must be below 1."
+            )
+        checks.above_zero("model.layer_norm_epsilon", self.layer_norm_epsilon)
+        checks.at_least("model.initializer_range", self.initializer_range, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -227,21 +204,22 @@ class OptimizerConfig:
     clip_norm: float = 1.0  # Global gradient norm; 0 = no clipping.
 
     def __post_init__(self) -> None:
-        _require(
-            self.learning_rate > 0,
-            f"optimizer.learning_rate={self.learning_rate} must be above 0.",
-        )
-        _choice(
+        checks.above_zero("optimizer.learning_rate", self.learning_rate)
+        checks.above_zero("optimizer.epsilon", self.epsilon)
+        checks.choice(
             "optimizer.schedule",
             self.schedule,
             ("linear", "cosine", "constant"),
         )
-        _at_least("optimizer.warmup_steps", self.warmup_steps, 0)
-        _at_least("optimizer.weight_decay", self.weight_decay, 0)
-        _at_least("optimizer.clip_norm", self.clip_norm, 0)
-        _rate("optimizer.final_rate", self.final_rate)
+        checks.at_least("optimizer.warmup_steps", self.warmup_steps, 0)
+        checks.at_least("optimizer.weight_decay", self.weight_decay, 0)
+        checks.at_least("optimizer.clip_norm", self.clip_norm, 0)
+        checks.rate("optimizer.final_rate", self.final_rate)
         for name in ("beta_1", "beta_2"):
-            _rate(f"optimizer.{name}", getattr(self, name))
+            checks.rate(f"optimizer.{name}", getattr(self, name))
+            checks.require(
+                getattr(self, name) < 1, f"optimizer.{name} must be below 1."
+            )
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -253,7 +231,7 @@ class TrainConfig:
     num_epochs: int = 1  # Used where num_steps is 0.
     steps_per_epoch: int = 0  # 0 = every row once.
     accumulation_steps: int = 1  # Micro-batches a step on each device.
-    steps_per_call: int = 50  # Steps a Python call, at most.
+    steps_per_call: int = 10  # Steps a Python call, at most.
     precision: str = "auto"  # auto | float32 | bfloat16 | float16
     jit: str = "auto"  # XLA for forward and backward: auto | on | off
     log_every: int = 50  # Steps.
@@ -266,15 +244,15 @@ class TrainConfig:
             "steps_per_call",
             "log_every",
         ):
-            _at_least(f"train.{name}", getattr(self, name), 1)
+            checks.at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("num_steps", "steps_per_epoch"):
-            _at_least(f"train.{name}", getattr(self, name), 0)
-        _choice(
+            checks.at_least(f"train.{name}", getattr(self, name), 0)
+        checks.choice(
             "train.precision",
             self.precision,
             ("auto", "float32", "bfloat16", "float16"),
         )
-        _choice("train.jit", self.jit, ("auto", "on", "off"))
+        checks.choice("train.jit", self.jit, ("auto", "on", "off"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -289,8 +267,8 @@ class EvaluationConfig:
     top_k: int = 5  # Fill-ins shown for every [MASK].
 
     def __post_init__(self) -> None:
-        _at_least("evaluation.every_steps", self.every_steps, 0)
-        _at_least("evaluation.top_k", self.top_k, 1)
+        checks.at_least("evaluation.every_steps", self.every_steps, 0)
+        checks.at_least("evaluation.top_k", self.top_k, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -302,8 +280,8 @@ class CheckpointConfig:
     allow_changed: bool = False  # Resume with another optimizer section.
 
     def __post_init__(self) -> None:
-        _at_least("checkpoint.every_steps", self.every_steps, 1)
-        _at_least("checkpoint.keep_last", self.keep_last, 1)
+        checks.at_least("checkpoint.every_steps", self.every_steps, 1)
+        checks.at_least("checkpoint.keep_last", self.keep_last, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -315,9 +293,9 @@ class InspectConfig:
     num_rows: int = 2  # Rows shown as text for every step.
 
     def __post_init__(self) -> None:
-        _at_least("inspect.step", self.step, 0)
-        _at_least("inspect.num_steps", self.num_steps, 1)
-        _at_least("inspect.num_rows", self.num_rows, 0)
+        checks.at_least("inspect.step", self.step, 0)
+        checks.at_least("inspect.num_steps", self.num_steps, 1)
+        checks.at_least("inspect.num_rows", self.num_rows, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -328,8 +306,8 @@ class BenchmarkConfig:
     num_rounds: int = 10  # Timed rounds, after one that is thrown away.
 
     def __post_init__(self) -> None:
-        _choice("benchmark.what", self.what, ("input",))
-        _at_least("benchmark.num_rounds", self.num_rounds, 3)
+        checks.choice("benchmark.what", self.what, ("input",))
+        checks.at_least("benchmark.num_rounds", self.num_rounds, 3)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -349,7 +327,7 @@ class Config:
     benchmark: BenchmarkConfig = BenchmarkConfig()
 
     def __post_init__(self) -> None:
-        _require(
+        checks.require(
             0 <= self.seed < 2**31,
             f"seed={self.seed} must lie between 0 and 2147483647.",
         )
@@ -364,14 +342,17 @@ class Config:
     @classmethod
     def from_config_dict(cls, config: ml_collections.ConfigDict) -> Self:
         """The frozen, checked config; raises ValueError on a bad value."""
-        return _build(cls, config.to_dict())
+        return cls.from_dict(config.to_dict())
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`; raises ValueError on a bad value."""
+        return typing.cast(Self, _build(cls, values))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, JSON-ready; tuples become lists."""
-        return typing.cast(
-            dict[str, Any],
-            _jsonable(dataclasses.asdict(self)),
-        )
+        values = _jsonable(dataclasses.asdict(self))
+        return typing.cast(dict[str, Any], values)
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -382,7 +363,7 @@ def defaults() -> ml_collections.ConfigDict:
 def _build(cls: Any, values: dict[str, Any]) -> Any:
     types = typing.get_type_hints(cls)
     unknown = sorted(set(values) - set(types))
-    _require(
+    checks.require(
         not unknown,
         f"Unknown config field(s) {', '.join(unknown)} in {cls.__name__};"
         f" known are {', '.join(types)}.",
@@ -391,7 +372,8 @@ def _build(cls: Any, values: dict[str, Any]) -> Any:
         **{
             name: _build(types[name], value)
             if dataclasses.is_dataclass(types[name])
-            else value
+            # JSON has no tuples.
+            else (tuple(value) if isinstance(value, list) else value)
             for name, value in values.items()
         }
     )

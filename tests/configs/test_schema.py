@@ -225,3 +225,11 @@ def test_schema_needs_no_tensorflow():
         "import sys, configs.schema; sys.exit('tensorflow' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program]).returncode == 0
+
+
+def test_a_config_survives_json():
+    config = schema.Config(
+        seed=7, evaluation=schema.EvaluationConfig(sentences=("a [MASK]", "b"))
+    )
+    values = json.loads(json.dumps(config.to_dict()))
+    assert schema.Config.from_dict(values) == config

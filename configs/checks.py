@@ -1,0 +1,40 @@
+"""Checks of single values; each raises ValueError saying what is allowed."""
+
+import math
+
+
+def require(condition: bool, message: str) -> None:
+    """Raises ValueError(message) unless the condition holds."""
+    if not condition:
+        raise ValueError(message)
+
+
+def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    """One of a few words."""
+    require(
+        value in allowed,
+        f"{name}={value!r} is not known; choose one of {', '.join(allowed)}.",
+    )
+
+
+def rate(name: str, value: float) -> None:
+    """A share, from 0 to 1."""
+    require(
+        0 <= value <= 1, f"{name}={value} must lie between 0 and 1 (inclusive)."
+    )
+
+
+def at_least(name: str, value: float, minimum: float) -> None:
+    """A finite number that is not below the minimum."""
+    require(
+        math.isfinite(value) and value >= minimum,
+        f"{name}={value} must be at least {minimum}.",
+    )
+
+
+def above_zero(name: str, value: float) -> None:
+    """A finite number above 0."""
+    require(
+        math.isfinite(value) and value > 0,
+        f"{name}={value} must be a finite number above 0.",
+    )
