@@ -1,0 +1,134 @@
+"""Tests of trainer/training/cross_entropy.py."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer.training import cross_entropy
+
+CHUNK = cross_entropy._CHUNK_ROWS
+WIDTH, VOCABULARY = 6, 37
+
+
+def entries(num_entries, used, *, dtype=tf.float32):
+    """hidden, kernel, bias, labels, weights; `used` is a share or a list."""
+    rng = np.random.default_rng(num_entries)
+    if isinstance(used, float):
+        used = rng.random(num_entries) < used
+    return (
+        tf.cast(rng.normal(size=[num_entries, WIDTH]), dtype),
+        tf.constant(rng.normal(size=[VOCABULARY, WIDTH]), tf.float32),
+        tf.constant(rng.normal(size=[VOCABULARY]), tf.float32),
+        tf.constant(rng.integers(VOCABULARY, size=num_entries), tf.int32),
+        tf.constant(used, tf.float32),
+    )
+
+
+def dense(hidden, kernel, bias, labels, weights):
+    """The same in the plainest way: all logits at once."""
+    with tf.GradientTape() as tape:
+        tape.watch([hidden, kernel, bias])
+        kernel_ = tf.cast(kernel, hidden.dtype)
+        logits = tf.matmul(hidden, kernel_, transpose_b=True)
+        logits = tf.cast(logits, tf.float32) + bias
+        each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        total = tf.reduce_sum(each * weights)
+    used = tf.cast(weights > 0, tf.float32)
+    best = tf.argmax(logits, -1, output_type=tf.int32)
+    correct = tf.cast(best == labels, tf.float32)
+    gradients = tape.gradient(total, [hidden, kernel, bias])
+    return (total, each * used, correct * used, *gradients)
+
+
+def chunked(hidden, kernel, bias, labels, weights):
+    with tf.GradientTape() as tape:
+        tape.watch([hidden, kernel, bias])
+        losses = cross_entropy.cross_entropy(
+            hidden, kernel, bias, labels=labels, weights=weights, trains=True
+        )
+    gradients = tape.gradient(losses.total, [hidden, kernel, bias])
+    used = tf.cast(weights > 0, tf.float32)
+    return (losses.total, losses.each, losses.correct * used, *gradients)
+
+
+def assert_equal(got, wanted, *, tolerance):
+    for ours, theirs in zip(got, wanted, strict=True):
+        theirs = tf.cast(theirs, tf.float32).numpy()
+        scale = max(1.0, np.abs(theirs).max())
+        ours = tf.cast(ours, tf.float32).numpy()
+        np.testing.assert_allclose(ours / scale, theirs / scale, atol=tolerance)
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize(
+    ("num_entries", "used"),
+    [
+        (1, 1.0),
+        (5, [0, 0, 1, 0, 0]),
+        (7, 0.0),
+        (CHUNK - 1, 0.5),
+        (CHUNK, 1.0),
+        (CHUNK + 1, 1.0),
+        (2 * CHUNK + 3, 0.4),
+    ],
+)
+def test_losses_and_gradients_equal_the_dense_ones(num_entries, used, jit):
+    data = entries(num_entries, used)
+    function = tf.function(chunked, jit_compile=jit, autograph=False)
+    assert_equal(function(*data), dense(*data), tolerance=1e-6)
+
+
+def test_bfloat16_stays_near_float32():
+    data = entries(CHUNK + 9, 0.7)
+    rounded = (tf.cast(data[0], tf.bfloat16), *data[1:])
+    got = tf.function(chunked, autograph=False)(*rounded)
+    assert got[3].dtype == tf.bfloat16
+    assert got[4].dtype == got[5].dtype == tf.float32
+    assert_equal(got[:2], dense(*data)[:2], tolerance=2e-2)
+    assert_equal(got[3:], dense(*data)[3:], tolerance=2e-2)
+
+
+def test_an_unused_entry_changes_nothing():
+    hidden, kernel, bias, labels, weights = entries(9, [1, 0] * 4 + [1])
+    poisoned = tf.where(weights[:, tf.newaxis] > 0, hidden, 1e30)
+    wanted = chunked(hidden, kernel, bias, labels, weights)
+    got = chunked(poisoned, kernel, bias, labels, weights)
+    assert_equal(got, wanted, tolerance=0)
+
+
+def test_weights_other_than_one_scale_losses_and_gradients():
+    hidden, kernel, bias, labels, _ = entries(4, 1.0)
+    weights = tf.constant([0.5, 3.0, 0.0, 1.0])
+    data = (hidden, kernel, bias, labels, weights)
+    assert_equal(chunked(*data), dense(*data), tolerance=1e-6)
+
+
+def test_without_training_the_losses_are_the_same():
+    hidden, kernel, bias, labels, weights = entries(CHUNK + 2, 0.5)
+    losses = cross_entropy.cross_entropy(
+        hidden, kernel, bias, labels=labels, weights=weights, trains=False
+    )
+    wanted = dense(hidden, kernel, bias, labels, weights)
+    np.testing.assert_allclose(losses.total, wanted[0], rtol=1e-6)
+    np.testing.assert_allclose(losses.each, wanted[1], atol=1e-6)
+
+
+def test_no_tensor_is_larger_than_a_chunk_of_the_vocabulary():
+    num_entries = 4 * CHUNK
+    shapes = set()
+
+    def walk(graph):
+        for operation in graph.get_operations():
+            shapes.update(
+                tuple(output.shape)
+                for output in operation.outputs
+                if output.shape.rank is not None
+            )
+        for function in graph._functions.values():
+            walk(function.graph)
+
+    function = tf.function(chunked, autograph=False)
+    walk(function.get_concrete_function(*entries(num_entries, 1.0)).graph)
+    rows = {shape[0] for shape in shapes if shape[1:] == (VOCABULARY,)}
+    assert CHUNK in rows
+    assert max(rows) == CHUNK
