@@ -67,14 +67,39 @@ def rows_per_block(sequence_length: int) -> int:
 def open_prepared(directory: str | pathlib.Path) -> Prepared:
     """Opens what `prepare` wrote; raises DamagedError naming a bad file."""
     directory = pathlib.Path(directory)
-    facts = storage.read_manifest(directory)
-    total = sum(file["bytes"] for file in facts["files"].values())
     try:
-        storage.verify(directory, content=total <= _FULL_CHECK_BYTES)
+        facts = storage.read_manifest(directory)
+        _verify(directory, facts)
+        return _create(directory, facts)
     except storage.DamagedError as error:
         raise storage.DamagedError(
             f"{error} Delete {directory} and start again: it is prepared anew."
         ) from error
+    except (KeyError, TypeError) as error:
+        raise storage.DamagedError(
+            f"{directory / storage.MANIFEST} is none of prepared rows: it"
+            f" lacks {error}."
+        ) from error
+
+
+def _verify(directory: pathlib.Path, facts: dict[str, Any]) -> None:
+    """Compares the files with the manifest; large shards by size alone."""
+    files = facts["files"]
+    total = sum(file["bytes"] for file in files.values())
+    is_small = total <= _FULL_CHECK_BYTES
+    storage.verify(directory, content=is_small)
+    if is_small:
+        return
+    for name in files:
+        path = directory / name
+        sha256 = files[name]["sha256"]
+        if path.suffix != ".tfrecord" and storage.sha256_file(path) != sha256:
+            raise storage.DamagedError(
+                f"{path} is damaged: its sha256 differs."
+            )
+
+
+def _create(directory: pathlib.Path, facts: dict[str, Any]) -> Prepared:
     return Prepared(
         directory=directory,
         fingerprint=facts["fingerprint"],

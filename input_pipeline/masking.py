@@ -66,7 +66,9 @@ class Masker:
             seed, first_position, tf.shape(token_ids)[0], length
         )
         ordinary = ~tf.gather(self.is_special, token_ids)  # [B, L]
-        scores = self._scores(rows, draws[:, 0], draws[:, 1], ordinary)
+        scores = self._scores(
+            rows, first=draws[:, 0], second=draws[:, 1], ordinary=ordinary
+        )
         count = _stochastic_count(
             tf.math.count_nonzero(ordinary, axis=1), rate, count_draw
         )
@@ -76,25 +78,52 @@ class Masker:
         )
         if self.config.policy == "whole_word":
             positions, weights = _whole_words(
-                self._words(rows), scores, positions, weights, count
+                self._words(rows),
+                scores,
+                positions=positions,
+                weights=weights,
+                count=count,
             )
-        return self._replace(rows, draws, positions, weights)
+        return self._replace(rows, draws, positions=positions, weights=weights)
 
-    def _scores(self, rows, first, second, ordinary):  # type: ignore[no-untyped-def]
+    def _scores(
+        self,
+        rows: dict[str, tf.Tensor],
+        *,
+        first: tf.Tensor,
+        second: tf.Tensor,
+        ordinary: tf.Tensor,
+    ) -> tf.Tensor:
         """Slots with the highest scores are selected, float32 [B, L]."""
         if self.config.policy == "whole_word":
             first = tf.gather(first, self._words(rows), batch_dims=1)
         if self.config.policy == "span":
-            first = _span_scores(first, second, rows["segment_ids"], ordinary)
+            first = _span_scores(
+                first,
+                second,
+                segment_ids=rows["segment_ids"],
+                ordinary=ordinary,
+            )
         return tf.where(ordinary, first, -1.0)
 
     def _words(self, rows: dict[str, tf.Tensor]) -> tf.Tensor:
         """Number of the word that a slot belongs to, int32 [B, L]."""
+        special = tf.gather(self.is_special, rows["token_ids"])
         starts = ~tf.gather(self.is_continuation, rows["token_ids"])
         starts |= rows["position_ids"] == 0
+        # A long document may be cut inside a word: its rest then follows
+        # the start token, and is a word of its own.
+        starts |= tf.pad(special[:, :-1], [[0, 0], [1, 0]])
         return tf.cumsum(tf.cast(starts, tf.int32), axis=1) - 1
 
-    def _replace(self, rows, draws, positions, weights):  # type: ignore[no-untyped-def]
+    def _replace(
+        self,
+        rows: dict[str, tf.Tensor],
+        draws: tf.Tensor,
+        *,
+        positions: tf.Tensor,
+        weights: tf.Tensor,
+    ) -> dict[str, tf.Tensor]:
         """Writes [MASK], a random token or nothing into selected slots."""
         token_ids = rows["token_ids"]
         labels = tf.gather(token_ids, positions, batch_dims=1)  # [B, P]
@@ -164,8 +193,8 @@ def _stochastic_count(
 ) -> tf.Tensor:
     """How many tokens to predict, int32 [B].
 
-    rate * n on average for every n, rounded up or down by chance; at least
-    one where there is a token at all and the rate is above zero.
+    rate * n on average, rounded up or down by chance; but at least one where
+    there is a token at all and the rate is above zero.
     """
     expected = tf.cast(num_ordinary, tf.float32) * rate
     count = tf.cast(tf.floor(expected + draw), tf.int32)
@@ -186,18 +215,17 @@ def _select(
     return positions, weights
 
 
-def _whole_words(words, scores, positions, weights, count):  # type: ignore[no-untyped-def]
+def _whole_words(
+    words: tf.Tensor,
+    scores: tf.Tensor,
+    *,
+    positions: tf.Tensor,
+    weights: tf.Tensor,
+    count: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
     """Drops a last word that was cut, and fills up with one-piece words."""
     num_predictions = positions.shape[1]
-    length = scores.shape[1]
-    one_hot_length = tf.math.unsorted_segment_sum(
-        tf.ones_like(scores, tf.int32),
-        words + tf.range(tf.shape(words)[0])[:, tf.newaxis] * length,
-        tf.shape(words)[0] * length,
-    )
-    word_length = tf.gather(
-        tf.reshape(one_hot_length, [-1, length]), words, batch_dims=1
-    )  # [B, L], pieces of the slot's word
+    word_length = _word_lengths(words)  # [B, L]
     word = tf.gather(words, positions, batch_dims=1)  # [B, P]
     pieces = tf.gather(word_length, positions, batch_dims=1)
     previous = tf.pad(word[:, :-1], [[0, 0], [1, 0]], constant_values=-1)
@@ -228,7 +256,24 @@ def _whole_words(words, scores, positions, weights, count):  # type: ignore[no-u
     return positions, tf.cast(fits & (values >= 0), tf.float32)
 
 
-def _span_scores(first, second, segment_ids, ordinary):  # type: ignore[no-untyped-def]
+def _word_lengths(words: tf.Tensor) -> tf.Tensor:
+    """How many slots the word of a slot has, int32 [B, L]."""
+    batch, length = tf.shape(words)[0], words.shape[1]
+    sizes = tf.math.unsorted_segment_sum(
+        tf.ones_like(words),
+        words + tf.range(batch)[:, tf.newaxis] * length,
+        batch * length,
+    )
+    return tf.gather(tf.reshape(sizes, [-1, length]), words, batch_dims=1)
+
+
+def _span_scores(
+    first: tf.Tensor,
+    second: tf.Tensor,
+    *,
+    segment_ids: tf.Tensor,
+    ordinary: tf.Tensor,
+) -> tf.Tensor:
     """The best score of the spans that cover a slot, float32 [B, L].
 
     A span starts at every ordinary slot with a length of its own; it ends

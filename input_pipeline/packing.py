@@ -6,7 +6,7 @@ of one document) starts here. Padding is id 0 without the flag. With up to
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -16,9 +16,10 @@ _SMALL_VOCABULARY = 2**15
 
 @dataclasses.dataclass
 class RowCounts:
-    """What became of the tokens; `tokens_read` = kept + cut + dropped."""
+    """What became of the tokens; `tokens_read` = kept + cut."""
 
     documents: int = 0
+    documents_without_tokens: int = 0  # Nothing but punctuation, for example.
     tokens_read: int = 0
     tokens_kept: int = 0
     tokens_cut: int = 0  # Behind slot L, with one document a row.
@@ -44,7 +45,7 @@ def pack(
     *,
     policy: str,
     length: int,
-    wrap,  # type: ignore[no-untyped-def]
+    wrap: Callable[[np.ndarray], np.ndarray],
     num_wrapping: int,
     dtype: np.dtype,
 ) -> tuple[np.ndarray, RowCounts]:
@@ -66,11 +67,12 @@ def pack(
     pieces = []
     for ids in documents:
         counts.documents += 1
+        counts.documents_without_tokens += not len(ids)
         counts.tokens_read += len(ids)
         stop = len(ids) if policy == "fill" else room
         counts.tokens_cut += max(0, len(ids) - stop)
         pieces += [
-            wrap(ids[start : min(start + room, stop)])
+            wrap(ids[start : start + room])
             for start in range(0, min(len(ids), stop), room)
         ]
     lengths = [len(piece) for piece in pieces]

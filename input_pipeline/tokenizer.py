@@ -9,13 +9,15 @@ import dataclasses
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from configs import schema
+from trainer import storage
 
 # What the user writes to have a word filled in.
 MASK = "[MASK]"
@@ -49,6 +51,7 @@ class Tokenizer:
 
     def __init__(self, vocabulary: Sequence[str]):
         self.vocabulary = list(vocabulary)
+        self._encode_in_graph = _string_function(self.ragged_ids)
 
     @property
     def vocabulary_size(self) -> int:
@@ -80,7 +83,11 @@ class Tokenizer:
         ragged = self._encode_in_graph(tf.constant(list(texts), tf.string))
         values = ragged.values.numpy()
         values[values == self.special.mask] = self.special.unknown
-        return np.split(values, ragged.row_splits.numpy()[1:-1])
+        splits = ragged.row_splits.numpy()
+        return [
+            values[start:stop]
+            for start, stop in zip(splits[:-1], splits[1:], strict=True)
+        ]
 
     def encode_prompt(self, text: str) -> np.ndarray:
         """Ids of one text with MASK in it, int32 [tokens], start to end."""
@@ -134,7 +141,6 @@ class WordTokenizer(Tokenizer):
             vocabulary=self.vocabulary[2:],
             name="words",
         )
-        self._encode_in_graph = _string_function(self.ragged_ids)
 
     def ragged_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:  # noqa: D102
         return tf.cast(self.layer(texts), tf.int32)
@@ -175,7 +181,6 @@ class WordPieceTokenizer(Tokenizer):
             dtype="int32",
             name="pieces",
         )
-        self._encode_in_graph = _string_function(self.ragged_ids)
 
     def ragged_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:  # noqa: D102
         return self.layer(texts)
@@ -219,11 +224,16 @@ class WordPieceTokenizer(Tokenizer):
 
 
 def load(directory: str | pathlib.Path) -> Tokenizer:
-    """The tokenizer that `Tokenizer.save` wrote."""
+    """The tokenizer that `Tokenizer.save` wrote; raises DamagedError."""
     path = pathlib.Path(directory) / _FILE
-    content = json.loads(path.read_text(encoding="utf-8"))
     kinds = {"word": WordTokenizer, "wordpiece": WordPieceTokenizer}
-    return kinds[content["kind"]](content["vocabulary"])
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return kinds[content["kind"]](content["vocabulary"])
+    except FileNotFoundError as error:
+        raise storage.DamagedError(f"{path} is missing.") from error
+    except (KeyError, TypeError, ValueError) as error:
+        raise storage.DamagedError(f"{path} is damaged: {error}.") from error
 
 
 def learn(
@@ -239,18 +249,21 @@ def learn(
       counts: from `count`, over all documents to learn from.
       texts: those documents; only read for word pieces.
     """
-    if not counts:
+    tokenizer: Tokenizer
+    if config.kind == "word":
+        tokenizer = WordTokenizer.from_counts(counts, config.vocabulary_size)
+    else:
+        tokenizer = WordPieceTokenizer.learn(
+            texts,
+            characters=[item for item, _ in _ranked(counts)],
+            size=config.vocabulary_size,
+        )
+    if tokenizer.is_special.all():
         raise ValueError(
             "The text holds no word at all after cleaning (only white space"
             " or punctuation?); check data.path and data.text_field."
         )
-    if config.kind == "word":
-        return WordTokenizer.from_counts(counts, config.vocabulary_size)
-    return WordPieceTokenizer.learn(
-        texts,
-        characters=[item for item, _ in _ranked(counts)],
-        size=config.vocabulary_size,
-    )
+    return tokenizer
 
 
 def count(kind: str, texts: Sequence[str]) -> collections.Counter[str]:
@@ -271,9 +284,7 @@ def standardize(texts: tf.Tensor) -> tf.Tensor:
     """Lower case, `<br />` to a space, punctuation removed; strings [...]."""
     texts = tf.strings.lower(texts)
     texts = tf.strings.regex_replace(texts, "<br />", " ")
-    return tf.strings.regex_replace(
-        texts, f"[{re.escape(_PUNCTUATION)}]", ""
-    )
+    return tf.strings.regex_replace(texts, f"[{re.escape(_PUNCTUATION)}]", "")
 
 
 def _ranked(counts: collections.Counter[str]) -> list[tuple[str, int]]:
@@ -281,7 +292,7 @@ def _ranked(counts: collections.Counter[str]) -> list[tuple[str, int]]:
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
 
 
-def _normal_characters(characters, learner):  # type: ignore[no-untyped-def]
+def _normal_characters(characters: Iterable[str], learner: Any) -> list[str]:
     """The first thousand characters, as `learner` sees them."""
     normal = (learner.normalize(item) for item in characters)
     distinct = dict.fromkeys(
@@ -290,7 +301,9 @@ def _normal_characters(characters, learner):  # type: ignore[no-untyped-def]
     return list(distinct)[:_MAX_CHARACTERS]
 
 
-def _string_function(function):  # type: ignore[no-untyped-def]
+def _string_function(
+    function: Callable[[tf.Tensor], Any],
+) -> Callable[[tf.Tensor], Any]:
     # In a graph: an eager call of KerasHub's tokenizers runs Python code.
     return tf.function(
         function, input_signature=[tf.TensorSpec([None], tf.string)]

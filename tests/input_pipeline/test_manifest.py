@@ -1,0 +1,154 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline import blocks, manifest, stream, tokenizer
+from trainer import storage
+
+LENGTH = 8
+
+
+def _create(path, change=lambda facts: None):
+    """A directory as `prepare` writes it; `change` edits its manifest."""
+    facts = {"fingerprint": "abc", "report": {"read": {}}}
+    words = tokenizer.WordTokenizer(["", "[UNK]", "naïve", "cat", "[mask]"])
+    with storage.new_directory(path, facts=facts) as temporary:
+        words.save(temporary)
+        roles = {}
+        for role, num_rows in (("train", 7), ("validation", 3)):
+            writer = blocks.BlockWriter(temporary, role, 2)
+            writer.write(np.full([num_rows, LENGTH], 2 + 2**15, "<u2"))
+            roles[role] = {
+                **writer.close(),
+                "num_documents": 10 * num_rows,
+                "num_tokens": 100 * num_rows,
+            }
+        facts |= {
+            "sequence_length": LENGTH,
+            "dtype": "<u2",
+            "rows_per_block": 2,
+            "roles": roles,
+        }
+        change(facts)
+    return path
+
+
+@pytest.fixture(name="directory")
+def _directory(tmp_path):
+    return _create(tmp_path / "prepared")
+
+
+FILES = (
+    "manifest.json",
+    "vocabulary.json",
+    "train-00000.tfrecord",
+    "validation-00000.tfrecord",
+)
+
+
+def _flip(path, place, bit=0):
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+def test_open(directory):
+    prepared = manifest.open_prepared(str(directory))
+    assert prepared.directory == directory
+    assert prepared.fingerprint == "abc"
+    assert prepared.sequence_length == LENGTH
+    assert prepared.dtype == np.dtype("<u2")
+    assert prepared.rows_per_block == 2
+    assert prepared.block_bytes == 2 * LENGTH * 2
+    assert prepared.tokenizer.vocabulary[2] == "naïve"
+    assert prepared.report == {"read": {}}
+    assert prepared.roles["train"] == manifest.Role(
+        files=(str(directory / "train-00000.tfrecord"),),
+        blocks=(4,),
+        num_rows=7,
+        num_documents=70,
+        num_tokens=700,
+    )
+    assert prepared.roles["train"].num_blocks == 4
+    assert prepared.roles["validation"].num_blocks == 2
+
+
+@pytest.mark.parametrize(
+    ("length", "rows", "per_window"),
+    [(8, 2048, 1), (256, 64, 32), (512, 32, 64), (16_384, 1, 2048)],
+)
+def test_blocks_and_windows_follow_from_the_length(
+    tmp_path, length, rows, per_window
+):
+    assert manifest.rows_per_block(length) == rows
+    assert manifest.rows_per_block(2 * 16_384) == 1
+    directory = _create(
+        tmp_path / "a", lambda facts: facts.update(rows_per_block=rows)
+    )
+    prepared = manifest.open_prepared(directory)
+    assert prepared.blocks_per_window == per_window
+
+
+def test_a_window_is_one_block_at_least(tmp_path):
+    directory = _create(
+        tmp_path / "a", lambda facts: facts.update(rows_per_block=5_000)
+    )
+    assert manifest.open_prepared(directory).blocks_per_window == 1
+
+
+@pytest.mark.parametrize("name", FILES)
+@pytest.mark.parametrize("place", [0, 1, 30, -2, -1])
+def test_a_flipped_byte_is_found_and_the_file_named(directory, name, place):
+    _flip(directory / name, place)
+    with pytest.raises(storage.DamagedError, match=name):
+        manifest.open_prepared(directory)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(directory, name):
+    (directory / name).unlink()
+    with pytest.raises(storage.DamagedError, match=f"{name} is missing"):
+        manifest.open_prepared(directory)
+
+
+def test_a_shard_cut_between_records_is_named(directory):
+    path = directory / "train-00000.tfrecord"
+    path.write_bytes(path.read_bytes()[: 2 * (2 * LENGTH * 2 + 16)])
+    with pytest.raises(storage.DamagedError, match=path.name):
+        manifest.open_prepared(directory)
+
+
+def test_the_message_says_what_to_do(directory):
+    _flip(directory / "vocabulary.json", 5)
+    with pytest.raises(storage.DamagedError, match=f"Delete {directory}"):
+        manifest.open_prepared(directory)
+
+
+@pytest.mark.parametrize(
+    "name", ["roles", "dtype", "rows_per_block", "sequence_length"]
+)
+def test_a_manifest_of_something_else_is_named(tmp_path, name):
+    directory = _create(tmp_path / "a", lambda facts: facts.pop(name))
+    with pytest.raises(storage.DamagedError, match="manifest.json.*" + name):
+        manifest.open_prepared(directory)
+
+
+def test_of_large_directories_the_shards_are_checked_as_they_are_read(
+    directory, monkeypatch
+):
+    monkeypatch.setattr(manifest, "_FULL_CHECK_BYTES", 0)
+    manifest.open_prepared(directory)
+    _flip(directory / "train-00000.tfrecord", 20)
+    prepared = manifest.open_prepared(directory)
+    with pytest.raises(tf.errors.DataLossError):
+        list(
+            stream.training_rows(
+                prepared, seed=0, first_step=0, global_batch_size=1
+            ).take(7)
+        )
+    # Of the vocabulary nobody else would notice.
+    path = directory / "vocabulary.json"
+    text = path.read_text()
+    path.write_text(text.replace("cat", "hat"))
+    with pytest.raises(storage.DamagedError, match="vocabulary.json"):
+        manifest.open_prepared(directory)

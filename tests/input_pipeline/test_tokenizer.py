@@ -1,0 +1,321 @@
+import collections
+import functools
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from input_pipeline import tokenizer
+from trainer import storage
+
+# Of the Keras example: removed are these, and neither `"` nor brackets.
+PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
+TEXTS = [
+    "The cat sat on the mat, the CAT!",
+    "a naïve café <br /><br />cat [unk]",
+    'she said "no" \u00a0 2 [MASK] [mask] ##ing 中文',
+    "...",
+]
+
+
+@functools.cache
+def _words():
+    counts = collections.Counter(the=9, cat=5, sat=5, mat=5, zoo=1, ant=1)
+    return tokenizer.WordTokenizer.from_counts(counts, 30)
+
+
+@functools.cache
+def _pieces():
+    pieces = ["the", "cat", "un", "##ing", "##s", "[", "]", "mask", "a", "."]
+    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    return tokenizer.WordPieceTokenizer([*specials, *pieces])
+
+
+@pytest.fixture(name="tokens", params=[_words, _pieces])
+def _tokens(request):
+    return request.param()
+
+
+def _standard(text):
+    text = "".join(c.lower() if c.isascii() else c for c in text)
+    text = text.replace("<br />", " ")
+    return "".join(c for c in text if c not in PUNCTUATION)
+
+
+@pytest.mark.parametrize(
+    "text", [*TEXTS, "".join(map(chr, range(32, 127))), "", "ÀÉ“”…", "<BR />x"]
+)
+def test_standardize_is_that_of_the_keras_example(text):
+    (result,) = tokenizer.standardize(tf.constant([text])).numpy()
+    assert result.decode() == _standard(text)
+    dataset = tf.data.Dataset.from_tensors([text]).map(tokenizer.standardize)
+    assert dataset.get_single_element().numpy()[0] == result
+
+
+def test_words_are_counted_as_they_are_encoded():
+    counts = tokenizer.count("word", TEXTS)
+    assert counts == collections.Counter(
+        word.decode()
+        for text in TEXTS
+        for word in _standard(text).encode().split()
+    )
+    words = tokenizer.WordTokenizer.from_counts(counts, 100)
+    encoded = collections.Counter(
+        words.vocabulary[i] for ids in words.encode(TEXTS) for i in ids
+    )
+    assert encoded.pop("[UNK]") == counts.pop("[mask]") == 2
+    assert encoded == counts
+
+
+def test_characters_are_counted_for_pieces():
+    assert tokenizer.count("wordpiece", ["aba", "b"]) == {"a": 2, "b": 2}
+
+
+def test_nothing_counts_nothing():
+    assert not tokenizer.count("word", [])
+    assert not tokenizer.count("word", ["", " \t\n"])
+
+
+@pytest.mark.parametrize(
+    ("size", "words"),
+    [
+        (4, ["the"]),
+        (5, ["the", "cat"]),
+        (6, ["the", "cat", "mat"]),
+        (8, ["the", "cat", "mat", "sat", "ant"]),
+        (9, ["the", "cat", "mat", "sat", "ant", "zoo"]),
+        (10, ["the", "cat", "mat", "sat", "ant", "zoo"]),
+    ],
+)
+def test_most_frequent_words_first_and_ties_by_alphabet(size, words):
+    counts = collections.Counter(zoo=1, sat=5, the=9, mat=5, cat=5, ant=1)
+    counts["[mask]"] = 50
+    words_only = tokenizer.WordTokenizer.from_counts(counts, size)
+    assert words_only.vocabulary == ["", "[UNK]", *words, "[mask]"]
+    assert counts["[mask]"] == 50
+
+
+def test_special_table():
+    words, pieces = _words(), _pieces()
+    assert words.special == tokenizer.SpecialIds(padding=0, unknown=1, mask=8)
+    assert words.special.ids() == [0, 1, 8]
+    assert np.flatnonzero(words.is_special).tolist() == [0, 1, 8]
+    assert pieces.special == tokenizer.SpecialIds(
+        padding=0, unknown=1, mask=4, start=2, end=3
+    )
+    assert np.flatnonzero(pieces.is_special).tolist() == [0, 1, 2, 3, 4]
+    assert np.flatnonzero(pieces.is_continuation).tolist() == [8, 9]
+    assert not words.is_continuation.any()
+    for one in (words, pieces):
+        assert one.is_special.shape == one.is_continuation.shape
+        assert len(one.is_special) == one.vocabulary_size
+
+
+def test_special_ids_follow_the_vocabulary():
+    order = ["a", "[MASK]", "[SEP]", "[UNK]", "[CLS]", "b", "[PAD]"]
+    special = tokenizer.WordPieceTokenizer(order).special
+    assert special == tokenizer.SpecialIds(
+        padding=6, unknown=3, mask=1, start=4, end=2
+    )
+
+
+def test_encode(tokens):
+    texts = ["the cat", "", "cat dog the"]
+    ids = [tokens.vocabulary.index(w) for w in ("the", "cat")]
+    encoded = tokens.encode(texts)
+    assert [list(one) for one in encoded] == [
+        ids,
+        [],
+        [ids[1], tokens.special.unknown, ids[0]],
+    ]
+    assert all(one.dtype == np.int32 for one in encoded)
+    (alone,) = tokens.encode(texts[:1])
+    assert list(alone) == ids
+    assert tokens.encode([]) == []
+
+
+def test_encode_agrees_with_a_dataset(tokens):
+    texts = ["the cat", "", "the unknown, cats!"]
+    dataset = tf.data.Dataset.from_tensors(texts).map(tokens.ragged_ids)
+    inside = dataset.get_single_element()
+    assert inside.dtype == tf.int32
+    assert inside.to_list() == [list(one) for one in tokens.encode(texts)]
+
+
+@pytest.mark.parametrize("text", ["a [MASK] b", "[mask]", "x[MASK]", "[MASK]."])
+def test_a_document_never_becomes_the_mask(tokens, text):
+    (ids,) = tokens.encode([text])
+    assert len(ids)
+    assert tokens.special.mask not in ids
+
+
+def test_specials_written_in_a_document_stay_text():
+    pieces = _pieces()
+    (ids,) = pieces.encode(["[CLS] [MASK] [SEP] [PAD] the"])
+    assert not {0, 2, 3, 4} & set(ids)
+    assert pieces.vocabulary.index("mask") in ids
+    (ids,) = _words().encode(["[UNK] [unk] the"])
+    assert list(ids) == [1, 1, 2]
+
+
+def test_a_prompt_gets_the_mask(tokens):
+    ids = tokens.encode_prompt("the [MASK] cat")
+    the, cat = (tokens.vocabulary.index(w) for w in ("the", "cat"))
+    assert list(ids) == list(tokens.wrap([the, tokens.special.mask, cat]))
+    assert ids.dtype == np.int32
+
+
+def test_wrap():
+    assert list(_words().wrap([7, 8])) == [7, 8]
+    assert _words().num_wrapping == 0
+    assert list(_pieces().wrap([7, 8])) == [2, 7, 8, 3]
+    assert _pieces().num_wrapping == 2
+    for one in (_words(), _pieces()):
+        assert len(one.wrap(np.zeros(0, int))) == one.num_wrapping
+
+
+def test_decode():
+    pieces = _pieces()
+    ids = [2, *(pieces.vocabulary.index(p) for p in ("un", "##ing", "##s"))]
+    assert pieces.decode([*ids, 1, 4, 3, 0, 0]) == "unings [UNK] [MASK]"
+    words = _words()
+    assert words.decode([2, 1, 3, words.special.mask, 0]) == (
+        "the [UNK] cat [mask]"
+    )
+    assert words.decode([]) == ""
+    # What a tensor's rows are made of.
+    assert words.decode(np.array([2, 3], np.int32)) == "the cat"
+
+
+def test_decode_gives_the_words_back():
+    words = _words()
+    (ids,) = words.encode(["The CAT, sat!"])
+    assert words.decode(ids) == "the cat sat"
+
+
+def test_save_and_load(tokens, tmp_path):
+    *words, replaced, last = tokens.vocabulary
+    same = type(tokens)([*words, "naïve", last])
+    assert replaced not in same.vocabulary
+    same.save(tmp_path)
+    loaded = tokenizer.load(tmp_path)
+    assert type(loaded) is type(same)
+    assert loaded.vocabulary == same.vocabulary
+    assert loaded.special == same.special
+    texts = ["the naïve [MASK] cat", ""]
+    for a, b in zip(loaded.encode(texts), same.encode(texts), strict=True):
+        assert list(a) == list(b)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "{",
+        "[]",
+        '{"kind": "word"}',
+        '{"kind": "words", "vocabulary": ["", "[UNK]", "a", "[mask]"]}',
+        '{"kind": "word", "vocabulary": 3}',
+        # Twice the same word; no [CLS].
+        '{"kind": "word", "vocabulary": ["", "[UNK]", "a", "a", "[mask]"]}',
+        '{"kind": "wordpiece", "vocabulary": ["[PAD]", "[UNK]", "a"]}',
+        b"\xff\xfe",
+    ],
+)
+def test_a_damaged_vocabulary_is_named(tmp_path, content):
+    path = tmp_path / "vocabulary.json"
+    path.write_bytes(
+        content if isinstance(content, bytes) else content.encode()
+    )
+    with pytest.raises(storage.DamagedError, match="vocabulary.json.*damaged"):
+        tokenizer.load(tmp_path)
+
+
+def test_a_missing_vocabulary_is_named(tmp_path):
+    with pytest.raises(storage.DamagedError, match="vocabulary.json.*missing"):
+        tokenizer.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kind", "texts"),
+    [
+        ("word", []),
+        ("word", ["[mask]"]),
+        ("word", ["... !", " "]),
+        ("wordpiece", []),
+        ("wordpiece", ["\u200b"]),
+    ],
+)
+def test_no_word_at_all(kind, texts):
+    with pytest.raises(ValueError, match="no word at all"):
+        tokenizer.learn(
+            schema.TokenizerConfig(kind=kind),
+            counts=tokenizer.count(kind, texts),
+            texts=texts,
+        )
+
+
+def _corpus():
+    """Many equally frequent words of letters from several alphabets."""
+    generator = np.random.default_rng(0)
+    letters = list("abcdefgàéîöαβγδабвгдהוזあいうえ")
+    words = ["".join(generator.choice(letters, 5)) for _ in range(150)]
+    return [" ".join(words[i : i + 10]) for i in range(0, 150, 5)]
+
+
+def _learn(size=300):
+    texts = _corpus()
+    return tokenizer.learn(
+        schema.TokenizerConfig(kind="wordpiece", vocabulary_size=size),
+        counts=tokenizer.count("wordpiece", texts),
+        texts=iter(texts),
+    )
+
+
+@pytest.mark.parametrize("size", [150, 300])
+def test_learned_pieces(size):
+    learned = _learn(size)
+    assert learned.vocabulary_size <= size
+    assert len(set(learned.vocabulary)) == learned.vocabulary_size
+    assert learned.vocabulary[:5] == [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+    ]
+    # Every character is a piece: no word of the corpus is unknown.
+    for text, ids in zip(_corpus(), learned.encode(_corpus()), strict=True):
+        assert learned.special.unknown not in ids
+        (normal,) = learned.encode([learned.decode(ids)])
+        assert list(normal) == list(ids), text
+
+
+def test_the_same_pieces_are_learned_again():
+    assert len({json.dumps(_learn().vocabulary) for _ in range(6)}) == 1
+
+
+def test_the_same_pieces_are_learned_in_fresh_processes():
+    command = (
+        "from tests.input_pipeline import test_tokenizer as t\n"
+        "import json; print(json.dumps(t._learn().vocabulary))"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", command],
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    for process in processes:
+        output, _ = process.communicate()
+        assert process.returncode == 0
+        learned = json.loads(output.splitlines()[-1])
+        assert learned == _learn().vocabulary
