@@ -9,11 +9,17 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 TOPS = ("configs", "input_pipeline", "trainer")
 MAX_LINES = 400
 
-BASE = {"configs", "trainer.storage", "trainer.workdir"}
+BASE = {
+    "configs",
+    "trainer.checkpoint",
+    "trainer.storage",
+    "trainer.workdir",
+}
 # Room -> the other rooms it may import.
 ALLOWED = {
     "configs": set(),
     "trainer.storage": {"configs"},
+    "trainer.checkpoint": {"configs", "trainer.storage"},
     "trainer.workdir": {"configs", "trainer.storage"},
     "input_pipeline": BASE,
     "trainer.modeling": BASE,

@@ -1,20 +1,24 @@
 """Checkpoints: arrays and a few facts, complete or not there at all.
 
-    checkpoints/<stage>/step-000001234/
-      weights.safetensors, optimizer.safetensors   names = variable paths
-      state.json                                   step and facts, < 1 KB
-      manifest.json                                sizes and sha256, last
+checkpoints/<stage>/step-000001234/
+  weights.safetensors, optimizer.safetensors   names = variable paths
+  state.json                                   step and facts, < 1 KB
+  manifest.json                                sizes and sha256, last
 """
 
 import dataclasses
 import json
 import logging
+import math
+import os
 import pathlib
-import shutil
+import re
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
+import safetensors
 import safetensors.numpy
 
 from trainer import storage
@@ -23,6 +27,8 @@ _log = logging.getLogger(__name__)
 _WEIGHTS = "weights.safetensors"
 _OPTIMIZER = "optimizer.safetensors"
 _STATE = "state.json"
+# Only float16 has these; a run may change its precision when it goes on.
+_LOSS_SCALE = "loss_scale/"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,15 +50,19 @@ class Checkpoints:
         weights: list[keras.Variable],
         optimizer: list[keras.Variable],
     ) -> None:
-        """Writes a checkpoint of `state["step"]` and deletes old ones."""
+        """Writes a checkpoint of `state["step"]` and deletes old ones.
+
+        Later checkpoints go too: they are damaged, or from an undone future.
+        """
+        storage.remove_unfinished(self.directory, "step-*")
         path = self._path(state["step"])
-        if path.exists():
-            shutil.rmtree(path)  # Written by a longer, undone future.
         with storage.new_directory(path, facts={}) as temporary:
             _write_arrays(temporary / _WEIGHTS, weights)
             _write_arrays(temporary / _OPTIMIZER, optimizer)
             (temporary / _STATE).write_text(json.dumps(state) + "\n")
-        self._delete_old()
+            if path.exists():
+                storage.remove_directory(path)
+        self._delete_old(state["step"])
 
     def restore(
         self,
@@ -64,29 +74,36 @@ class Checkpoints:
 
         Everything is verified before anything is assigned. A damaged
         checkpoint is named, left where it is, and the one before is taken.
+
+        Raises:
+          ValueError: all are damaged, or one does not fit these variables.
         """
         for path in self._newest_first():
             try:
                 storage.verify(path)
-            except storage.DamagedError as error:
+                arrays = _read_arrays(path / _WEIGHTS)
+                slots = _read_arrays(path / _OPTIMIZER)
+                state = _read_state(path)
+            except (storage.DamagedError, FileNotFoundError) as error:
                 _log.warning(
                     "Damaged checkpoint: %s Going back to the one before.",
                     error,
                 )
                 continue
-            read_arrays(path / _WEIGHTS, weights)
-            read_arrays(path / _OPTIMIZER, optimizer)
-            return _read_state(path)
-        return {}
-
-    def newest_state(self) -> dict[str, Any]:
-        """The state that `restore` would return, without loading arrays."""
-        for path in self._newest_first():
-            try:
-                storage.verify(path)
-                return _read_state(path)
-            except storage.DamagedError:
-                continue
+            assigns = [
+                _fitting(path / _WEIGHTS, arrays, weights),
+                _fitting(
+                    path / _OPTIMIZER, slots, optimizer, optional=_LOSS_SCALE
+                ),
+            ]
+            for assign in assigns:
+                assign()
+            return state
+        if self._newest_first():
+            raise ValueError(
+                f"Every checkpoint in {self.directory} is damaged; bring one"
+                " back from a copy, or delete them all to start anew."
+            )
         return {}
 
     def best(self) -> pathlib.Path:
@@ -115,41 +132,80 @@ class Checkpoints:
         names = self.directory.glob("step-*")
         return sorted(
             (p for p in names if p.name.removeprefix("step-").isdigit()),
+            key=_step_of,
             reverse=True,
         )
 
-    def _delete_old(self) -> None:
-        storage.remove_unfinished(self.directory, "step-*")
+    def _delete_old(self, step: int) -> None:
         paths = self._newest_first()
-        kept = set(paths[: self.keep_last])
-        kept.add(min(paths, key=_validation_loss))
+        present = [path for path in paths if _step_of(path) <= step]
+        kept = {*present[: self.keep_last], min(present, key=_validation_loss)}
         for path in paths:
             if path not in kept:
-                shutil.rmtree(path)
+                storage.remove_directory(path)
 
 
-def read_arrays(path: pathlib.Path, variables: list[keras.Variable]) -> None:
-    """Assigns a safetensors file to variables of the same paths.
+def read_weights(path: pathlib.Path, variables: list[keras.Variable]) -> None:
+    """Assigns the weights of a checkpoint to a model, or to a part of it.
 
     Raises:
-      ValueError: names or shapes differ; nothing has been assigned then.
+      ValueError: a variable is missing there or has another shape; nothing
+        has been assigned then.
     """
-    arrays = safetensors.numpy.load_file(path)
+    file = path / _WEIGHTS
+    arrays = _read_arrays(file)
+    wanted = {variable.path for variable in variables}
+    part = {name: arrays[name] for name in wanted & set(arrays)}
+    _fitting(file, part, variables)()
+
+
+def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = safetensors.numpy.load_file(path)
+    return arrays
+
+
+def _fitting(
+    path: pathlib.Path,
+    arrays: dict[str, np.ndarray],
+    variables: list[keras.Variable],
+    *,
+    optional: str = "",
+) -> Callable[[], None]:
+    """What assigns a file's arrays to the variables of the same paths.
+
+    Args:
+      path: the file, for messages.
+      arrays: its content.
+      variables: what to assign.
+      optional: variables whose path starts so may be missing on one side.
+
+    Raises:
+      ValueError: names or shapes differ.
+    """
     wanted = {variable.path: variable for variable in variables}
-    missing = sorted(set(wanted) ^ set(arrays))
-    if missing:
+    differing = sorted(
+        name
+        for name in set(wanted) ^ set(arrays)
+        if not (optional and name.startswith(optional))
+    )
+    if differing:
         raise ValueError(
             f"{path} does not fit this model: it and the model differ in"
-            f" {len(missing)} variable(s), the first of them {missing[0]}."
+            f" {len(differing)} variable(s), the first of them {differing[0]}."
         )
-    for name, variable in wanted.items():
-        if tuple(variable.shape) != arrays[name].shape:
+    both = [(wanted[name], arrays[name]) for name in set(wanted) & set(arrays)]
+    for variable, array in both:
+        if tuple(variable.shape) != array.shape:
             raise ValueError(
-                f"{path} does not fit this model: {name} has shape"
-                f" {arrays[name].shape} there and {tuple(variable.shape)} here."
+                f"{path} does not fit this model: {variable.path} has shape"
+                f" {array.shape} there and {tuple(variable.shape)} here."
             )
-    for name, variable in wanted.items():
-        variable.assign(arrays[name])
+
+    def assign() -> None:
+        for variable, array in both:
+            variable.assign(array)
+
+    return assign
 
 
 def _write_arrays(path: pathlib.Path, variables: list[keras.Variable]) -> None:
@@ -159,7 +215,15 @@ def _write_arrays(path: pathlib.Path, variables: list[keras.Variable]) -> None:
         for variable in variables
     }
     assert len(arrays) == len(variables), "variable paths must be unique"
-    safetensors.numpy.save_file(arrays, path)
+    try:
+        safetensors.numpy.save_file(arrays, path)
+    except safetensors.SafetensorError as error:
+        # The library wraps what the system said, such as "no space left".
+        number = re.search(r"os error (\d+)", str(error))
+        if not number:
+            raise
+        code = int(number[1])
+        raise OSError(code, os.strerror(code), str(path)) from error
 
 
 def _read_state(path: pathlib.Path) -> dict[str, Any]:
@@ -167,8 +231,13 @@ def _read_state(path: pathlib.Path) -> dict[str, Any]:
     return state
 
 
+def _step_of(path: pathlib.Path) -> int:
+    return int(path.name.removeprefix("step-"))
+
+
 def _validation_loss(path: pathlib.Path) -> float:
     try:
-        return float(_read_state(path).get("validation_loss", float("inf")))
+        loss = float(_read_state(path).get("validation_loss", math.inf))
     except (OSError, ValueError):
-        return float("inf")
+        return math.inf
+    return loss if math.isfinite(loss) else math.inf

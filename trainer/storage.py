@@ -54,10 +54,19 @@ def new_directory(
         _write_manifest(temporary, facts)
         _sync(temporary)
         os.rename(temporary, final)
-        _sync(final.parent)
+        _sync_one(final.parent)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def remove_directory(path: str | os.PathLike[str]) -> None:
+    """Deletes a directory; its name is gone before the first file is."""
+    doomed = pathlib.Path(path)
+    unnamed = doomed.with_name(f"{doomed.name}.tmp-{os.getpid()}-old")
+    shutil.rmtree(unnamed, ignore_errors=True)
+    os.rename(doomed, unnamed)
+    shutil.rmtree(unnamed, ignore_errors=True)
 
 
 def remove_unfinished(parent: str | os.PathLike[str], pattern: str) -> None:
@@ -70,13 +79,16 @@ def read_manifest(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """The manifest of a complete directory; raises DamagedError."""
     path = pathlib.Path(directory) / MANIFEST
     try:
-        manifest: dict[str, Any] = json.loads(path.read_text())
+        text = path.read_bytes().decode()
+        manifest: dict[str, Any] = json.loads(text)
+        canonical = _json_text(manifest)
         stated = manifest.pop("sha256")
     except FileNotFoundError as error:
         raise DamagedError(f"{path} is missing.") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise DamagedError(f"{path} is damaged: {error}.") from error
-    if stated != sha256_json(manifest):
+    # The digest does not see blanks, but a changed one is damage as well.
+    if stated != sha256_json(manifest) or text != canonical:
         raise DamagedError(f"{path} is damaged: its digest does not match.")
     return manifest
 
@@ -112,10 +124,14 @@ def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Replaces a file by a JSON value, at once and on the disk."""
     final = pathlib.Path(path)
     temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    _sync(temporary)
-    os.replace(temporary, final)
-    _sync(final.parent)
+    try:
+        temporary.write_text(_json_text(value))
+        _sync(temporary)
+        os.replace(temporary, final)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync_one(final.parent)
 
 
 @contextlib.contextmanager
@@ -135,7 +151,11 @@ def exclusive(
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             raise ValueError(busy) from error
-        yield
+        try:
+            yield
+        finally:
+            # Closing is not enough where a forked child holds the file too.
+            fcntl.flock(file, fcntl.LOCK_UN)
 
 
 def _write_manifest(directory: pathlib.Path, facts: dict[str, Any]) -> None:
@@ -149,14 +169,22 @@ def _write_manifest(directory: pathlib.Path, facts: dict[str, Any]) -> None:
     }
     manifest = {**facts, "files": files}
     manifest["sha256"] = sha256_json({**facts, "files": files})
-    (directory / MANIFEST).write_text(json.dumps(manifest, indent=2) + "\n")
+    (directory / MANIFEST).write_text(_json_text(manifest))
+
+
+def _json_text(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"
 
 
 def _sync(path: pathlib.Path) -> None:
     """Flushes a file, or a directory with all that it holds, to the disk."""
     if path.is_dir():
         for child in path.iterdir():
-            _sync(child) if child.is_file() else None
+            _sync(child)
+    _sync_one(path)
+
+
+def _sync_one(path: pathlib.Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

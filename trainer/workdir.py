@@ -41,13 +41,13 @@ def read(path: str) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        content: dict[str, Any] = json.loads(file.read_text())
-        return content
-    except ValueError as error:
-        raise ValueError(
-            f"{file} is damaged ({error}); restore it, or choose another"
-            " --workdir."
-        ) from error
+        content: dict[str, Any] = json.loads(file.read_bytes())
+        known = {*_FIXED, "optimizer", "train"} <= {*content["config"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(_damaged(file, repr(error))) from error
+    if not known:
+        raise ValueError(_damaged(file, "it lacks sections"))
+    return content
 
 
 def record(path: str, config: schema.Config, resolved: dict[str, Any]) -> None:
@@ -70,8 +70,7 @@ def check(path: str, config: schema.Config) -> dict[str, Any]:
         `checkpoint.allow_changed` is not set. Every difference is shown.
     """
     recorded = read(path)
-    has_checkpoint = any(pathlib.Path(path).glob("checkpoints/*/step-*"))
-    if not recorded or not has_checkpoint:
+    if not recorded or not _has_checkpoint(path):
         return {}
     before, now = _comparable(recorded["config"]), _comparable(config.to_dict())
     fixed = _differences(before, now)
@@ -91,6 +90,17 @@ def check(path: str, config: schema.Config) -> dict[str, Any]:
             " with the new one, or choose another --workdir."
         )
     return recorded
+
+
+def _damaged(file: pathlib.Path, why: str) -> str:
+    return (
+        f"{file} is damaged ({why}); restore it, or choose another --workdir."
+    )
+
+
+def _has_checkpoint(path: str) -> bool:
+    found = pathlib.Path(path).glob("checkpoints/*/step-*")
+    return any(p.name.removeprefix("step-").isdigit() for p in found)
 
 
 def _comparable(config: dict[str, Any]) -> dict[str, Any]:

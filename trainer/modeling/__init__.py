@@ -8,6 +8,7 @@ from trainer.modeling.layers import (
     Noise,
     create_noise,
 )
+from trainer.modeling.loading import load_encoder
 
 __all__ = [
     "Dropout",
@@ -19,4 +20,5 @@ __all__ = [
     "create_masked_lm",
     "create_noise",
     "features",
+    "load_encoder",
 ]

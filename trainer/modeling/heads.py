@@ -31,7 +31,10 @@ class MaskedLMHead(keras.layers.Layer):
         width = make.model.hidden_size
         self._kernel_shape = (vocabulary_size, width)
         self._kernel_initializer = make.initializer()
-        self._tied_embedding = tied_embedding
+        # In a function, or the summary would count the table twice.
+        self._tied_table = None
+        if tied_embedding is not None:
+            self._tied_table = lambda: tied_embedding.embeddings
         self.transform = []
         if make.model.head_transform:
             self.transform = [
@@ -44,7 +47,7 @@ class MaskedLMHead(keras.layers.Layer):
         vocabulary_size, width = self._kernel_shape
         for layer in self.transform:
             layer.build((None, width))
-        if self._tied_embedding is None:
+        if self._tied_table is None:
             self.kernel = self.add_weight(
                 shape=self._kernel_shape,
                 initializer=self._kernel_initializer,
@@ -64,8 +67,7 @@ class MaskedLMHead(keras.layers.Layer):
 
     def projection(self) -> tuple[tf.Tensor, tf.Tensor]:
         """(kernel [V, D], bias [V]), float32, differentiable."""
-        tied = self._tied_embedding
-        kernel = self.kernel if tied is None else tied.embeddings
+        kernel = self._tied_table() if self._tied_table else self.kernel
         return tf.convert_to_tensor(kernel), tf.convert_to_tensor(self.bias)
 
     def logits(self, hidden: tf.Tensor) -> tf.Tensor:
@@ -104,14 +106,19 @@ class MaskedLM(keras.Model):
     def build(self, input_shape: Any) -> None:
         """Nothing is left to create."""
 
-    def hidden(
+    def predictions(
         self,
         batch: Mapping[str, tf.Tensor],
         noise: layers.Noise | None = None,
-    ) -> tf.Tensor:
-        """What `head.projection()` projects to logits: [B * P, D]."""
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Logits before they are computed: hidden, kernel [V, D], bias [V].
+
+        hidden is [B * P, D]; the logits are hidden @ kernel.T + bias. A loss
+        that goes through them in chunks never holds them all.
+        """
         states = self.encoder(batch, noise=noise)
-        return self.head.hidden(states, batch["mask_positions"])
+        hidden = self.head.hidden(states, batch["mask_positions"])
+        return hidden, *self.head.projection()
 
     def call(
         self,

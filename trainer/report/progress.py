@@ -1,5 +1,6 @@
 """How far a run is: a bar on a terminal, lines in a file."""
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -22,6 +23,7 @@ class Progress(keras.callbacks.Callback):
         self._num_steps = num_steps
         self._pause = seconds_between_lines
         self._bar = sys.stdout.isatty()
+        self._shown = False  # A bar, with the cursor behind it.
         self._epoch = 0
         self._last_line = 0.0
         self._computing = 0.0  # Seconds in calls, without evaluation.
@@ -49,7 +51,9 @@ class Progress(keras.callbacks.Callback):
         self._computing += now - self._start
         if self._bar:
             text = self._text(batch + 1, logs or {})
-            print(f"\r{text:<79}", end="", flush=True)
+            share = self._step(batch + 1) / self._num_steps
+            print(_one_line(_bar(share, text) + text), end="", flush=True)
+            self._shown = True
         elif now - self._last_line >= self._pause:
             print(self._text(batch + 1, logs or {}), flush=True)
             self._last_line = now
@@ -63,7 +67,14 @@ class Progress(keras.callbacks.Callback):
             for name, value in (logs or {}).items()
             if name in _EPOCH_NAMES
         )
-        print(f"{chr(13) if self._bar else ''}epoch {epoch + 1}: {values}")
+        text = f"epoch {epoch + 1}: {values}"
+        print(_one_line(text) if self._bar else text, flush=True)
+        self._shown = False
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        """Leaves an unfinished bar where it is."""
+        if self._shown:
+            print(flush=True)
 
     def _step(self, place: int) -> int:
         return self._epoch * self.params["steps"] + place
@@ -72,13 +83,9 @@ class Progress(keras.callbacks.Callback):
         step = self._step(place)
         done = max(1, step - self._first_step)
         left = (self._num_steps - step) * self._computing / done
-        bar = ""
-        if self._bar:
-            filled = _WIDTH * step // self._num_steps
-            bar = f"[{'=' * filled}{' ' * (_WIDTH - filled)}] "
         return (
-            f"{bar}step {step}/{self._num_steps}"
-            f"  loss {logs['loss']:.3f}  accuracy {logs['accuracy']:.3f}"
+            f"step {step}/{self._num_steps}"
+            f"{_values(logs)}"
             f"  {logs['real_tokens_per_second'] / 1000:.1f}k tok/s"
             f"  ETA {_clock(left)}"
         )
@@ -91,6 +98,29 @@ _EPOCH_NAMES = (
     "val_accuracy",
     "val_perplexity",
 )
+
+
+def _columns() -> int:
+    """Of the terminal, but the last: there the cursor would wrap."""
+    return shutil.get_terminal_size().columns - 1
+
+
+def _one_line(text: str) -> str:
+    """What covers the line that the cursor is in, and no other."""
+    return f"\r{text[: _columns()]:<{_columns()}}"
+
+
+def _bar(share: float, text: str) -> str:
+    """As wide as the terminal and the text that follows allow."""
+    width = min(_WIDTH, _columns() - len(text) - 3)
+    filled = int(width * share)
+    return f"[{'=' * filled:<{width}}] " if width > 3 else ""
+
+
+def _values(logs: dict[str, Any]) -> str:
+    """Loss and accuracy; "" where nothing was predicted."""
+    names = [name for name in ("loss", "accuracy") if name in logs]
+    return "".join(f"  {name} {logs[name]:.3f}" for name in names)
 
 
 def _clock(seconds: float) -> str:

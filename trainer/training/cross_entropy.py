@@ -135,6 +135,7 @@ def _sweep(
             tf.zeros(kernel.shape if trains else [], tf.float32),
             tf.zeros(bias.shape if trains else [], tf.float32),
         ),
+        name="vocabulary",
     )
     each = entries(each)
     losses = Losses(tf.reduce_sum(each * weights), each, entries(correct))

@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -15,6 +16,10 @@ from trainer.training import metrics as metrics_lib
 from trainer.training import objective, signals
 
 _log = logging.getLogger(__name__)
+_REMEDY = (
+    "The last checkpoint is from before. Lower optimizer.learning_rate, raise"
+    " optimizer.warmup_steps, or use train.precision=float32."
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +63,7 @@ class Plan:
 
 @dataclasses.dataclass
 class _Interval:
-    """Sums since the last log line."""
+    """Sums since the last log line, or since an epoch began."""
 
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
@@ -68,10 +73,11 @@ class _Interval:
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.seconds += seconds
 
-    def logs(self) -> dict[str, float]:
+    def logs(self, learning_rate: float) -> dict[str, float]:
         tokens = self.sums["tokens"] / self.seconds
         return {
             **objective.means(self.sums),
+            "learning_rate": learning_rate,
             "real_tokens_per_second": round(tokens, 1),
         }
 
@@ -105,78 +111,98 @@ class Loop:
 
         Raises:
           runtime.Stopped: a signal came; the run has been saved before.
-          ValueError: the loss is not finite; nothing has been saved since.
+          ValueError: a loss is not finite; nothing has been saved since.
         """
-        plan, step = self.plan, first_step
-        interval = _Interval()
+        self.callbacks.model.stop_training = False
         self.callbacks.on_train_begin()
-        if step % plan.steps_per_epoch:
-            self.callbacks.on_epoch_begin(step // plan.steps_per_epoch)
-        while step < plan.num_steps:
-            if step % plan.steps_per_epoch == 0:
-                self.callbacks.on_epoch_begin(step // plan.steps_per_epoch)
-            step, logs, wants_stop = self._call(iterator, step, interval)
-            if step % plan.log_every == 0 or plan.ends_epoch(step):
-                self.metrics.write(step, logs)
-                interval = _Interval()
-            self._after(step, logs, wants_stop)
-            if self.callbacks.model.stop_training:
-                _log.info("A callback asked to stop after step %d.", step)
-                self.save(step, None)
-                break
-        self.callbacks.on_train_end()
+        try:
+            self._train(iterator, first_step)
+        finally:
+            self.callbacks.on_train_end()
+
+    def _train(self, iterator: Any, step: int) -> None:
+        plan, epoch = self.plan, -1
+        recent = whole = _Interval()
+        while step < plan.num_steps and not self._callback_stops:
+            if step // plan.steps_per_epoch != epoch:
+                epoch, whole = step // plan.steps_per_epoch, _Interval()
+                self.callbacks.on_epoch_begin(epoch)
+            step, signal_stops = self._call(iterator, step, recent, whole)
+            stops = signal_stops or self._callback_stops
+            if step % plan.log_every == 0 or plan.ends_epoch(step) or stops:
+                self.metrics.write(step, self._logs(recent, step))
+                recent = _Interval()
+            self._after(step, whole, signal_stops=signal_stops)
+        if step < plan.num_steps:
+            _log.info("A callback asked to stop after step %d.", step)
 
     def _call(
-        self, iterator: Any, step: int, interval: _Interval
-    ) -> tuple[int, dict[str, float], bool]:
-        """Runs to the next boundary: (step there, logs, whether to stop)."""
-        target = self.plan.next_boundary(step)
-        place = step % self.plan.steps_per_epoch
-        self.callbacks.on_train_batch_begin(place)
+        self, iterator: Any, step: int, recent: _Interval, whole: _Interval
+    ) -> tuple[int, bool]:
+        """Runs to the next boundary: (step there, whether a signal came)."""
+        plan = self.plan
+        self.callbacks.on_train_batch_begin(step % plan.steps_per_epoch)
         start = time.perf_counter()
-        done, wants_stop, sums = self.train_call(
+        done, wants_stop, totals = self.train_call(
             iterator,
             tf.constant(step, tf.int64),
-            tf.constant(target - step, tf.int32),
+            tf.constant(plan.next_boundary(step) - step, tf.int32),
         )
-        values = {name: float(value) for name, value in sums.items()}
-        interval.add(values, time.perf_counter() - start)
+        sums = {name: float(value) for name, value in totals.items()}
+        seconds = time.perf_counter() - start
         reached = step + int(done)
-        if not math.isfinite(values["loss"]):
+        if not math.isfinite(sums["loss"]):
             raise ValueError(
-                f"The loss is {values['loss']} between steps {step} and"
-                f" {reached}. The last checkpoint is from before. Lower"
-                " optimizer.learning_rate, raise optimizer.warmup_steps, or"
-                " use train.precision=float32."
+                "The loss or its gradient is not finite between steps"
+                f" {step} and {reached}. {_REMEDY}"
             )
-        logs = interval.logs()
-        logs["learning_rate"] = self.learning_rate(reached - 1)
-        place = (reached - 1) % self.plan.steps_per_epoch
-        self.callbacks.on_train_batch_end(place, logs)
-        return reached, logs, float(wants_stop) > 0
+        recent.add(sums, seconds)
+        whole.add(sums, seconds)
+        place = (reached - 1) % plan.steps_per_epoch
+        self.callbacks.on_train_batch_end(place, self._logs(recent, reached))
+        # At the end there is nothing left to stop.
+        return reached, float(wants_stop) > 0 and reached < plan.num_steps
 
     def _after(
-        self, step: int, logs: dict[str, float], wants_stop: bool
+        self, step: int, whole: _Interval, *, signal_stops: bool
     ) -> None:
         """Validation, checkpoint, end of epoch, stop; in this order."""
         plan, validation = self.plan, dict[str, float]()
-        if plan.evaluates(step) and not wants_stop:
-            self.callbacks.on_test_begin()
-            validation = self.evaluate()
-            self.callbacks.on_test_end(validation)
-        if validation:
-            self.metrics.write(
-                step, {f"validation_{k}": v for k, v in validation.items()}
-            )
-        if plan.saves(step) or wants_stop:
+        if plan.evaluates(step) and not signal_stops:
+            validation = self._validate(step)
+        if plan.saves(step) or signal_stops or self._callback_stops:
             self.save(step, validation.get("loss"))
-        if plan.ends_epoch(step) and not wants_stop:
-            named = {f"val_{name}": v for name, v in validation.items()}
-            epoch = (step - 1) // plan.steps_per_epoch
-            self.callbacks.on_epoch_end(epoch, {**logs, **named})
-        if wants_stop and step < plan.num_steps:
+        if signal_stops:
             # Another worker's signal stops this one as well.
-            raise runtime.Stopped(self.stop.number or 15)
+            raise runtime.Stopped(self.stop.number or signal.SIGTERM)
+        if plan.ends_epoch(step):
+            named = {f"val_{name}": v for name, v in validation.items()}
+            self.callbacks.on_epoch_end(
+                (step - 1) // plan.steps_per_epoch,
+                {**self._logs(whole, step), **named},
+            )
+
+    def _validate(self, step: int) -> dict[str, float]:
+        self.callbacks.on_test_begin()
+        means = self.evaluate()
+        if not math.isfinite(means.get("loss", 0.0)):
+            raise ValueError(
+                f"The validation loss is not finite after step {step}."
+                f" {_REMEDY}"
+            )
+        self.callbacks.on_test_end(means)
+        if means:
+            self.metrics.write(
+                step, {f"validation_{k}": v for k, v in means.items()}
+            )
+        return means
+
+    def _logs(self, interval: _Interval, step: int) -> dict[str, float]:
+        return interval.logs(self.learning_rate(step - 1))
+
+    @property
+    def _callback_stops(self) -> bool:
+        return bool(self.callbacks.model.stop_training)
 
 
 def evaluate(

@@ -68,15 +68,15 @@ def read(workdir: str | pathlib.Path, stage: str) -> list[dict[str, Any]]:
     path = pathlib.Path(workdir) / "metrics.jsonl"
     if not path.exists():
         return []
-    events = filter(None, map(_parse, path.read_text().splitlines()))
-    return [event for event in events if event["stage"] == stage]
+    events = map(_parse, _lines(path))
+    return [event for event in events if event.get("stage") == stage]
 
 
 def _cut_back(path: pathlib.Path, *, stage: str, step: int) -> None:
     if not path.exists():
         return
     kept = []
-    for line in path.read_text().splitlines():
+    for line in _lines(path):
         event = _parse(line)
         if event and (event["stage"] != stage or event["step"] <= step):
             kept.append(line + "\n")
@@ -85,9 +85,15 @@ def _cut_back(path: pathlib.Path, *, stage: str, step: int) -> None:
     os.replace(temporary, path)
 
 
+def _lines(path: pathlib.Path) -> list[str]:
+    # A power cut leaves bytes behind that are no text.
+    return path.read_text(errors="replace").split("\n")
+
+
 def _parse(line: str) -> dict[str, Any]:
     try:
         event: dict[str, Any] = json.loads(line)
-        return event
-    except ValueError:
+        event["stage"], event["step"]
+    except (ValueError, TypeError, KeyError):
         return {}  # The process was killed while it wrote this line.
+    return event

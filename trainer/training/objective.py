@@ -2,49 +2,55 @@
 
 Every value is float32 []: summed over slots, micro-batches, replicas and
 steps, and divided once, by the global `weight`. B rows, P predictions,
-V vocabulary.
+D width, V vocabulary.
 """
 
 import tensorflow as tf
 
+from trainer.training import cross_entropy
+
 Sums = dict[str, tf.Tensor]
+# What is projected to logits, how, and with which bias: hidden [B * P, D] in
+# the compute dtype, kernel float32 [V, D], bias float32 [V].
+Predictions = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 MASKED_LM_SUMS = ("loss", "weight", "correct", "tokens")
 
 
-def masked_lm(logits: tf.Tensor, batch: dict[str, tf.Tensor]) -> Sums:
-    """Sums of a masked-LM batch.
+def masked_lm(predictions: Predictions, batch: dict[str, tf.Tensor]) -> Sums:
+    """Sums of a masked-LM batch; gradients flow through `loss`.
 
     Args:
-      logits: float32 [B, P, V].
+      predictions: of the model, for the entries of the batch.
       batch: `mask_labels`, `mask_weights` [B, P] and `segment_ids` [B, L].
 
     Returns:
       loss: cross-entropy in nats; weight: predicted slots; correct: those
       whose best guess is right; tokens: slots that are not padding.
     """
-    labels, weights = batch["mask_labels"], batch["mask_weights"]
+    weights = tf.reshape(batch["mask_weights"], [-1])  # [B * P]
+    losses = _losses(predictions, batch, trains=True)
     return {
-        "loss": tf.reduce_sum(_cross_entropy(labels, logits) * weights),
+        "loss": losses.total,
         "weight": tf.reduce_sum(weights),
-        "correct": tf.reduce_sum(_correct(labels, logits) * weights),
+        "correct": tf.reduce_sum(losses.correct * weights),
         "tokens": _num_tokens(batch),
     }
 
 
 def masked_lm_by_kind(
-    logits: tf.Tensor, batch: dict[str, tf.Tensor], *, mask_id: int
+    predictions: Predictions, batch: dict[str, tf.Tensor], *, mask_id: int
 ) -> Sums:
     """The same, and split by what stands in the slot.
 
     `loss_masked`, `weight_masked`, `correct_masked`: the mask token is there;
     `..._kept`: the right token is; `..._random`: another one.
     """
-    labels, weights = batch["mask_labels"], batch["mask_weights"]
-    losses = _cross_entropy(labels, logits)
-    correct = _correct(labels, logits)
+    labels = batch["mask_labels"]
+    weights = tf.reshape(batch["mask_weights"], [-1])  # [B * P]
+    losses = _losses(predictions, batch, trains=False)
     shown = tf.gather(batch["token_ids"], batch["mask_positions"], batch_dims=1)
     masked = shown == mask_id
-    kept = shown == labels
+    kept = (shown == labels) & ~masked
     kinds = {
         "": tf.ones_like(masked),
         "_masked": masked,
@@ -53,10 +59,10 @@ def masked_lm_by_kind(
     }
     sums = {"tokens": _num_tokens(batch)}
     for name, chosen in kinds.items():
-        part = weights * tf.cast(chosen, tf.float32)
-        sums[f"loss{name}"] = tf.reduce_sum(losses * part)
+        part = weights * tf.reshape(tf.cast(chosen, tf.float32), [-1])
+        sums[f"loss{name}"] = tf.reduce_sum(losses.each * part)
         sums[f"weight{name}"] = tf.reduce_sum(part)
-        sums[f"correct{name}"] = tf.reduce_sum(correct * part)
+        sums[f"correct{name}"] = tf.reduce_sum(losses.correct * part)
     return sums
 
 
@@ -74,13 +80,15 @@ def means(sums: dict[str, float]) -> dict[str, float]:
     return result
 
 
-def _cross_entropy(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    return tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-
-
-def _correct(labels: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    best = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    return tf.cast(best == labels, tf.float32)
+def _losses(
+    predictions: Predictions, batch: dict[str, tf.Tensor], *, trains: bool
+) -> cross_entropy.Losses:
+    return cross_entropy.cross_entropy(
+        *predictions,
+        labels=tf.reshape(batch["mask_labels"], [-1]),
+        weights=tf.reshape(batch["mask_weights"], [-1]),
+        trains=trains,
+    )
 
 
 def _num_tokens(batch: dict[str, tf.Tensor]) -> tf.Tensor:

@@ -1,6 +1,7 @@
 """AdamW for gradients that the step has already reduced, and its schedule."""
 
 import math
+from collections.abc import Iterable
 
 import keras
 import tensorflow as tf
@@ -19,10 +20,17 @@ class FusedAdamW(keras.optimizers.AdamW):
     the same as Keras' with one pass over memory instead of six.
     """
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):  # type: ignore[no-untyped-def]
+    def _all_reduce_sum_gradients(
+        self, grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]]
+    ) -> list[tuple[tf.Tensor, tf.Variable]]:
         return list(grads_and_vars)
 
-    def update_step(self, gradient, variable, learning_rate):  # type: ignore[no-untyped-def]
+    def update_step(
+        self,
+        gradient: tf.Tensor,
+        variable: tf.Variable,
+        learning_rate: tf.Tensor,
+    ) -> None:
         """Updates one variable on one device, in place."""
         index = self._get_variable_index(variable)
         step = tf.cast(self.iterations.value + 1, tf.float32)
@@ -40,7 +48,6 @@ class FusedAdamW(keras.optimizers.AdamW):
         )
 
 
-@keras.saving.register_keras_serializable("cloze")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then constant, or linear or cosine decay.
 
@@ -100,11 +107,11 @@ def create(
         name="adamw",
     )
     optimizer.exclude_from_weight_decay(
-        var_list=[
-            v for v in variables if v.path.split("/")[-1] in _NOT_DECAYED
-        ]
+        var_list=[v for v in variables if v.path.split("/")[-1] in _NOT_DECAYED]
     )
     if precision == "float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+        optimizer = keras.optimizers.LossScaleOptimizer(
+            optimizer, name="loss_scale"
+        )
     optimizer.build(variables)
     return optimizer

@@ -4,8 +4,8 @@ import os
 import signal
 import socket
 import threading
-from types import FrameType, TracebackType
-from typing import Self
+from types import FrameType
+from typing import Any, Self
 
 import tensorflow as tf
 
@@ -28,7 +28,7 @@ class StopSignal:
         with tf.device("CPU:0"):
             self.flag = tf.Variable(0.0, trainable=False, name="stop")
         self.number = 0
-        self._previous: dict[int, object] = {}
+        self._previous: dict[int, Any] = {}
 
     def request(self, number: int) -> None:
         """Asks for a stop, as the signal of that number would."""
@@ -52,18 +52,14 @@ class StopSignal:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Gives the signals back."""
         if not self._previous:
             return
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._previous.items():
-            signal.signal(number, handler)  # type: ignore[arg-type]
+            # None = not set by Python, and so not to be named by it.
+            signal.signal(number, handler or signal.SIG_DFL)
         self._previous.clear()
         self._writer.close()
         self._thread.join()

@@ -6,6 +6,7 @@ global weight, clipped, and only then applied.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -56,17 +57,18 @@ class Step:
         size = self.rows_per_replica // parts
         if parts == 1:
             return self._micro(batch, step, first_row)
+        cut = {
+            key: tf.reshape(value, [parts, size, *value.shape[1:]])
+            for key, value in batch.items()
+        }
 
-        def add(number, gradients, sums):  # type: ignore[no-untyped-def]
-            start = number * size
-            micro = {
-                key: tf.ensure_shape(
-                    value[start : start + size], [size, *value.shape[1:]]
-                )
-                for key, value in batch.items()
-            }
+        def add(
+            number: tf.Tensor, gradients: list[tf.Tensor], sums: Sums
+        ) -> tuple[tf.Tensor, list[tf.Tensor], Sums]:
             more, more_sums = self._micro(
-                micro, step, first_row + tf.cast(start, tf.int64)
+                {key: value[number] for key, value in cut.items()},
+                step,
+                first_row + tf.cast(number * size, tf.int64),
             )
             return (
                 number + 1,
@@ -87,6 +89,29 @@ class Step:
         """Where adding up begins."""
         return {name: tf.zeros([]) for name in self.sum_names}
 
+    @property
+    def scales_loss(self) -> bool:
+        """Whether the optimizer looks out for gradients that overflowed."""
+        return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
+
+    def update(self, gradients: list[tf.Tensor], sums: Sums) -> Sums:
+        """Applies gradients summed over everything; returns the sums.
+
+        A gradient that is not finite ruins the weights, though the loss that
+        it comes from may be finite: the loss is made to tell.
+        """
+        gradients = [
+            tf.math.divide_no_nan(gradient, sums["weight"])
+            for gradient in gradients
+        ]
+        self.optimizer.apply_gradients(
+            zip(gradients, self.variables, strict=True)
+        )
+        if self.scales_loss:
+            return sums
+        finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
+        return {**sums, "loss": tf.where(finite, sums["loss"], math.nan)}
+
     def _micro(
         self, batch: Batch, step: tf.Tensor, first_row: tf.Tensor
     ) -> tuple[list[tf.Tensor], Sums]:
@@ -94,13 +119,9 @@ class Step:
         with tf.GradientTape() as tape:
             sums = self.objective(batch, step, first_row)
             loss = sums["loss"]
-            if isinstance(
-                self.optimizer, keras.optimizers.LossScaleOptimizer
-            ):
+            if self.scales_loss:
                 loss = self.optimizer.scale_loss(loss)
-        gradients = tape.gradient(
-            loss, values, unconnected_gradients="zero"
-        )
+        gradients = tape.gradient(loss, values, unconnected_gradients="zero")
         # The tied table has a sparse and a dense part: one dense sum.
         return [tf.convert_to_tensor(g) for g in gradients], sums
 
@@ -118,7 +139,9 @@ def create_train_call(
     """
     forward_backward = step.create_forward_backward()
 
-    def replica_step(batch, number, wants_stop):  # type: ignore[no-untyped-def]
+    def replica_step(
+        batch: Batch, number: tf.Tensor, wants_stop: tf.Tensor
+    ) -> tuple[Sums, tf.Tensor]:
         context = tf.distribute.get_replica_context()
         replica = tf.cast(context.replica_id_in_sync_group, tf.int64)
         first_row = replica * step.rows_per_replica
@@ -134,17 +157,10 @@ def create_train_call(
             ],
         )
         gradients = reduced[: len(gradients)]
-        wants_stop = reduced[-1]
         sums = dict(zip(names, reduced[len(gradients) : -1], strict=True))
-        step.optimizer.apply_gradients(
-            (tf.math.divide_no_nan(gradient, sums["weight"]), variable)
-            for gradient, variable in zip(
-                gradients, step.variables, strict=True
-            )
-        )
-        return sums, wants_stop
+        return step.update(gradients, sums), reduced[-1]
 
-    def one_step(iterator, number):  # type: ignore[no-untyped-def]
+    def one_step(iterator: Any, number: tf.Tensor) -> tuple[Sums, tf.Tensor]:
         results = strategy.run(
             replica_step, args=(next(iterator), number, stop.read_value())
         )
@@ -155,11 +171,17 @@ def create_train_call(
         )
 
     @tf.function(autograph=False)
-    def call(iterator, first_step, num_steps):  # type: ignore[no-untyped-def]
-        def go_on(done, wants_stop, sums):  # type: ignore[no-untyped-def]
+    def call(
+        iterator: Any, first_step: tf.Tensor, num_steps: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, Sums]:
+        def go_on(
+            done: tf.Tensor, wants_stop: tf.Tensor, sums: Sums
+        ) -> tf.Tensor:
             return (done < num_steps) & (wants_stop == 0)
 
-        def add(done, wants_stop, sums):  # type: ignore[no-untyped-def]
+        def add(
+            done: tf.Tensor, wants_stop: tf.Tensor, sums: Sums
+        ) -> tuple[tf.Tensor, tf.Tensor, Sums]:
             number = first_step + tf.cast(done, tf.int64)
             more, wants_stop = one_step(iterator, number)
             total = {key: sums[key] + more[key] for key in sums}
@@ -183,13 +205,13 @@ def create_evaluation_call(
     if jit:
         compiled = tf.function(objective, jit_compile=True, autograph=False)
 
-    def replica_sums(batch):  # type: ignore[no-untyped-def]
+    def replica_sums(batch: Batch) -> Sums:
         sums = compiled(batch)
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, sums)
 
     @tf.function(autograph=False)
-    def call(iterator):  # type: ignore[no-untyped-def]
+    def call(iterator: Any) -> Sums:
         sums = strategy.run(replica_sums, args=(next(iterator),))
         return tf.nest.map_structure(
             lambda value: strategy.experimental_local_results(value)[0], sums

@@ -15,7 +15,9 @@ from configs import schema
 _log = logging.getLogger(__name__)
 
 
-def create(name: str, *, num_virtual_devices: int = 0) -> tf.distribute.Strategy:
+def create(
+    name: str, *, num_virtual_devices: int = 0
+) -> tf.distribute.Strategy:
     """The strategy of `--strategy`; the first thing that touches a device.
 
     Args:
@@ -48,9 +50,12 @@ def create(name: str, *, num_virtual_devices: int = 0) -> tf.distribute.Strategy
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process writes files and prints; one in a cluster does."""
     resolver = strategy.cluster_resolver
-    if resolver is None or not resolver.cluster_spec().jobs:
+    # One process drives all hosts of a TPU.
+    if resolver is None or is_tpu(strategy):
         return True
-    return resolver.task_id in (0, None)
+    jobs = resolver.cluster_spec().jobs
+    first = ("chief" if "chief" in jobs else "worker", 0)
+    return not jobs or (resolver.task_type, resolver.task_id) == first
 
 
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:
@@ -168,11 +173,12 @@ def _split_device(number: int) -> None:
     device = (gpus or tf.config.list_physical_devices("CPU"))[0]
     limit = 16_384 // number if gpus else None  # MiB
     parts = [tf.config.LogicalDeviceConfiguration(memory_limit=limit)] * number
-    if len(tf.config.list_logical_devices(device.device_type)) == number:
-        return
     try:
+        # First of all: even listing logical devices would fix their number.
         tf.config.set_logical_device_configuration(device, parts)
     except RuntimeError as error:
+        if len(tf.config.list_logical_devices(device.device_type)) == number:
+            return
         raise ValueError(
             f"--num_virtual_devices={number} comes too late: TensorFlow has"
             " been used in this process already."
@@ -186,19 +192,33 @@ def _multi_worker() -> tf.distribute.Strategy:
         ' "task": {"type": "worker", "index": 0}}'
     )
     try:
-        workers = json.loads(text)["cluster"]["worker"]
-        index = json.loads(text)["task"]["index"]
-    except (ValueError, KeyError, TypeError) as error:
+        cluster, task = (json.loads(text)[key] for key in ("cluster", "task"))
+        kind, index = task["type"], int(task["index"])
+        addresses = list(cluster[kind])
+        num_processes = len(cluster["worker"]) + len(cluster.get("chief", ()))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             "--strategy=multi_worker needs the environment variable TF_CONFIG"
             f" on every host, such as {example}; found {text!r}."
         ) from error
-    if not 0 <= index < len(workers):
+    if kind not in ("chief", "worker") or isinstance(cluster[kind], str):
+        raise ValueError(
+            f"TF_CONFIG: task.type={kind!r} must be worker or chief, with a"
+            f" list of addresses, such as {example}."
+        )
+    if not 0 <= index < len(addresses):
         raise ValueError(
             f"TF_CONFIG: task.index={index} is out of range for"
-            f" {len(workers)} worker(s)."
+            f" {len(addresses)} {kind}(s)."
         )
-    return tf.distribute.MultiWorkerMirroredStrategy()
+    _log.info("waiting until all %d processes run", num_processes)
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy()
+    except tf.errors.OpError as error:
+        raise ValueError(
+            f"TF_CONFIG: {kind} {index} cannot join the cluster:"
+            f" {error.message.splitlines()[0]}"
+        ) from error
 
 
 def _tpu() -> tf.distribute.Strategy:

@@ -95,8 +95,7 @@ def test_logits_are_the_explicit_product(tie_embeddings, head_transform):
 def test_hidden_and_projection_make_the_logits(tie_embeddings):
     model = _model(tie_embeddings=tie_embeddings)
     batch = _batch()
-    hidden = model.hidden(batch)
-    kernel, bias = model.head.projection()
+    hidden, kernel, bias = model.predictions(batch)
     assert hidden.shape == (6, 16)
     assert kernel.shape == (VOCABULARY, 16)
     logits = tf.matmul(hidden, kernel, transpose_b=True) + bias
@@ -110,7 +109,7 @@ def test_bfloat16_gives_float32_logits():
     model = _model(dtype="mixed_bfloat16")
     kernel, bias = model.head.projection()
     assert model(batch).dtype == kernel.dtype == bias.dtype == tf.float32
-    assert model.hidden(batch).dtype == tf.bfloat16
+    assert model.predictions(batch)[0].dtype == tf.bfloat16
     assert {v.dtype for v in model.variables} == {"float32"}
     assert np.abs(model(batch) - _model()(batch)).mean() < 0.05
 

@@ -1,0 +1,71 @@
+"""Tests of trainer/modeling/loading.py."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from trainer import checkpoint, modeling, workdir
+
+LENGTH, VOCABULARY = 8, 23
+
+
+@pytest.fixture(name="run")
+def _run(tmp_path):
+    """A workdir with two checkpoints; the first is the better one."""
+    config = schema.Config(
+        data=schema.DataConfig(sequence_length=LENGTH),
+        model=schema.ModelConfig(
+            num_layers=1, hidden_size=12, num_heads=3, intermediate_size=16
+        ),
+    )
+    workdir.record(tmp_path, config, {"vocabulary_size": VOCABULARY})
+    models = {}
+    for step, loss in ((10, 1.5), (20, 2.5)):
+        models[step] = modeling.create_masked_lm(
+            config.model,
+            vocabulary_size=VOCABULARY,
+            sequence_length=LENGTH,
+            seed=step,
+        )
+        checkpoint.Checkpoints(tmp_path / "checkpoints" / "pretrain").save(
+            {"step": step, "validation_loss": loss},
+            weights=models[step].variables,
+            optimizer=[],
+        )
+    return tmp_path, models
+
+
+def test_the_best_checkpoint_gives_the_states(run):
+    path, models = run
+    encoder = modeling.load_encoder(str(path))
+    batch = modeling.features(tf.constant([[5, 7, 9, 2, 0, 0, 0, 0]]))
+    np.testing.assert_array_equal(encoder(batch), models[10].encoder(batch))
+    assert encoder(batch).shape == (1, LENGTH, 12)
+
+
+def test_a_damaged_best_gives_way_to_the_next(run):
+    path, models = run
+    directory = path / "checkpoints" / "pretrain" / "step-000000010"
+    (directory / "weights.safetensors").write_bytes(b"torn")
+    encoder = modeling.load_encoder(str(path))
+    np.testing.assert_array_equal(
+        encoder.token_embedding.embeddings,
+        models[20].encoder.token_embedding.embeddings,
+    )
+
+
+def test_a_policy_can_be_asked_for(run):
+    encoder = modeling.load_encoder(str(run[0]), dtype="mixed_bfloat16")
+    assert encoder.compute_dtype == "bfloat16"
+
+
+def test_an_empty_directory_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="holds no run"):
+        modeling.load_encoder(str(tmp_path))
+
+
+def test_a_run_without_checkpoint_is_refused(tmp_path):
+    workdir.record(tmp_path, schema.Config(), {"vocabulary_size": VOCABULARY})
+    with pytest.raises(ValueError, match="no complete checkpoint"):
+        modeling.load_encoder(str(tmp_path))

@@ -1,0 +1,392 @@
+"""Checkpoints survive kills, flips and full disks; the best is kept."""
+
+import errno
+import json
+import pathlib
+import random
+import shutil
+import time
+
+import keras
+import numpy as np
+import pytest
+import safetensors
+
+from tests.trainer.training import conftest as tiny
+from trainer import checkpoint, storage
+
+FILES = (
+    "weights.safetensors",
+    "optimizer.safetensors",
+    "state.json",
+    "manifest.json",
+)
+
+
+class Run:
+    """Two weights, an optimizer's slot and counter, and checkpoints."""
+
+    def __init__(self, directory, **kwargs):
+        self.weights = [
+            keras.Variable(np.zeros([3, 2], np.float32), name="kernel"),
+            keras.Variable(np.zeros([2], np.float32), name="bias"),
+        ]
+        self.optimizer = [
+            keras.Variable(0, dtype="int64", name="iteration"),
+            keras.Variable(np.zeros([3, 2], np.float32), name="momentum"),
+        ]
+        self.checkpoints = checkpoint.Checkpoints(directory, **kwargs)
+
+    def set(self, value):
+        for variable in (*self.weights, *self.optimizer):
+            variable.assign(np.full(variable.shape, value))
+
+    def values(self):
+        return {
+            float(number)
+            for variable in (*self.weights, *self.optimizer)
+            for number in np.ravel(keras.ops.convert_to_numpy(variable))
+        }
+
+    def save(self, step, **state):
+        self.set(step)
+        self.checkpoints.save(
+            {"step": step, **state},
+            weights=self.weights,
+            optimizer=self.optimizer,
+        )
+
+    def restore(self):
+        self.set(-1)
+        return self.checkpoints.restore(
+            weights=self.weights, optimizer=self.optimizer
+        )
+
+    def names(self):
+        return sorted(p.name for p in self.checkpoints.directory.iterdir())
+
+
+@pytest.fixture
+def run(tmp_path):
+    return Run(tmp_path / "checkpoints" / "pretrain")
+
+
+def _name(step):
+    return f"step-{step:09d}"
+
+
+def test_round_trip(run):
+    run.save(7, seed=3)
+    assert run.restore() == {"step": 7, "seed": 3}
+    assert run.values() == {7.0}
+    assert run.names() == ["step-000000007"]
+    path = run.checkpoints.directory / _name(7)
+    assert {p.name for p in path.iterdir()} == set(FILES)
+
+
+def test_nothing_to_restore(run):
+    assert run.restore() == {}
+    assert run.values() == {-1.0}
+
+
+def test_a_real_model_comes_back_to_another_layout(tmp_path):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    before = tiny.create(tiny.mirrored(2))
+    iterator = iter(tiny.batches(before.strategy))
+    before.run(iterator, 0, 3)
+    checkpoints.save(
+        {"step": 3},
+        weights=before.model.variables,
+        optimizer=before.optimizer.variables,
+    )
+    after = tiny.create(tiny.mirrored(1))
+    checkpoints.restore(
+        weights=after.model.variables, optimizer=after.optimizer.variables
+    )
+    assert tiny.largest_difference(before.weights(), after.weights()) == 0.0
+    other = iter(tiny.batches(after.strategy))
+    for _ in range(3):
+        next(other)
+    before.run(iterator, 3, 2)
+    after.run(other, 3, 2)
+    assert tiny.largest_difference(before.weights(), after.weights()) < 1e-5
+    assert after.optimizer.iterations.numpy() == 5
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("float32", "float16"), ("float16", "float32")]
+)
+def test_precision_may_change(tmp_path, first, second):
+    checkpoints = checkpoint.Checkpoints(tmp_path)
+    before = tiny.create(tiny.mirrored(1), precision=first)
+    before.optimizer.iterations.assign(5)
+    checkpoints.save(
+        {"step": 5},
+        weights=before.model.variables,
+        optimizer=before.optimizer.variables,
+    )
+    after = tiny.create(tiny.mirrored(1), precision=second)
+    for variable in after.model.trainable_variables:
+        variable.assign(variable * 0 - 1)
+    checkpoints.restore(
+        weights=after.model.variables, optimizer=after.optimizer.variables
+    )
+    assert after.optimizer.iterations.numpy() == 5
+    assert tiny.largest_difference(before.weights(), after.weights()) == 0.0
+
+
+def test_the_last_three_and_the_best_are_kept(run):
+    losses = {1: 3.0, 2: 1.0, 3: 2.0, 4: None, 5: 1.5, 6: float("nan")}
+    for step, loss in losses.items():
+        run.save(step, **({"validation_loss": loss} if loss else {}))
+    assert run.names() == [_name(n) for n in (2, 4, 5, 6)]
+    assert run.checkpoints.best().name == _name(2)
+    run.save(7, validation_loss=0.5)
+    assert run.names() == [_name(n) for n in (5, 6, 7)]
+    assert run.checkpoints.best().name == _name(7)
+
+
+def test_without_validation_the_best_is_the_newest(run):
+    for step in (1, 2):
+        run.save(step)
+    assert run.checkpoints.best().name == _name(2)
+
+
+@pytest.mark.parametrize("keep_last", [1, 2])
+def test_keep_last(tmp_path, keep_last):
+    run = Run(tmp_path, keep_last=keep_last)
+    for step in range(1, 5):
+        run.save(step)
+    assert run.names() == [_name(n) for n in range(5 - keep_last, 5)]
+
+
+def test_steps_are_ordered_as_numbers(run):
+    for step in (999_999_999, 1_000_000_000):
+        run.save(step)
+    assert run.restore()["step"] == 1_000_000_000
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_flipped_byte_falls_back_loudly(run, caplog, file):
+    run.save(1)
+    run.save(2)
+    path = run.checkpoints.directory / _name(2) / file
+    good = path.read_bytes()
+    chance = random.Random(3)
+    for place in {0, len(good) - 1, *chance.choices(range(len(good)), k=6)}:
+        bad = bytearray(good)
+        bad[place] ^= chance.randrange(1, 256)
+        path.write_bytes(bad)
+        caplog.clear()
+        assert run.restore() == {"step": 1}
+        assert run.values() == {1.0}
+        assert str(path) in caplog.text
+        assert run.checkpoints.best().name == _name(1)
+    path.write_bytes(good)
+    assert run.restore() == {"step": 2}
+
+
+@pytest.mark.parametrize("file", FILES)
+def test_a_missing_file_falls_back(run, file):
+    run.save(1)
+    run.save(2)
+    (run.checkpoints.directory / _name(2) / file).unlink()
+    assert run.restore() == {"step": 1}
+
+
+def test_a_checkpoint_that_vanishes_while_it_is_read(run, monkeypatch):
+    run.save(1)
+    run.save(2)
+    verify = storage.verify
+
+    def vanish(path):
+        verify(path)
+        if path.name == _name(2):
+            shutil.rmtree(path)
+
+    monkeypatch.setattr(storage, "verify", vanish)
+    assert run.restore() == {"step": 1}
+    assert run.values() == {1.0}
+
+
+def test_nothing_good_left_is_an_error_and_nothing_is_deleted(run):
+    for step in (1, 2):
+        run.save(step)
+        (run.checkpoints.directory / _name(step) / "state.json").unlink()
+    with pytest.raises(ValueError, match="Every checkpoint .* is damaged"):
+        run.restore()
+    assert run.values() == {-1.0}
+    assert run.names() == [_name(1), _name(2)]
+    with pytest.raises(ValueError, match="no complete checkpoint"):
+        run.checkpoints.best()
+
+
+@pytest.mark.parametrize("keep_last", [1, 3])
+def test_a_damaged_future_does_not_crowd_out_the_present(tmp_path, keep_last):
+    run = Run(tmp_path, keep_last=keep_last)
+    for step in (10, 20, 30):
+        run.save(step)
+    for step in (20, 30):
+        path = tmp_path / _name(step)
+        path.mkdir(exist_ok=True)
+        (path / "manifest.json").write_text("{")
+    if keep_last == 3:
+        assert run.restore() == {"step": 10}
+    run.save(15)
+    assert run.restore() == {"step": 15}
+    assert run.names()[-1] == _name(15)
+
+
+def test_a_step_may_be_saved_again(run):
+    run.save(5, note="first")
+    run.save(5, note="second")
+    assert run.restore() == {"step": 5, "note": "second"}
+    assert run.names() == [_name(5)]
+
+
+@pytest.mark.parametrize("where", ["weights", "optimizer"])
+def test_arrays_that_do_not_fit_change_nothing(run, where):
+    run.save(1)
+    variables = getattr(run, where)
+    other = keras.Variable(np.zeros([4, 4], np.float32), name="kernel")
+    kept = list(variables)
+    variables[0] = other if where == "weights" else kept[1]
+    with pytest.raises(ValueError, match="does not fit this model"):
+        run.restore()
+    assert -1.0 in run.values() and 1.0 not in run.values()
+
+
+def test_shapes_and_names_are_told(run):
+    run.save(1)
+    run.weights[0] = keras.Variable(np.zeros([3, 9]), name="kernel")
+    with pytest.raises(
+        ValueError, match=r"kernel has shape \(3, 2\) there and \(3, 9\) here"
+    ):
+        run.restore()
+    run.weights[0] = keras.Variable(np.zeros([3, 2]), name="renamed")
+    with pytest.raises(ValueError, match=r"2 variable\(s\).* kernel"):
+        run.restore()
+
+
+def test_weights_of_a_part(run):
+    run.save(4)
+    part = keras.Variable(np.zeros([2], np.float32), name="bias")
+    path = run.checkpoints.directory / _name(4)
+    checkpoint.read_weights(path, [part])
+    assert set(part.numpy()) == {4.0}
+    unknown = keras.Variable(0.0, name="unknown")
+    with pytest.raises(ValueError, match="unknown"):
+        checkpoint.read_weights(path, [part, unknown])
+
+
+def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(run, monkeypatch):
+    run.save(1, note="good")
+    save_file = safetensors.numpy.save_file
+
+    def full(arrays, path):
+        if "optimizer" in str(path):
+            raise safetensors.SafetensorError(
+                "Error while serializing: I/O error: No space left on device"
+                " (os error 28)"
+            )
+        save_file(arrays, path)
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    for step in (1, 2):
+        with pytest.raises(OSError) as error:
+            run.save(step, note="new")
+        assert error.value.errno == errno.ENOSPC
+        assert error.value.filename.endswith("optimizer.safetensors")
+    assert run.names() == [_name(1)]
+    assert run.restore() == {"step": 1, "note": "good"}
+
+
+def test_leftovers_are_removed_before_there_is_need_for_their_space(
+    run, monkeypatch
+):
+    left = run.checkpoints.directory / f"{_name(3)}.tmp-99"
+    left.mkdir(parents=True)
+
+    def check(arrays, path):
+        assert not left.exists()
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", check)
+    with pytest.raises(OSError, match="full"):
+        run.save(4)
+
+
+def test_state_of_a_real_run_is_small(run):
+    state = {
+        "step": 10**12,
+        "seed": 2**31 - 1,
+        "global_batch_size": 65536,
+        "precision": "bfloat16",
+        "jit": False,
+        "fingerprint": "0123456789abcdef" * 4,
+        "tensorflow": "2.21.0-rc1",
+        "keras": "3.15.1",
+        "validation_loss": 2.123456789012345,
+    }
+    run.set(1)
+    run.checkpoints.save(state, weights=run.weights, optimizer=run.optimizer)
+    path = run.checkpoints.directory / _name(10**12) / "state.json"
+    assert path.stat().st_size < 1000
+    assert json.loads(path.read_text()) == state
+
+
+# With as much of Keras as a checkpoint needs: TensorFlow takes seconds.
+SAVER = """
+import pathlib, sys, types
+import numpy as np
+class Variable:
+    def __init__(self, value, path):
+        self.path = path
+        self.shape = value.shape
+        self.assign(value)
+    def assign(self, value):
+        self.value = np.asarray(value)
+keras = types.ModuleType("keras")
+keras.Variable = Variable
+keras.ops = types.SimpleNamespace(convert_to_numpy=lambda v: v.value)
+sys.modules["keras"] = keras
+from trainer import checkpoint
+weights = [Variable(np.zeros([3, 2], "f4"), "kernel"),
+           Variable(np.zeros([2], "f4"), "bias")]
+optimizer = [Variable(np.zeros([], "i8"), "iteration"),
+             Variable(np.zeros([3, 2], "f4"), "momentum")]
+checkpoints = checkpoint.Checkpoints(pathlib.Path(sys.argv[1]))
+state = checkpoints.restore(weights=weights, optimizer=optimizer)
+step = state.get("step", 0)
+while True:
+    step += 1
+    for v in (*weights, *optimizer):
+        v.assign(np.full(v.shape, step, v.value.dtype))
+    loss = step * 7919 % 101 / 10
+    checkpoints.save({"step": step, "validation_loss": loss},
+                     weights=weights, optimizer=optimizer)
+    print(step, flush=True)
+"""
+
+
+def test_kills_during_saves_lose_nothing(tmp_path):
+    assert kill_savers(tmp_path, num_kills=2, seed=1) == 0
+
+
+def kill_savers(directory, *, num_kills, seed):
+    """Kills processes that save without end; how often something was lost."""
+    chance, lost, reached = random.Random(seed), 0, 0
+    for _ in range(num_kills):
+        process = tiny.start(SAVER, directory)
+        said = process.stdout.readline()  # It saves.
+        time.sleep(chance.uniform(0.0, 0.15))
+        process.kill()
+        said += process.communicate()[0]
+        # The last line may be torn.
+        acknowledged = int(said.rpartition("\n")[0].splitlines()[-1])
+        run = Run(pathlib.Path(directory))
+        state = run.restore()
+        good = run.values() == {float(state["step"])}
+        lost += not (good and state["step"] >= acknowledged > reached)
+        reached = state["step"]
+    return lost

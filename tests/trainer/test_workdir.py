@@ -1,0 +1,166 @@
+"""A workdir belongs to one run, and to one trainer at a time."""
+
+import dataclasses
+import json
+
+import pytest
+
+from configs import schema
+from trainer import workdir
+
+
+def _config(**sections):
+    config = schema.Config()
+    changed = {
+        name: dataclasses.replace(getattr(config, name), **fields)
+        if isinstance(fields, dict)
+        else fields
+        for name, fields in sections.items()
+    }
+    return dataclasses.replace(config, **changed)
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A workdir with a checkpoint of the default config."""
+    workdir.record(str(tmp_path), _config(), {"precision": "float32"})
+    (tmp_path / "checkpoints" / "pretrain" / "step-000000005").mkdir(
+        parents=True
+    )
+    return tmp_path
+
+
+def test_record_says_config_resolved_values_and_versions(tmp_path):
+    workdir.record(str(tmp_path), _config(seed=3), {"precision": "float32"})
+    recorded = workdir.read(str(tmp_path))
+    assert schema.Config.from_dict(recorded["config"]) == _config(seed=3)
+    assert recorded["resolved"] == {"precision": "float32"}
+    assert recorded["versions"]["keras"].startswith("3.")
+    assert set(recorded["versions"]) == {
+        "tensorflow",
+        "keras",
+        "keras-hub",
+        "numpy",
+    }
+
+
+def test_nothing_is_recorded_in_a_new_workdir(tmp_path):
+    assert workdir.read(str(tmp_path / "new")) == {}
+    assert workdir.check(str(tmp_path / "new"), _config()) == {}
+
+
+def test_the_same_config_goes_on(trained):
+    recorded = workdir.check(str(trained), _config())
+    assert recorded["resolved"] == {"precision": "float32"}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"seed": 1}, "seed was 0, now 1"),
+        (
+            {"data": {"sequence_length": 128}},
+            "data.sequence_length was 256, now 128",
+        ),
+        (
+            {"tokenizer": {"kind": "wordpiece"}},
+            "tokenizer.kind was 'word', now 'wordpiece'",
+        ),
+        (
+            {"masking": {"select_rate": 0.2}},
+            "masking.select_rate was 0.15, now 0.2",
+        ),
+        ({"model": {"num_layers": 3}}, "model.num_layers was 2, now 3"),
+        (
+            {"train": {"global_batch_size": 64}},
+            "train.global_batch_size was 32, now 64",
+        ),
+    ],
+)
+def test_another_run_is_shown_and_refused(trained, change, message):
+    with pytest.raises(ValueError, match=message) as error:
+        workdir.check(str(trained), _config(**change))
+    assert str(trained) in str(error.value)
+    # allow_changed is for the optimizer alone.
+    allowed = {"checkpoint": {"allow_changed": True}}
+    with pytest.raises(ValueError, match=message):
+        workdir.check(str(trained), _config(**change, **allowed))
+
+
+def test_every_difference_is_shown(trained):
+    with pytest.raises(ValueError, match="num_heads.*; .*seed"):
+        workdir.check(str(trained), _config(seed=1, model={"num_heads": 8}))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"data": {"prepared_dir": "elsewhere", "num_processes": 3}},
+        {"train": {"num_steps": 9, "accumulation_steps": 2, "jit": "on"}},
+        {"train": {"precision": "float16", "log_every": 3}},
+        {"evaluation": {"every_steps": 3}},
+        {"checkpoint": {"every_steps": 3, "keep_last": 1}},
+    ],
+)
+def test_the_rest_may_change(trained, change):
+    assert workdir.check(str(trained), _config(**change))
+
+
+def test_another_optimizer_must_be_allowed(trained):
+    change = {"optimizer": {"learning_rate": 0.5}}
+    with pytest.raises(
+        ValueError,
+        match="optimizer.learning_rate was 0.001, now 0.5.*allow_changed",
+    ):
+        workdir.check(str(trained), _config(**change))
+    allowed = {"checkpoint": {"allow_changed": True}}
+    assert workdir.check(str(trained), _config(**change, **allowed))
+
+
+def test_without_a_complete_checkpoint_all_may_change(trained):
+    [checkpoint] = (trained / "checkpoints" / "pretrain").iterdir()
+    checkpoint.rename(checkpoint.with_name(f"{checkpoint.name}.tmp-12"))
+    assert workdir.check(str(trained), _config(seed=1)) == {}
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "{", "[]", "{}", '{"config": {}}', '{"config": 3}', "\0\0"],
+)
+def test_a_damaged_record_is_named(trained, content):
+    (trained / "config.json").write_text(content)
+    with pytest.raises(ValueError, match="config.json is damaged"):
+        workdir.check(str(trained), _config())
+
+
+def test_a_record_of_bytes_that_are_no_text_is_named(trained):
+    (trained / "config.json").write_bytes(b'{"config": "\xff"}')
+    with pytest.raises(ValueError, match="config.json is damaged"):
+        workdir.check(str(trained), _config())
+
+
+def test_sections_of_other_versions_do_not_matter(trained):
+    file = trained / "config.json"
+    content = json.loads(file.read_text())
+    del content["config"]["benchmark"]
+    content["config"]["export"] = {}
+    file.write_text(json.dumps(content))
+    assert workdir.check(str(trained), _config())
+
+
+def test_a_second_trainer_is_kept_out(tmp_path):
+    path = str(tmp_path / "new")
+    with workdir.locked(path):
+        with pytest.raises(ValueError, match="Another trainer .*new.*workdir"):
+            with workdir.locked(path):
+                pass
+        with workdir.locked(path, chief=False):
+            pass
+    with workdir.locked(path):
+        pass
+
+
+def test_only_the_chief_makes_the_directory(tmp_path):
+    with workdir.locked(str(tmp_path / "new"), chief=False):
+        pass
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,441 @@
+"""When the loop logs, validates, saves and stops; and who is told."""
+
+import math
+import signal
+import types
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import runtime
+from tests.trainer.training import conftest as tiny
+from trainer.training import loop, metrics, signals
+
+
+def _plan(**fields):
+    never = 1000
+    return loop.Plan(
+        **{
+            "num_steps": 12,
+            "steps_per_epoch": 6,
+            "steps_per_call": never,
+            "log_every": never,
+            "evaluate_every": 0,
+            "checkpoint_every": never,
+            **fields,
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("step", "fields", "expected"),
+    [
+        (0, {}, 6),
+        (5, {}, 6),
+        (6, {}, 12),
+        (7, {"num_steps": 8}, 8),
+        (7, {"steps_per_call": 3}, 10),
+        (7, {"log_every": 4}, 8),
+        (7, {"evaluate_every": 9}, 9),
+        (7, {"checkpoint_every": 11}, 11),
+        (7, {"log_every": 4, "steps_per_call": 1}, 8),
+        (9, {"log_every": 9, "evaluate_every": 3}, 12),
+        (10**12, {"num_steps": 10**13}, 10**12 + 2),
+    ],
+)
+def test_next_boundary(step, fields, expected):
+    assert _plan(**fields).next_boundary(step) == expected
+
+
+def test_what_is_due_when():
+    plan = _plan(num_steps=14, evaluate_every=4, checkpoint_every=5)
+    steps = range(1, 15)
+    assert [n for n in steps if plan.ends_epoch(n)] == [6, 12, 14]
+    assert [n for n in steps if plan.evaluates(n)] == [4, 6, 8, 12, 14]
+    assert [n for n in steps if plan.saves(n)] == [4, 5, 6, 8, 10, 12, 14]
+
+
+class Recorder(keras.callbacks.Callback):
+    """Writes down every call; `act` is called with each."""
+
+    def __init__(self, events, act=lambda event: None):
+        super().__init__()
+        self._events, self._act = events, act
+
+    def _add(self, *event):
+        self._events.append(event)
+        self._act(event)
+
+    def on_train_begin(self, logs=None):
+        self._add("train begins")
+
+    def on_train_end(self, logs=None):
+        self._add("train ends")
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self._add("epoch begins", epoch)
+
+    def on_epoch_end(self, epoch, logs=None):
+        self._add("epoch ends", epoch, dict(logs))
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self._add("call begins", batch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._add("call ends", batch, dict(logs))
+
+    def on_test_begin(self, logs=None):
+        self._add("test begins")
+
+    def on_test_end(self, logs=None):
+        self._add("test ends", dict(logs))
+
+
+class World:
+    """A loop around made-up steps: the loss of step n is n, its weight 2."""
+
+    def __init__(self, path, *, first_step=0, act=lambda event: None, **plan):
+        self.events, self.saved, self.calls = [], [], []
+        self.stop_after = math.inf  # A signal comes in this step.
+        self.loss_of = float
+        self.validation = {"loss": 5.0, "accuracy": 0.5}
+        self.path, self.first_step = path, first_step
+        self.model = types.SimpleNamespace(stop_training=False)
+        self.stop = types.SimpleNamespace(number=0)
+        self.callbacks = [Recorder(self.events, act)]
+        self.plan = _plan(**plan)
+
+    def train_call(self, iterator, first_step, num_steps):
+        assert first_step.dtype == tf.int64 and num_steps.dtype == tf.int32
+        first, count = int(first_step), int(num_steps)
+        done = min(count, max(1, int(min(self.stop_after - first, count))))
+        self.calls.append((first, done))
+        steps = range(first, first + done)
+        sums = {
+            "loss": 2.0 * sum(self.loss_of(n) for n in steps),
+            "weight": 2.0 * done,
+            "correct": 1.0 * done,
+            "tokens": 10.0 * done,
+        }
+        wants_stop = float(first + done >= self.stop_after)
+        return (
+            tf.constant(done),
+            tf.constant(wants_stop),
+            {name: tf.constant(value) for name, value in sums.items()},
+        )
+
+    def evaluate(self):
+        self.events.append(("evaluate",))
+        return dict(self.validation)
+
+    def save(self, step, validation_loss):
+        self.events.append(("save", step))
+        self.saved.append((step, validation_loss))
+
+    def run(self):
+        with metrics.MetricsLog(
+            self.path, stage="s", first_step=self.first_step
+        ) as log:
+            loop.Loop(
+                plan=self.plan,
+                train_call=self.train_call,
+                evaluate=self.evaluate,
+                save=self.save,
+                learning_rate=lambda step: step / 100,
+                metrics=log,
+                callbacks=keras.callbacks.CallbackList(
+                    self.callbacks,
+                    model=self.model,
+                    steps=self.plan.steps_per_epoch,
+                ),
+                stop=self.stop,
+            ).run(None, first_step=self.first_step)
+
+    def logged(self, name="loss"):
+        events = metrics.read(self.path, "s")
+        return {e["step"]: e[name] for e in events if name in e}
+
+    def names(self):
+        return [event[0] for event in self.events]
+
+    def epochs(self):
+        return [e[:2] for e in self.events if e[0].startswith("epoch")]
+
+
+def test_a_whole_run_in_order(tmp_path):
+    world = World(tmp_path, num_steps=8, steps_per_epoch=6)
+    world.run()
+    assert world.calls == [(0, 6), (6, 2)]
+    epoch = [
+        "epoch begins",
+        "call begins",
+        "call ends",
+        "test begins",
+        "evaluate",
+        "test ends",
+        "save",
+        "epoch ends",
+    ]
+    assert world.names() == ["train begins", *epoch, *epoch, "train ends"]
+    assert world.epochs() == [
+        ("epoch begins", 0),
+        ("epoch ends", 0),
+        ("epoch begins", 1),
+        ("epoch ends", 1),
+    ]
+    assert world.saved == [(6, 5.0), (8, 5.0)]
+    assert world.logged() == {6: 2.5, 8: 6.5}
+    assert world.logged("accuracy") == {6: 0.5, 8: 0.5}
+    assert world.logged("learning_rate") == {6: 0.05, 8: 0.07}
+    assert world.logged("validation_loss") == {6: 5.0, 8: 5.0}
+    assert all(n > 0 for n in world.logged("real_tokens_per_second").values())
+
+
+def test_batches_are_counted_within_the_epoch(tmp_path):
+    world = World(tmp_path, steps_per_call=4)
+    world.run()
+    begins = [e[1] for e in world.events if e[0] == "call begins"]
+    ends = [e[1] for e in world.events if e[0] == "call ends"]
+    assert begins == [0, 4, 0, 4]
+    assert ends == [3, 5, 3, 5]
+
+
+def test_a_log_is_the_mean_over_all_calls_since_the_last(tmp_path):
+    world = World(tmp_path, steps_per_call=2, log_every=5)
+    world.run()
+    assert world.logged() == {5: 2.0, 6: 5.0, 10: 7.5, 12: 10.5}
+    shown = [e[2]["loss"] for e in world.events if e[0] == "call ends"]
+    assert shown == [0.5, 1.5, 2.0, 5.0, 6.5, 7.5, 10.5]
+
+
+def test_an_epoch_ends_with_the_mean_of_the_epoch(tmp_path):
+    world = World(tmp_path, steps_per_call=2, log_every=5)
+    world.run()
+    logs = [event[2] for event in world.events if event[0] == "epoch ends"]
+    assert [log["loss"] for log in logs] == [2.5, 8.5]
+    assert [log["val_loss"] for log in logs] == [5.0, 5.0]
+    assert [log["val_accuracy"] for log in logs] == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("first_step", range(12))
+def test_every_epoch_begins_once_wherever_a_run_goes_on(tmp_path, first_step):
+    world = World(tmp_path, first_step=first_step, steps_per_call=1)
+    world.run()
+    assert [first for first, _ in world.calls] == list(range(first_step, 12))
+    epochs = range(first_step // 6, 2)
+    assert world.epochs() == [
+        (what, epoch)
+        for epoch in epochs
+        for what in ("epoch begins", "epoch ends")
+    ]
+
+
+def test_a_run_that_is_done_does_nothing(tmp_path):
+    world = World(tmp_path, first_step=12)
+    world.run()
+    assert world.names() == ["train begins", "train ends"]
+
+
+def test_resumed_metrics_are_those_of_one_run(tmp_path):
+    whole = World(tmp_path / "whole", log_every=2, checkpoint_every=4)
+    whole.run()
+    World(tmp_path / "cut", num_steps=7, log_every=2).run()
+    World(tmp_path / "cut", first_step=4, log_every=2).run()
+
+    def lines(path):
+        events = metrics.read(path, "s")
+        return [
+            {k: v for k, v in e.items() if k != "real_tokens_per_second"}
+            for e in events
+        ]
+
+    assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
+
+
+def test_a_signal_saves_at_once_and_ends_the_run(tmp_path):
+    world = World(tmp_path)
+    world.stop_after, world.stop.number = 4, signal.SIGINT
+    with pytest.raises(runtime.Stopped) as stopped:
+        world.run()
+    assert stopped.value.exit_code == 130
+    assert world.calls == [(0, 4)]
+    assert world.saved == [(4, None)]
+    assert world.logged() == {4: 1.5}  # No step is missing from the log.
+    assert "evaluate" not in world.names()
+    assert "epoch ends" not in world.names()
+    assert world.names()[-1] == "train ends"
+
+
+def test_the_signal_of_another_worker_counts_as_sigterm(tmp_path):
+    world = World(tmp_path)
+    world.stop_after = 4
+    with pytest.raises(runtime.Stopped) as stopped:
+        world.run()
+    assert stopped.value.exit_code == 143
+
+
+def test_a_signal_in_the_last_step_of_an_epoch(tmp_path):
+    world = World(tmp_path)
+    world.stop_after = 6
+    with pytest.raises(runtime.Stopped):
+        world.run()
+    assert world.saved == [(6, None)]
+
+
+@pytest.mark.parametrize("stop_after", [12, 11.5])
+def test_a_signal_in_the_last_step_of_the_run_is_late(tmp_path, stop_after):
+    world = World(tmp_path)
+    world.stop_after = stop_after
+    world.run()
+    assert world.saved == [(6, 5.0), (12, 5.0)]
+    assert world.epochs()[-1] == ("epoch ends", 1)
+
+
+def test_a_signal_during_the_last_call_but_before_its_end(tmp_path):
+    world = World(tmp_path)
+    world.stop_after = 11
+    with pytest.raises(runtime.Stopped):
+        world.run()
+    assert world.saved == [(6, 5.0), (11, None)]
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("step", [6, 8, 11])
+def test_a_loss_that_is_not_finite_stops_and_saves_nothing(tmp_path, bad, step):
+    world = World(tmp_path, steps_per_call=3, log_every=4)
+    world.loss_of = lambda n: bad if n == step else float(n)
+    with pytest.raises(ValueError, match="not finite between") as error:
+        world.run()
+    first, done = world.calls[-1]
+    assert first <= step < first + done
+    assert f"between steps {first} and {first + done}." in str(error.value)
+    assert world.saved == [(6, 5.0)]
+    assert all(math.isfinite(loss) for loss in world.logged().values())
+    assert world.names()[-1] == "train ends"
+
+
+def test_a_validation_loss_that_is_not_finite_saves_nothing(tmp_path):
+    world = World(tmp_path)
+    world.validation = {"loss": math.nan}
+    with pytest.raises(ValueError, match="validation loss .* after step 6"):
+        world.run()
+    assert world.saved == []
+    assert world.logged("validation_loss") == {}
+
+
+def test_without_validation_rows(tmp_path):
+    world = World(tmp_path)
+    world.validation = {}
+    world.run()
+    assert world.saved == [(6, None), (12, None)]
+    assert world.logged("validation_loss") == {}
+
+
+def test_without_a_prediction_there_is_no_loss_but_a_log(tmp_path):
+    world = World(tmp_path)
+    call = world.train_call
+
+    def nothing(*args):
+        done, wants_stop, sums = call(*args)
+        return done, wants_stop, {**dict.fromkeys(sums, 0.0), "tokens": 1.0}
+
+    world.train_call = nothing
+    world.run()
+    assert world.logged() == {}
+    assert world.logged("learning_rate") == {6: 0.05, 12: 0.11}
+
+
+@pytest.mark.parametrize(
+    ("event", "saved", "last"),
+    [
+        ("call ends", [(3, None)], 3),
+        ("epoch ends", [(6, 5.0)], 6),
+        ("test ends", [(6, 5.0)], 6),
+    ],
+)
+def test_a_callback_stops_the_run(tmp_path, event, saved, last):
+    def act(happened):
+        if happened[0] == event:
+            world.model.stop_training = True
+
+    world = World(tmp_path, steps_per_call=3, act=act)
+    world.run()
+    assert world.saved == saved
+    assert max(world.logged()) == last
+    assert world.names()[-1] == "train ends"
+
+
+def test_evaluation_adds_up_in_float64():
+    big = 2.0**24
+
+    def call(iterator):
+        number = next(iterator)
+        loss = big if number == 0 else 1.0
+        return {
+            "loss": tf.constant(loss),
+            "weight": tf.constant(1.0),
+            "correct": tf.constant(float(number % 2)),
+        }
+
+    means = loop.evaluate(call, range(100), 5)
+    assert means["loss"] == (big + 4) / 5
+    assert means["accuracy"] == 0.4
+    assert means["perplexity"] == math.exp(700)
+    assert loop.evaluate(call, range(2, 100), 3)["perplexity"] == math.e
+
+
+def test_evaluation_of_nothing():
+    zeros = {"loss": 0.0, "weight": 0.0, "correct": 0.0}
+    assert loop.evaluate(lambda iterator: zeros, [], 2) == {}
+
+
+def test_keras_callbacks_drive_a_real_model(tmp_path):
+    model = tiny.create(tiny.mirrored(1), learning_rate=0.01)
+    model.model.optimizer = model.optimizer
+    heard = []
+    early = keras.callbacks.EarlyStopping(
+        monitor="val_loss", patience=1, restore_best_weights=True
+    )
+    callbacks = keras.callbacks.CallbackList(
+        [
+            early,
+            keras.callbacks.History(),
+            keras.callbacks.TensorBoard(str(tmp_path / "board")),
+            keras.callbacks.ModelCheckpoint(
+                str(tmp_path / "{epoch}.weights.h5"),
+                monitor="loss",
+                save_weights_only=True,
+            ),
+            keras.callbacks.CSVLogger(str(tmp_path / "log.csv")),
+            keras.callbacks.TerminateOnNaN(),
+            keras.callbacks.LambdaCallback(
+                on_epoch_end=lambda epoch, logs: heard.append(epoch)
+            ),
+        ],
+        model=model.model,
+        steps=2,
+        epochs=5,
+    )
+    losses = iter([3.0, 2.0, 2.5, 1.0])
+    with (
+        metrics.MetricsLog(tmp_path, stage="s", first_step=0) as log,
+        signals.StopSignal() as stop,
+    ):
+        loop.Loop(
+            plan=_plan(num_steps=10, steps_per_epoch=2),
+            train_call=model.call,
+            evaluate=lambda: {"loss": next(losses)},
+            save=lambda step, loss: None,
+            learning_rate=lambda step: 0.01,
+            metrics=log,
+            callbacks=callbacks,
+            stop=stop,
+        ).run(iter(tiny.batches(model.strategy)), first_step=0)
+    assert heard == [0, 1, 2]  # The third was no better than the second.
+    assert model.model.history.history["val_loss"] == [3.0, 2.0, 2.5]
+    assert np.isfinite(model.model.history.history["loss"]).all()
+    assert len(list(tmp_path.glob("*.weights.h5"))) == 3
+    assert list((tmp_path / "board" / "train").iterdir())
+    assert len((tmp_path / "log.csv").read_text().splitlines()) == 4

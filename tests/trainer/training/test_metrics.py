@@ -1,0 +1,99 @@
+"""Events survive kills, and a lost future is forgotten."""
+
+import json
+
+import pytest
+import tensorflow as tf
+
+from trainer.training import metrics
+
+
+def _log(path, *, stage="pretrain", first_step=0, **kwargs):
+    return metrics.MetricsLog(
+        path, stage=stage, first_step=first_step, **kwargs
+    )
+
+
+def _fill(path, steps, *, stage="pretrain", first_step=0):
+    with _log(path, stage=stage, first_step=first_step) as log:
+        for step in steps:
+            log.write(step, {"loss": 10.0 - step})
+
+
+def _steps(path, stage="pretrain"):
+    return [event["step"] for event in metrics.read(path, stage)]
+
+
+def test_events_are_lines_of_json(tmp_path):
+    with _log(tmp_path / "new") as log:
+        log.write(3, {"loss": 1.5, "accuracy": 0.25})
+        # On the disk at once, for who looks on.
+        text = (tmp_path / "new" / "metrics.jsonl").read_text()
+        log.write(4, {"loss": 1.0})
+    assert json.loads(text) == {
+        "stage": "pretrain",
+        "step": 3,
+        "loss": 1.5,
+        "accuracy": 0.25,
+    }
+    assert _steps(tmp_path / "new") == [3, 4]
+
+
+def test_no_file_no_events(tmp_path):
+    assert metrics.read(tmp_path, "pretrain") == []
+
+
+def test_a_lost_future_is_cut_and_the_present_kept_once(tmp_path):
+    _fill(tmp_path, [1, 2, 3, 4])
+    _fill(tmp_path, [9], stage="finetune", first_step=8)
+    _fill(tmp_path, [3, 4, 5], first_step=2)
+    assert _steps(tmp_path) == [1, 2, 3, 4, 5]
+    assert _steps(tmp_path, "finetune") == [9]
+
+
+@pytest.mark.parametrize("first_step", [0, 1, 2, 3])
+def test_what_is_kept_ends_with_the_restored_step(tmp_path, first_step):
+    _fill(tmp_path, [1, 2, 3])
+    _fill(tmp_path, [], first_step=first_step)
+    assert _steps(tmp_path) == [1, 2, 3][:first_step]
+
+
+@pytest.mark.parametrize(
+    "torn",
+    [
+        b'{"stage": "pretrain", "step": 4, "lo',
+        b'{"stage": "pretrain"}',
+        b"7",
+        b"[]",
+        b"\0\0\0\0",
+        b'{"stage": "pre\xff\xfe',
+        '{"text": "\u2028'.encode(),
+    ],
+)
+def test_a_torn_line_is_dropped(tmp_path, torn):
+    _fill(tmp_path, [1, 2])
+    with (tmp_path / "metrics.jsonl").open("ab") as file:
+        file.write(torn)
+    assert _steps(tmp_path) == [1, 2]
+    _fill(tmp_path, [3], first_step=2)
+    assert _steps(tmp_path) == [1, 2, 3]
+    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+
+
+def test_tensorboard_gets_the_same(tmp_path):
+    with _log(tmp_path, first_step=5) as log:
+        log.write(6, {"loss": 1.5})
+    [file] = (tmp_path / "tensorboard" / "pretrain").iterdir()
+    events = [
+        (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    assert events == [(6, "loss", 1.5)]
+
+
+def test_only_the_chief_writes(tmp_path):
+    with _log(tmp_path, enabled=False) as log:
+        log.write(1, {"loss": 1.0})
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,134 @@
+"""The sums are those of a plain computation, and split without a rest."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from tests.trainer.training import conftest as tiny
+from trainer.training import objective
+
+MASK_ID = tiny.MASK_ID
+
+
+@pytest.fixture
+def batch():
+    """Masked, kept and random slots, and slots that nobody predicts."""
+    batch = tiny.batch_of(2)
+    used = np.argwhere(batch["mask_weights"])
+    for number, (row, place) in enumerate(used):
+        slot = batch["mask_positions"][row, place]
+        label = batch["mask_labels"][row, place]
+        other = 5 + (label - 4) % 45
+        batch["token_ids"][row, slot] = (MASK_ID, label, other)[number % 3]
+    return batch
+
+
+@pytest.fixture
+def logits(batch):
+    random = np.random.default_rng(5)
+    shape = [*batch["mask_labels"].shape, tiny.VOCABULARY]
+    logits = random.normal(0, 3, shape).astype(np.float32)
+    # Some are right.
+    logits[:4] += 20 * np.eye(tiny.VOCABULARY)[batch["mask_labels"][:4]]
+    return logits
+
+
+def as_predictions(logits):
+    """What is projected, and how, so that these logits come out."""
+    hidden = tf.constant(logits.reshape([-1, tiny.VOCABULARY]))
+    return hidden, tf.eye(tiny.VOCABULARY), tf.zeros([tiny.VOCABULARY])
+
+
+def by_hand(logits, batch):
+    """One loop over the slots, in float64."""
+    sums = dict.fromkeys(("loss", "weight", "correct"), 0.0)
+    kinds = {
+        f"{n}{k}": 0.0 for n in sums for k in ("_masked", "_kept", "_random")
+    }
+    sums |= kinds
+    for row, place in np.argwhere(batch["mask_weights"]):
+        scores = logits[row, place].astype(np.float64)
+        label = batch["mask_labels"][row, place]
+        shown = batch["token_ids"][row, batch["mask_positions"][row, place]]
+        kind = {MASK_ID: "_masked", label: "_kept"}.get(shown, "_random")
+        for suffix in ("", kind):
+            sums[f"loss{suffix}"] += (
+                np.log(np.exp(scores).sum()) - scores[label]
+            )
+            sums[f"weight{suffix}"] += 1
+            sums[f"correct{suffix}"] += scores.argmax() == label
+    sums["tokens"] = (batch["segment_ids"] > 0).sum()
+    return sums
+
+
+def test_masked_lm_is_the_plain_sum(batch, logits):
+    sums = objective.masked_lm(as_predictions(logits), batch)
+    assert set(sums) == set(objective.MASKED_LM_SUMS)
+    expected = by_hand(logits, batch)
+    for name, value in sums.items():
+        assert value.shape == () and value.dtype == tf.float32
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6)
+    assert 0 < sums["correct"] < sums["weight"]
+
+
+def test_kinds_are_the_plain_sums_and_add_up(batch, logits):
+    sums = objective.masked_lm_by_kind(
+        as_predictions(logits), batch, mask_id=MASK_ID
+    )
+    expected = by_hand(logits, batch)
+    assert sums.keys() == expected.keys()
+    for name, value in sums.items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-6)
+    for name in ("loss", "weight", "correct"):
+        parts = [sums[f"{name}_{k}"] for k in ("masked", "kept", "random")]
+        np.testing.assert_allclose(sum(parts), sums[name], rtol=1e-6)
+        assert min(parts) >= 0
+
+
+def test_a_mask_that_is_right_counts_once(batch, logits):
+    batch["mask_labels"][:] = MASK_ID
+    sums = objective.masked_lm_by_kind(
+        as_predictions(logits), batch, mask_id=MASK_ID
+    )
+    assert sums["weight_kept"] == 0
+    parts = [sums[f"weight_{k}"] for k in ("masked", "kept", "random")]
+    assert sum(parts) == sums["weight"] == sum(tiny.COUNTS)
+
+
+def test_unused_slots_never_count(batch, logits):
+    unused = batch["mask_weights"] == 0
+    assert unused.any()
+    changed = dict(batch)
+    changed["mask_labels"] = np.where(unused, 7, batch["mask_labels"])
+    changed["mask_positions"] = np.where(unused, 1, batch["mask_positions"])
+    noise = np.where(unused[..., np.newaxis], 9.0 * logits + 1, logits)
+    for compute in (
+        objective.masked_lm,
+        lambda *a: objective.masked_lm_by_kind(*a, mask_id=MASK_ID),
+    ):
+        before = compute(as_predictions(logits), batch)
+        after = compute(as_predictions(noise), changed)
+        for name, value in before.items():
+            np.testing.assert_allclose(value, after[name], rtol=1e-6)
+
+
+def test_uniform_logits_lose_the_logarithm_of_the_vocabulary(batch, logits):
+    sums = objective.masked_lm(as_predictions(np.zeros_like(logits)), batch)
+    means = objective.means({k: float(v) for k, v in sums.items()})
+    assert means["loss"] == pytest.approx(np.log(tiny.VOCABULARY), rel=1e-6)
+
+
+def test_means_divide_by_their_own_weight():
+    sums = {"loss": 6.0, "weight": 4.0, "correct": 1.0, "tokens": 9.0}
+    kinds = {"loss_kept": 3.0, "weight_kept": 2.0, "correct_kept": 2.0}
+    never = {"loss_random": 0.0, "weight_random": 0.0, "correct_random": 0.0}
+    assert objective.means({**sums, **kinds, **never}) == {
+        "loss": 1.5,
+        "accuracy": 0.25,
+        "loss_kept": 1.5,
+        "accuracy_kept": 1.0,
+    }
+
+
+def test_means_of_nothing():
+    assert objective.means({"loss": 0.0, "weight": 0.0, "correct": 0.0}) == {}

@@ -1,0 +1,175 @@
+"""AdamW is Keras', fused; it clips what has been reduced; the schedule."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from tests.trainer.training import conftest as tiny
+from trainer.training import optimizers
+
+
+def _config(**fields):
+    return schema.OptimizerConfig(**{"schedule": "constant", **fields})
+
+
+def _variables():
+    random = np.random.default_rng(1)
+    return [
+        keras.Variable(random.normal(size=shape).astype(np.float32), name=name)
+        for name, shape in (
+            ("kernel", [3, 5]),
+            ("bias", [5]),
+            ("gamma", [4]),
+            ("embeddings", [7, 2]),
+        )
+    ]
+
+
+def _gradients(step):
+    random = np.random.default_rng([2, step])
+    return [
+        tf.constant(random.normal(size=v.shape), tf.float32)
+        for v in _variables()
+    ]
+
+
+@pytest.mark.parametrize("clip", [0.0, 0.5])
+def test_five_steps_are_those_of_keras(clip):
+    ours, theirs = _variables(), _variables()
+    config = _config(
+        learning_rate=0.03, weight_decay=0.2, beta_1=0.8, clip_norm=clip
+    )
+    optimizer = optimizers.create(
+        config, ours, num_steps=9, precision="float32"
+    )
+    reference = keras.optimizers.AdamW(
+        0.03,
+        weight_decay=0.2,
+        beta_1=0.8,
+        beta_2=config.beta_2,
+        epsilon=config.epsilon,
+        global_clipnorm=clip or None,
+    )
+    reference.exclude_from_weight_decay(var_list=theirs[1:3])
+    for step in range(5):
+        optimizer.apply_gradients(zip(_gradients(step), ours, strict=True))
+        reference.apply_gradients(zip(_gradients(step), theirs, strict=True))
+    for a, b, start in zip(ours, theirs, _variables(), strict=True):
+        np.testing.assert_allclose(a.numpy(), b.numpy(), atol=1e-6)
+        assert np.abs(a.numpy() - start.numpy()).max() > 0.05
+
+
+def test_biases_and_norms_do_not_decay():
+    variables = _variables()
+    optimizer = optimizers.create(
+        _config(learning_rate=0.1, weight_decay=0.5),
+        variables,
+        num_steps=9,
+        precision="float32",
+    )
+    zeros = [tf.zeros(v.shape) for v in variables]
+    optimizer.apply_gradients(zip(zeros, variables, strict=True))
+    factors = [0.95, 1.0, 1.0, 0.95]
+    for factor, after, before in zip(
+        factors, variables, _variables(), strict=True
+    ):
+        np.testing.assert_allclose(
+            after.numpy(), factor * before.numpy(), rtol=1e-6
+        )
+
+
+def test_real_model_decays_its_matrices_alone():
+    model = tiny.create(tiny.mirrored(1))
+    decayed = {
+        variable.path.split("/")[-1]
+        for variable in model.model.trainable_variables
+        if model.optimizer._use_weight_decay(variable)
+    }
+    assert decayed == {"kernel", "embeddings"}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_clips_after_the_reduction(precision):
+    """Replicas (3, 0) and (0, 4): norm 5 together, 1 after clipping."""
+    strategy = tiny.mirrored(2)
+    with strategy.scope():
+        variable = keras.Variable([0.0, 0.0], name="kernel")
+        optimizer = optimizers.create(
+            _config(clip_norm=1.0, weight_decay=0.0),
+            [variable],
+            num_steps=9,
+            precision=precision,
+        )
+
+    def replica_step():
+        context = tf.distribute.get_replica_context()
+        first = context.replica_id_in_sync_group == 0
+        own = tf.where(first, [3.0, 0.0], [0.0, 4.0])
+        if precision == "float16":
+            own = optimizer.scale_loss(own)
+        [gradient] = context.all_reduce("SUM", [own])
+        optimizer.apply_gradients([(gradient, variable)])
+
+    tf.function(lambda: strategy.run(replica_step))()
+    inner = getattr(optimizer, "inner_optimizer", optimizer)
+    # Adam's first momentum is 0.1 of the gradient that it was given.
+    momentum = inner._momentums[0].value
+    for copy in strategy.experimental_local_results(momentum):
+        np.testing.assert_allclose(copy / 0.1, [0.6, 0.8], rtol=1e-5)
+    for copy in strategy.experimental_local_results(variable.value):
+        np.testing.assert_allclose(copy, variable.numpy(), rtol=0)
+
+
+def _rates(config, num_steps, steps):
+    schedule = optimizers.Schedule(config, num_steps)
+    return [float(schedule(tf.constant(step, tf.int64))) for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("kind", "middle", "end"),
+    [("linear", 0.6, 0.2), ("cosine", 0.6, 0.2), ("constant", 1.0, 1.0)],
+)
+def test_schedule(kind, middle, end):
+    config = _config(
+        schedule=kind, warmup_steps=4, learning_rate=0.5, final_rate=0.2
+    )
+    rates = _rates(config, 24, [0, 1, 3, 4, 14, 24, 1000])
+    expected = [0.25, 0.5, 1.0, 1.0, middle, end, end]
+    np.testing.assert_allclose(rates, 0.5 * np.array(expected), rtol=1e-6)
+
+
+def test_cosine_is_not_linear():
+    config = _config(schedule="cosine", learning_rate=1.0)
+    [rate] = _rates(config, 100, [25])
+    assert rate == pytest.approx((1 + np.cos(np.pi / 4)) / 2, rel=1e-5)
+
+
+def test_schedule_without_warmup_starts_at_the_top():
+    assert _rates(_config(schedule="linear", learning_rate=0.5), 10, [0]) == [
+        0.5
+    ]
+
+
+def test_warmup_may_fill_the_run_but_not_exceed_it():
+    config = _config(warmup_steps=10, schedule="linear", learning_rate=0.5)
+    assert _rates(config, 10, [9]) == [0.5]
+    with pytest.raises(ValueError, match="warmup_steps=10.* 9 steps"):
+        optimizers.Schedule(config, 9)
+
+
+def test_optimizer_follows_the_schedule():
+    variable = keras.Variable([1.0], name="bias")
+    optimizer = optimizers.create(
+        _config(schedule="linear", learning_rate=0.5),
+        [variable],
+        num_steps=2,
+        precision="float32",
+    )
+    moves = []
+    for _ in range(3):
+        before = variable.numpy()[0]
+        optimizer.apply_gradients([(tf.constant([1.0]), variable)])
+        moves.append(before - variable.numpy()[0])
+    np.testing.assert_allclose(moves, [0.5, 0.25, 0.0], rtol=1e-4)

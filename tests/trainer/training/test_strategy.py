@@ -1,0 +1,391 @@
+"""Strategies, their batches, their `auto`, and the TPU's graph."""
+
+import collections
+import json
+import pathlib
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from tensorflow.python.tpu import tpu_system_metadata
+
+from configs import schema
+from tests.trainer.training import conftest as tiny
+from trainer.training import objective
+from trainer.training import step as step_lib
+from trainer.training import strategy as strategy_lib
+
+
+def _train(**fields):
+    return schema.TrainConfig(**fields)
+
+
+def test_mirrored_takes_all_devices():
+    strategy = strategy_lib.create("mirrored")
+    assert strategy.num_replicas_in_sync == 4
+    assert strategy_lib.is_chief(strategy)
+    assert strategy_lib.describe(strategy) == (
+        "MirroredStrategy: 4 replica(s); here CPU:0, CPU:1, CPU:2, CPU:3"
+    )
+
+
+def test_one_device_takes_one():
+    strategy = strategy_lib.create("one_device")
+    assert strategy.num_replicas_in_sync == 1
+    assert strategy_lib.is_chief(strategy)
+    assert strategy_lib.describe(strategy).endswith("1 replica(s); here CPU:0")
+
+
+def test_unknown_name_lists_the_known():
+    with pytest.raises(
+        ValueError, match="=parallel.*mirrored, one_device, multi_worker, tpu"
+    ):
+        strategy_lib.create("parallel")
+
+
+def test_virtual_devices_that_are_there_already():
+    strategy = strategy_lib.create("mirrored", num_virtual_devices=4)
+    assert strategy.num_replicas_in_sync == 4
+
+
+def test_virtual_devices_come_first_or_not_at_all():
+    with pytest.raises(ValueError, match="num_virtual_devices=3 .*too late"):
+        strategy_lib.create("mirrored", num_virtual_devices=3)
+
+
+FRESH = """
+import sys
+from trainer.training import strategy
+made = strategy.create(sys.argv[1], num_virtual_devices=int(sys.argv[2]))
+print(made.num_replicas_in_sync, strategy.is_chief(made))
+"""
+
+
+def test_virtual_devices_in_a_fresh_process():
+    process = tiny.start(FRESH, "mirrored", 3)
+    out, err = process.communicate(timeout=100)
+    assert out == "3 True\n", err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "needs the environment variable TF_CONFIG.*host1:2222"),
+        ("", "TF_CONFIG.*found ''"),
+        ("{", "TF_CONFIG.*found '{'"),
+        ("[]", "needs the environment variable TF_CONFIG"),
+        ('{"cluster": {"worker": ["a:1"]}}', "needs the environment"),
+        (
+            '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
+            "needs the environment variable TF_CONFIG",
+        ),
+        (("worker", 2), r"index=2 is out of range for 2 worker"),
+        (("worker", "2"), r"index=2 is out of range for 2 worker"),
+        (("worker", -1), "index=-1 is out of range"),
+        (("worker", "first"), "needs the environment variable TF_CONFIG"),
+        (("chief", 1), r"index=1 is out of range for 1 chief"),
+        (("ps", 0), "type='ps' must be worker or chief"),
+    ],
+)
+def test_bad_tf_config(monkeypatch, text, message):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if isinstance(text, tuple):
+        cluster = {"worker": ["a:1", "b:1"], "chief": ["c:1"], "ps": ["d:1"]}
+        task = dict(zip(("type", "index"), text, strict=True))
+        text = json.dumps({"cluster": cluster, "task": task})
+    if text is not None:
+        monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=message):
+        strategy_lib.create("multi_worker")
+
+
+class Cluster:
+    """Stands for a strategy and its cluster resolver."""
+
+    def __init__(self, kind, index, **jobs):
+        self.cluster_resolver = self
+        self.task_type, self.task_id = kind, index
+        self._jobs = jobs
+
+    def cluster_spec(self):
+        return tf.train.ClusterSpec(self._jobs)
+
+
+@pytest.mark.parametrize(
+    ("cluster", "chief"),
+    [
+        (Cluster("worker", 0, worker=["a:1", "b:1"]), True),
+        (Cluster("worker", 1, worker=["a:1", "b:1"]), False),
+        (Cluster("worker", 0, worker=["a:1"], chief=["b:1"]), False),
+        (Cluster("chief", 0, worker=["a:1"], chief=["b:1"]), True),
+        (Cluster(None, None), True),
+    ],
+)
+def test_a_cluster_has_one_chief(cluster, chief):
+    assert strategy_lib.is_chief(cluster) is chief
+
+
+def test_tf_config_does_not_disturb_one_host(monkeypatch):
+    task = {"type": "worker", "index": 1}
+    cluster = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
+    text = json.dumps({"cluster": cluster, "task": task})
+    monkeypatch.setenv("TF_CONFIG", text)
+    for name in ("one_device", "mirrored"):
+        assert strategy_lib.is_chief(strategy_lib.create(name))
+
+
+def test_no_tpu_is_one_line(monkeypatch):
+    monkeypatch.setenv("TPU_NAME", "local")
+
+    def fail(name):
+        raise tf.errors.NotFoundError(None, None, "no such device\nand more")
+
+    resolvers = tf.distribute.cluster_resolver
+    monkeypatch.setattr(resolvers, "TPUClusterResolver", fail)
+    with pytest.raises(ValueError, match="no TPU called 'local'") as caught:
+        strategy_lib.create("tpu")
+    assert "no such device" in str(caught.value)
+    assert "and more" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("size", "parts", "message"),
+    [
+        (12, 1, None),
+        (24, 2, None),
+        (13, 1, "multiple of 4 .*; 12 or 16 would do"),
+        (3, 1, "; 4 would do"),
+        (9, 3, r"multiple of 12 \(4 replica\(s\) x .*=3\); 12 would do"),
+    ],
+)
+def test_check_batch(size, parts, message):
+    strategy = strategy_lib.create("mirrored")
+    config = _train(global_batch_size=size, accumulation_steps=parts)
+    if message is None:
+        assert strategy_lib.check_batch(strategy, config) == size // 4
+    else:
+        with pytest.raises(ValueError, match=message):
+            strategy_lib.check_batch(strategy, config)
+
+
+def test_replicas_get_their_rows_in_order():
+    strategy = strategy_lib.create("mirrored")
+
+    def create(index, count, num_replicas):
+        assert (index, count, num_replicas) == (0, 1, 4)
+        return tf.data.Dataset.range(8).batch(1)
+
+    iterator = iter(strategy_lib.distribute(strategy, create))
+    for first in (0, 4):
+        batch = strategy.experimental_local_results(next(iterator))
+        assert [b.numpy().item() for b in batch] == list(
+            range(first, first + 4)
+        )
+
+
+def _gpus(monkeypatch, capability):
+    listed = tf.config.list_physical_devices
+    monkeypatch.setattr(
+        tf.config,
+        "list_physical_devices",
+        lambda kind=None: ["gpu"] if kind == "GPU" else listed(kind),
+    )
+    details = {"compute_capability": capability} if capability else {}
+    monkeypatch.setattr(
+        tf.config.experimental, "get_device_details", lambda gpu: details
+    )
+
+
+@pytest.mark.parametrize(
+    ("capability", "precision"),
+    [
+        ((6, 1), "float32"),
+        ((7, 0), "float16"),
+        ((7, 5), "float16"),
+        ((8, 0), "bfloat16"),
+        ((10, 0), "bfloat16"),
+        (None, "float32"),
+    ],
+)
+def test_auto_on_a_gpu(monkeypatch, capability, precision):
+    strategy = strategy_lib.create("one_device")
+    _gpus(monkeypatch, capability)
+    assert strategy_lib.resolve(strategy, _train()) == strategy_lib.Arithmetic(
+        precision, True
+    )
+
+
+@pytest.mark.parametrize(
+    ("flags", "precision"),
+    [
+        ("sse avx512_bf16 avx", "bfloat16"),
+        ("amx_bf16", "bfloat16"),
+        ("avx512f", "float32"),
+        (None, "float32"),
+    ],
+)
+def test_auto_on_a_cpu(monkeypatch, flags, precision):
+    def read_text(path):
+        assert str(path) == "/proc/cpuinfo"
+        if flags is None:
+            raise FileNotFoundError(path)
+        return f"processor : 0\nflags\t\t: fpu {flags}\nbugs : amx_bf16\n"
+
+    strategy = strategy_lib.create("one_device")
+    monkeypatch.setattr(pathlib.Path, "read_text", read_text)
+    assert strategy_lib.resolve(strategy, _train()) == strategy_lib.Arithmetic(
+        precision, False
+    )
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("jit", ["on", "off"])
+def test_what_is_asked_for_is_taken(monkeypatch, precision, jit):
+    strategy = strategy_lib.create("one_device")
+    _gpus(monkeypatch, (8, 0))
+    resolved = strategy_lib.resolve(
+        strategy, _train(precision=precision, jit=jit)
+    )
+    assert resolved == strategy_lib.Arithmetic(precision, jit == "on")
+    policy = "float32" if precision == "float32" else f"mixed_{precision}"
+    assert resolved.policy == policy
+
+
+class FakeResolver(tf.distribute.cluster_resolver.ClusterResolver):
+    """Says that there are two TPU cores."""
+
+    task_type, task_id = "worker", 0
+    rpc_layer = tpu_hardware_feature = None
+
+    def cluster_spec(self):
+        return tf.train.ClusterSpec({})
+
+    def master(self, *args, **kwargs):
+        return ""
+
+    @property
+    def environment(self):
+        return ""
+
+    def get_tpu_system_metadata(self):
+        device = collections.namedtuple("Device", "name")
+        prefix = "/job:localhost/replica:0/task:0/device:TPU:"
+        return tpu_system_metadata.TPUSystemMetadata(
+            num_cores=2,
+            num_hosts=1,
+            num_of_cores_per_host=2,
+            topology=None,
+            devices=[device(f"{prefix}{number}") for number in range(2)],
+        )
+
+
+@pytest.fixture
+def tpu():
+    """A real TPUStrategy over CPU devices: traces, but must not run."""
+    strategy = tf.distribute.TPUStrategy(FakeResolver())
+    strategy._enable_packed_variable_in_eager_mode = False
+    prefix = "/job:localhost/replica:0/task:0/device:CPU:"
+    cores, host = [f"{prefix}1", f"{prefix}2"], f"{prefix}0"
+    extended = strategy.extended
+    extended._tpu_devices = np.array([[core] for core in cores], dtype=object)
+    extended._host_device = host
+    ordered = collections.OrderedDict
+    extended._device_input_worker_devices = ordered({host: cores})
+    extended._host_input_worker_devices = ordered({host: [host] * 2})
+    return strategy
+
+
+def _operations(concrete):
+    """All nodes of the graph and of every function that it may call."""
+    graph = concrete.graph.as_graph_def()
+    yield from graph.node
+    for function in graph.library.function:
+        yield from function.node_def
+
+
+def _check_tpu_operations(operations):
+    """No strings, host calls or dynamic shapes; sums in float32."""
+    types = collections.Counter(node.op for node in operations)
+    assert types["TPUReplicateMetadata"] >= 1
+    banned = ("PyFunc", "EagerPyFunc", "Print", "PrintV2", "Where", "Unique")
+    assert not [name for name in banned if types[name]]
+    assert not [name for name in types if name.startswith("String")]
+    replicated = [node for node in operations if "_tpu_replicate" in node.attr]
+    assert len(replicated) > 100
+    for node in replicated:
+        kinds = {value.type for value in node.attr.values()}
+        assert tf.string.as_datatype_enum not in kinds, node.name
+    sums = [node for node in operations if node.op == "CrossReplicaSum"]
+    assert {node.attr["T"].type for node in sums} == {
+        tf.float32.as_datatype_enum
+    }
+    return len(sums)
+
+
+def _batch_iterator():
+    return [
+        {
+            key: tf.TensorSpec([tiny.ROWS // 2, *value.shape[1:]], value.dtype)
+            for key, value in tiny.batch_of(0).items()
+        }
+    ]
+
+
+class Feed:
+    """Stands for the iterator: `next` gives what the graph is fed."""
+
+    def __init__(self, batch):
+        self._batch = batch
+
+    def __next__(self):
+        return self._batch
+
+
+@pytest.mark.parametrize("accumulation_steps", [1, 2])
+def test_the_step_traces_for_a_tpu(tpu, accumulation_steps):
+    assert strategy_lib.is_tpu(tpu)
+    assert strategy_lib.is_chief(tpu)
+    resolved = strategy_lib.resolve(tpu, _train())
+    assert resolved == strategy_lib.Arithmetic("bfloat16", False)
+    model = tiny.create(
+        tpu, precision="bfloat16", accumulation_steps=accumulation_steps
+    )
+    [spec] = _batch_iterator()
+
+    @tf.function(autograph=False)
+    def call(batch, first_step, num_steps):
+        return model.call.python_function(Feed(batch), first_step, num_steps)
+
+    concrete = call.get_concrete_function(
+        spec, tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)
+    )
+    operations = list(_operations(concrete))
+    num_sums = _check_tpu_operations(operations)
+    values = len(model.step.variables) + len(objective.MASKED_LM_SUMS) + 1
+    assert num_sums == values
+    updates = [n for n in operations if n.op == "ResourceApplyAdam"]
+    assert len(updates) == len(model.step.variables)
+
+
+def test_evaluation_traces_for_a_tpu(tpu):
+    model = tiny.create(tpu, precision="bfloat16").model
+    call = step_lib.create_evaluation_call(
+        tpu,
+        lambda batch: objective.masked_lm_by_kind(
+            model.predictions(batch), batch, mask_id=tiny.MASK_ID
+        ),
+        jit=False,
+    )
+    [spec] = _batch_iterator()
+
+    @tf.function(autograph=False)
+    def traced(batch):
+        return call.python_function(Feed(batch))
+
+    concrete = traced.get_concrete_function(spec)
+    assert _check_tpu_operations(list(_operations(concrete))) == 13
+
+
+def test_a_tpu_refuses_to_be_asked_for_xla(tpu):
+    with pytest.raises(ValueError, match="train.jit=on .*leave it at auto"):
+        strategy_lib.resolve(tpu, _train(jit="on"))
