@@ -1,21 +1,27 @@
 """The command line: checks flags and config, then calls one command.
 
 The command is imported last, so that a bad value costs neither an import of
-TensorFlow nor a traceback: it is one line on stderr and exit code 2.
+TensorFlow nor a traceback: it is one line on stderr and exit code 2. For the
+same reason `preflight` looks for the text before.
 """
 
+import contextlib
 import errno
 import logging
 import os
 import pathlib
+import signal
 import sys
+import threading
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from absl import logging as absl_logging
 
 from configs import overrides, quiet, runtime
+from trainer.commands import preflight
 
 # Flag -> default and help; every default is text, as on the command line.
 FLAGS = {
@@ -37,6 +43,15 @@ MODES = {
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
+class _Terminated(BaseException):
+    """SIGTERM while nothing is trained; no library catches it."""
+
+    exit_code = 128 + signal.SIGTERM
+
+    def __str__(self) -> str:
+        return "stopped by SIGTERM"
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code.
 
@@ -44,8 +59,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     SIGTERM. Any other exception is a bug and passes through: Python's exit 1.
     """
     try:
-        return _run(sys.argv[1:] if argv is None else argv)
-    except runtime.Stopped as error:
+        with _terminable():
+            return _run(sys.argv[1:] if argv is None else argv)
+    except (runtime.Stopped, _Terminated) as error:
         return _end(
             error, f"{error}; the same command resumes", error.exit_code
         )
@@ -57,10 +73,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _end(error, "nobody reads the output any more", 1)
-    except OSError as error:
-        if error.errno not in _FULL and error.filename is None:
+    except Exception as error:
+        if not (message := _explain(error)):
             raise
-        return _end(error, _explain(error), 2)
+        return _end(error, message, 2)
 
 
 def usage() -> str:
@@ -99,13 +115,32 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         if not word.startswith("--"):
             raise ValueError(f"{word!r} is not a flag; write --name=value.")
         if name not in FLAGS and name not in overrides.FIELDS:
-            raise ValueError(f"--{overrides.unknown_name(name, flags=[*FLAGS])}")
+            raise ValueError(
+                f"--{overrides.unknown_name(name, flags=[*FLAGS])}"
+            )
         if not equals and words and not words[0].startswith("--"):
             equals, value = "=", words.pop(0)
         if not equals or (name in FLAGS and not value):
             raise ValueError(f"--{name} has no value; write --{name}=value.")
         flags[name] = value
     return flags
+
+
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Lets SIGTERM end the block as Ctrl-C does: whatever is open is closed."""
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGTERM, terminate)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, previous)
 
 
 def _run(argv: Sequence[str]) -> int:
@@ -132,6 +167,7 @@ def _run(argv: Sequence[str]) -> int:
     workdir = flags["workdir"] or f"runs/{pathlib.Path(flags['config']).stem}"
     if os.path.isfile(workdir):
         raise ValueError(f"--workdir={workdir} is a file; name a directory.")
+    preflight.check(config)
     module, _ = MODES[flags["mode"]]
     command = quiet.import_module(f"trainer.commands.{module}")
     command.run(config, workdir=workdir, runtime=layout)
@@ -163,14 +199,19 @@ def _end(error: BaseException, message: str, exit_code: int) -> int:
     return exit_code
 
 
-def _explain(error: OSError) -> str:
-    if error.errno in _FULL:
-        place = error.filename or "the workdir or data.prepared_dir"
+def _explain(error: Exception) -> str:
+    """What to say where the system refuses something; "" = it is a bug."""
+    place = getattr(error, "filename", None)
+    # TensorFlow and safetensors have their own types for a full disk.
+    if any(os.strerror(number) in str(error) for number in _FULL):
+        place = place or "the workdir or data.prepared_dir"
         return f"{place}: no space left on the device; free some and run again."
-    return (
-        f"{error.filename}: {error.strerror}; check that the path is right and"
-        " that you may use it."
-    )
+    if isinstance(error, OSError) and place is not None:
+        return (
+            f"{place}: {error.strerror}; check that the path is right and that"
+            " you may use it."
+        )
+    return ""
 
 
 if __name__ == "__main__":

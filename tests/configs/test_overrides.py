@@ -2,8 +2,6 @@
 
 import dataclasses
 import pathlib
-import pickle
-import signal
 
 import pytest
 

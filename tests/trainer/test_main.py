@@ -110,7 +110,7 @@ def test_every_flag_arrives(command, tmp_path, glue):
 def test_mode_calls_its_own_module(monkeypatch, mode):
     imported = []
     monkeypatch.setattr(
-        cli.importlib,
+        cli.quiet,
         "import_module",
         lambda name: imported.append(name) or Command(),
     )
@@ -193,6 +193,11 @@ def test_another_backend_is_refused(command, capsys, monkeypatch):
             OSError(errno.ENOSPC, "No space left on device"),
             "cloze: the workdir or data.prepared_dir: no space left on the",
         ),
+        (
+            # As safetensors says it, and in similar words TensorFlow.
+            RuntimeError("I/O error: No space left on device (os error 28)"),
+            "cloze: the workdir or data.prepared_dir: no space left on the",
+        ),
     ],
 )
 def test_bad_input_found_by_a_command_is_one_line(
@@ -224,6 +229,24 @@ def test_a_signal_has_its_exit_code(command, capsys, error, code, message):
     assert cli.main([]) == code
     err = capsys.readouterr().err
     assert err == f"cloze: {message}; the same command resumes\n"
+
+
+@pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_nothing_trains(monkeypatch, capsys, command, sent):
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(
+        command, "run", lambda *_, **__: os.kill(os.getpid(), sent)
+    )
+    assert cli.main([]) == 128 + sent
+    err = capsys.readouterr().err
+    assert err == f"cloze: stopped by {sent.name}; the same command resumes\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_missing_text_needs_no_command(command, capsys):
+    flags = ["--config.data.source=text", "--config.data.path=/none/*.txt"]
+    assert "/none/*.txt matches no file" in complaint(capsys, *flags)
+    assert not command.calls
 
 
 @pytest.mark.parametrize("error", [KeyError("bug"), OSError(errno.EIO, "bug")])
@@ -350,8 +373,8 @@ def test_tensorflow_starts_without_a_word(tmp_path):
         "def run(config, **rest):\n    keras.ops.zeros(()) + tf.zeros(())\n"
     )
     program = (
-        f"import trainer.commands as c; c.__path__ = [{str(commands)!r}]; "
-        "from trainer import main; sys.exit(main.main())"
+        "from trainer import commands, main; "
+        f"commands.__path__ = [{str(commands)!r}]; sys.exit(main.main())"
     )
     result = run(program=program)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

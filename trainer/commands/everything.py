@@ -16,6 +16,4 @@ def run(
     callbacks: Sequence[Any] = (),
 ) -> None:
     """Prepares what is missing, then pretrains."""
-    pretrain.run(
-        config, workdir=workdir, runtime=runtime, callbacks=callbacks
-    )
+    pretrain.run(config, workdir=workdir, runtime=runtime, callbacks=callbacks)

@@ -56,10 +56,13 @@ def fill_in(
         return []
     batch = modeling.features(tf.constant(ids[np.newaxis]))
     batch["mask_positions"] = tf.constant(positions[np.newaxis], tf.int32)
-    logits = _run(model, batch)[0]  # [M, V]
+    # Not a tf.function: it would be traced for every length of a sentence.
+    logits = model(batch)[0]  # [M, V]
     # Padding, unknown and the like are no answer.
-    logits = tf.where(tokenizer.is_special, -np.inf, logits)
-    values, tokens = tf.math.top_k(tf.nn.softmax(logits), k=top_k)
+    is_special = tokenizer.is_special
+    logits = tf.where(is_special, -np.inf, logits)
+    k = min(top_k, np.count_nonzero(~is_special))
+    values, tokens = tf.math.top_k(tf.nn.softmax(logits), k=k)
     return [
         [
             (tokenizer.vocabulary[token], float(value))
@@ -67,10 +70,6 @@ def fill_in(
         ]
         for pair in zip(tokens.numpy(), values.numpy(), strict=True)
     ]
-
-
-def _run(model: Any, batch: dict[str, tf.Tensor]) -> tf.Tensor:
-    return model(batch)
 
 
 def _complete(sentence: str, number: int, token: str) -> str:

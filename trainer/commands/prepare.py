@@ -39,7 +39,7 @@ def describe(prepared: manifest.Prepared) -> list[str]:
     report = prepared.report
     read = report["read"]
     dropped = {
-        name.removeprefix("bytes_dropped_"): number
+        name.removeprefix("bytes_dropped_").replace("_", " "): number
         for name, number in read.items()
         if name.startswith("bytes_dropped_") and number
     }
@@ -49,12 +49,20 @@ def describe(prepared: manifest.Prepared) -> list[str]:
         f" {read['documents_kept']:,} and {read['bytes_kept']:,}"
         + "".join(f"; dropped {n:,} bytes: {k}" for k, n in dropped.items())
     ]
-    for name, meaning in (
-        ("documents_reserved_for_test", "set aside as test split, by hash"),
-        ("documents_repeating_validation", "left out: also in validation"),
+    for number, meaning in (
+        (read["documents_dropped_empty"], "left out: no text in them"),
+        (read["documents_split"], "made by cutting longer ones in pieces"),
+        (
+            report["documents_reserved_for_test"],
+            "set aside as test split, by hash",
+        ),
+        (
+            report["documents_repeating_validation"],
+            "left out: also in validation",
+        ),
     ):
-        if report[name]:
-            lines.append(f"{report[name]:,} documents {meaning}")
+        if number:
+            lines.append(f"{number:,} documents {meaning}")
     for role, rows in report["rows"].items():
         slots = max(1, rows["rows"] * prepared.sequence_length)
         lines.append(

@@ -1,31 +1,22 @@
 """`--mode=pretrain`: rows to an encoder, by filling in masked tokens."""
 
-import dataclasses
-import functools
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from configs import runtime as runtime_lib
 from configs import schema
-from configs.runtime import Runtime
-from input_pipeline import manifest, pretraining, stream
-from trainer import modeling
+from input_pipeline import manifest
+from trainer import checkpoint
 from trainer import workdir as workdir_lib
 from trainer.commands import fill_ins, prepare
+from trainer.commands import trainee as trainee_lib
 from trainer.report import progress
-from trainer.training import (
-    checkpoint,
-    loop,
-    metrics,
-    objective,
-    optimizers,
-    signals,
-)
-from trainer.training import step as step_lib
+from trainer.training import loop, metrics, signals
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
@@ -36,7 +27,7 @@ def run(
     config: schema.Config,
     *,
     workdir: str,
-    runtime: Runtime,
+    runtime: runtime_lib.Runtime,
     callbacks: Sequence[keras.callbacks.Callback] = (),
 ) -> None:
     """Trains, or goes on where the workdir stopped, until all steps are done.
@@ -63,12 +54,11 @@ def run(
         recorded = workdir_lib.check(workdir, config)
         strategy_lib.check_batch(strategy, config.train)
         prepared = prepare.open_prepared(config)
-        arithmetic = _arithmetic(strategy, config, recorded)
+        _check_text(recorded.get("resolved", {}), prepared)
+        arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
         if chief:
-            workdir_lib.record(
-                workdir, config, _resolved(prepared, arithmetic)
-            )
-        trainee = create(config, strategy, prepared, arithmetic)
+            workdir_lib.record(workdir, config, _resolved(prepared, arithmetic))
+        trainee = trainee_lib.create(config, strategy, prepared, arithmetic)
         try:
             with signals.StopSignal() as stop:
                 _train(trainee, workdir, stop, callbacks, chief=chief)
@@ -76,158 +66,13 @@ def run(
             manifest.open_prepared(prepared.directory)  # Names the file.
             raise
         except tf.errors.ResourceExhaustedError as error:
+            if "No space left" in str(error):
+                raise
             raise ValueError(
                 "Out of memory. Raise train.accumulation_steps, lower"
                 " train.global_batch_size, or lower data.sequence_length:"
                 f" {str(error).splitlines()[0]}"
             ) from error
-    if chief:
-        _log.info(
-            "done: %s holds checkpoints/%s, metrics.jsonl and tensorboard."
-            " Next: `tensorboard --logdir %s`; in Python,"
-            " `trainer.modeling.load_encoder(%r)`; a larger"
-            " --config.train.num_steps extends this run.",
-            workdir,
-            STAGE,
-            workdir,
-            workdir,
-        )
-
-
-@dataclasses.dataclass(frozen=True)
-class Trainee:
-    """A model, what it learns from, and where."""
-
-    config: schema.Config
-    strategy: tf.distribute.Strategy
-    prepared: manifest.Prepared
-    arithmetic: strategy_lib.Arithmetic
-    plan: loop.Plan
-    model: modeling.MaskedLM
-    optimizer: keras.optimizers.Optimizer
-
-    def create_train_call(self, stop: tf.Variable) -> Callable[..., Any]:
-        """From `step.create_train_call`, with the masked-LM objective."""
-        step = step_lib.Step(
-            objective=self._objective,
-            sum_names=objective.MASKED_LM_SUMS,
-            variables=self.model.trainable_variables,
-            optimizer=self.optimizer,
-            rows_per_replica=strategy_lib.check_batch(
-                self.strategy, self.config.train
-            ),
-            accumulation_steps=self.config.train.accumulation_steps,
-            jit=self.arithmetic.jit,
-        )
-        return step_lib.create_train_call(self.strategy, step, stop)
-
-    def create_evaluate(self) -> Callable[[], dict[str, float]]:
-        """() -> means over the validation rows; {} where there are none."""
-        num_rows = self.prepared.roles["validation"].num_rows
-        if not num_rows:
-            return dict
-        mask_id = self.prepared.tokenizer.special.mask
-        call = step_lib.create_evaluation_call(
-            self.strategy,
-            lambda batch: objective.masked_lm_by_kind(
-                self.model(batch), batch, mask_id=mask_id
-            ),
-            jit=self.arithmetic.jit,
-        )
-        batches = self._distribute(pretraining.validation_batches)
-        size = self.config.train.global_batch_size
-        return lambda: loop.evaluate(call, batches, -(-num_rows // size))
-
-    def batches(self, first_step: int) -> Any:
-        """Distributed training batches from a step on."""
-        return self._distribute(
-            functools.partial(
-                pretraining.training_batches, first_step=first_step
-            )
-        )
-
-    def _distribute(self, create_batches: Callable[..., Any]) -> Any:
-        return strategy_lib.distribute(
-            self.strategy,
-            lambda index, count, num_replicas: create_batches(
-                self.prepared,
-                self.config,
-                shard=stream.Shard(index, count),
-                num_replicas=num_replicas,
-            ),
-        )
-
-    def _objective(
-        self, batch: step_lib.Batch, step: tf.Tensor, first_row: tf.Tensor
-    ) -> objective.Sums:
-        noise = modeling.create_noise(
-            self.config.seed, step=step, first_row=first_row
-        )
-        return objective.masked_lm(self.model(batch, noise=noise), batch)
-
-
-def create(
-    config: schema.Config,
-    strategy: tf.distribute.Strategy,
-    prepared: manifest.Prepared,
-    arithmetic: strategy_lib.Arithmetic,
-) -> Trainee:
-    """The model and its optimizer, with variables in the strategy's scope."""
-    plan = create_plan(config, prepared)
-    with strategy.scope():
-        model = modeling.create_masked_lm(
-            config.model,
-            vocabulary_size=prepared.tokenizer.vocabulary_size,
-            sequence_length=prepared.sequence_length,
-            seed=config.seed,
-            dtype=arithmetic.policy,
-        )
-        optimizer = optimizers.create(
-            config.optimizer,
-            model.trainable_variables,
-            num_steps=plan.num_steps,
-            precision=arithmetic.precision,
-        )
-    # Keras callbacks look for both on the model.
-    model.optimizer = optimizer
-    model.stop_training = False
-    return Trainee(
-        config, strategy, prepared, arithmetic, plan, model, optimizer
-    )
-
-
-def create_plan(
-    config: schema.Config, prepared: manifest.Prepared
-) -> loop.Plan:
-    """How many steps, and at which of them something happens."""
-    train = config.train
-    num_rows = prepared.roles["train"].num_rows
-    per_epoch = train.steps_per_epoch or -(-num_rows // train.global_batch_size)
-    return loop.Plan(
-        num_steps=train.num_steps or train.num_epochs * per_epoch,
-        steps_per_epoch=per_epoch,
-        steps_per_call=train.steps_per_call,
-        log_every=train.log_every,
-        evaluate_every=config.evaluation.every_steps,
-        checkpoint_every=config.checkpoint.every_steps,
-    )
-
-
-def _arithmetic(
-    strategy: tf.distribute.Strategy,
-    config: schema.Config,
-    recorded: dict[str, Any],
-) -> strategy_lib.Arithmetic:
-    """As resolved now; where `auto` was resolved before, as it was then."""
-    train = config.train
-    if recorded:
-        train = dataclasses.replace(
-            train,
-            precision=train.precision
-            if train.precision != "auto"
-            else recorded["resolved"]["precision"],
-        )
-    return strategy_lib.resolve(strategy, train)
 
 
 def _resolved(
@@ -243,7 +88,7 @@ def _resolved(
 
 
 def _train(
-    trainee: Trainee,
+    trainee: trainee_lib.Trainee,
     workdir: str,
     stop: signals.StopSignal,
     callbacks: Sequence[keras.callbacks.Callback],
@@ -258,58 +103,64 @@ def _train(
     state = checkpoints.restore(
         weights=model.variables, optimizer=trainee.optimizer.variables
     )
-    first_step = _first_step(state, trainee)
+    _check_text(state, trainee.prepared)
+    first_step = saved = int(state.get("step", 0))
     _announce(trainee, first_step)
-    if first_step >= plan.num_steps:
-        _log.info("all %d steps are done already", plan.num_steps)
-        return
 
     def save(step: int, validation_loss: float | None) -> None:
+        nonlocal saved
         if chief:
             checkpoints.save(
                 _state(trainee, step, validation_loss),
                 weights=model.variables,
                 optimizer=trainee.optimizer.variables,
             )
+        saved = step
 
     shown = [
         progress.Progress(plan.num_steps),
         fill_ins.FillIns(config.evaluation, trainee.prepared.tokenizer),
     ]
-    with metrics.MetricsLog(
-        workdir, stage=STAGE, first_step=first_step, enabled=chief
-    ) as metrics_log:
-        loop.Loop(
-            plan=plan,
-            train_call=trainee.create_train_call(stop.flag),
-            evaluate=trainee.create_evaluate(),
-            save=save,
-            learning_rate=functools.partial(_learning_rate, trainee),
-            metrics=metrics_log,
-            callbacks=keras.callbacks.CallbackList(
-                [*(shown if chief else []), *callbacks],
-                model=model,
-                epochs=-(-plan.num_steps // plan.steps_per_epoch),
-                steps=plan.steps_per_epoch,
-                verbose=0,
-            ),
-            stop=stop,
-        ).run(iter(trainee.batches(first_step)), first_step=first_step)
+    try:
+        if first_step < plan.num_steps:
+            with metrics.MetricsLog(
+                workdir, stage=STAGE, first_step=first_step, enabled=chief
+            ) as metrics_log:
+                loop.Loop(
+                    plan=plan,
+                    train_call=trainee.create_train_call(stop.flag),
+                    evaluate=trainee.create_evaluate(),
+                    save=save,
+                    learning_rate=trainee.learning_rate,
+                    metrics=metrics_log,
+                    callbacks=keras.callbacks.CallbackList(
+                        [*(shown if chief else []), *callbacks],
+                        model=model,
+                        epochs=-(-plan.num_steps // plan.steps_per_epoch),
+                        steps=plan.steps_per_epoch,
+                        verbose=0,
+                    ),
+                    stop=stop,
+                ).run(iter(trainee.batches(first_step)), first_step=first_step)
+    except runtime_lib.Stopped:
+        _say_what_is_there(workdir, saved, plan.num_steps)
+        raise
+    _say_what_is_there(workdir, saved, plan.num_steps)
 
 
-def _first_step(state: dict[str, Any], trainee: Trainee) -> int:
-    """Where to go on; refuses a checkpoint of other data."""
-    if state and state["fingerprint"] != trainee.prepared.fingerprint:
+def _check_text(facts: dict[str, Any], prepared: manifest.Prepared) -> None:
+    """Refuses to go on with other text than that of `facts`, if any."""
+    before = facts.get("fingerprint", prepared.fingerprint)
+    if before != prepared.fingerprint:
         raise ValueError(
-            f"The checkpoint was trained on data {state['fingerprint']}, but"
-            f" the source now gives {trainee.prepared.fingerprint}: the text"
-            " has changed. Restore it, or choose another --workdir."
+            f"The run was trained on data {before}, but the source now gives"
+            f" {prepared.fingerprint}: the text has changed. Restore it, or"
+            " choose another --workdir."
         )
-    return int(state.get("step", 0))
 
 
 def _state(
-    trainee: Trainee, step: int, validation_loss: float | None
+    trainee: trainee_lib.Trainee, step: int, validation_loss: float | None
 ) -> dict[str, Any]:
     state = {
         "step": step,
@@ -326,14 +177,7 @@ def _state(
     return state
 
 
-def _learning_rate(trainee: Trainee, step: int) -> float:
-    schedule = optimizers.Schedule(
-        trainee.config.optimizer, trainee.plan.num_steps
-    )
-    return float(schedule(tf.constant(step)))
-
-
-def _announce(trainee: Trainee, first_step: int) -> None:
+def _announce(trainee: trainee_lib.Trainee, first_step: int) -> None:
     config, plan, strategy = trainee.config, trainee.plan, trainee.strategy
     trainee.model.summary(print_fn=_log.info, line_length=80)
     replicas = strategy.num_replicas_in_sync
@@ -355,5 +199,28 @@ def _announce(trainee: Trainee, first_step: int) -> None:
         f"{plan.num_steps:,}",
         f"{plan.steps_per_epoch:,}",
     )
-    if first_step:
+    if first_step >= plan.num_steps:
+        _log.info("all %d steps are done already", plan.num_steps)
+    elif first_step:
         _log.info("resuming from step %d", first_step)
+
+
+def _say_what_is_there(workdir: str, saved: int, num_steps: int) -> None:
+    """The last lines of a run that is done or was asked to stop."""
+    _log.info(
+        "saved:   step %d of %d; %s holds checkpoints/%s, metrics.jsonl,"
+        " tensorboard",
+        saved,
+        num_steps,
+        workdir,
+        STAGE,
+    )
+    _log.info("curves:  tensorboard --logdir %s", workdir)
+    _log.info("encoder: trainer.modeling.load_encoder(%r)", workdir)
+    if saved < num_steps:
+        _log.info("go on:   the same command again")
+    else:
+        _log.info(
+            "go on:   the same command with --config.train.num_steps=%d",
+            2 * num_steps,
+        )

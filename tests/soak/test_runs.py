@@ -1,0 +1,295 @@
+"""Runs that are killed, moved to other devices, and looked at.
+
+On the sample corpus, in float32, as processes of their own.
+"""
+
+import json
+import os
+import pathlib
+import random
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from configs import overrides
+from input_pipeline import manifest, prepare
+
+pytestmark = pytest.mark.soak
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+LAYOUTS = {
+    "one_device": ("--strategy=one_device",),
+    "mirrored 2": ("--strategy=mirrored", "--num_virtual_devices=2"),
+    "mirrored 4": ("--strategy=mirrored", "--num_virtual_devices=4"),
+    "two workers": ("--strategy=multi_worker",),
+}
+NUM_STEPS = 1_000
+CHANGES = {
+    "data.sequence_length": "64",
+    "tokenizer.vocabulary_size": "2000",
+    "model.num_layers": "1",
+    "model.hidden_size": "32",
+    "model.num_heads": "2",
+    "model.intermediate_size": "64",
+    "model.dropout": "0.1",
+    "optimizer.schedule": "constant",
+    "optimizer.warmup_steps": "0",
+    "train.global_batch_size": "16",
+    "train.num_steps": str(NUM_STEPS),
+    "train.steps_per_epoch": "300",
+    "train.steps_per_call": "10",
+    "train.log_every": "5",
+    "checkpoint.every_steps": "5",
+}
+
+
+@pytest.fixture(scope="module")
+def prepared_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("prepared")
+
+
+@pytest.fixture(scope="module")
+def flags(prepared_dir):
+    """A function: workdir and changes of the config -> a command line."""
+
+    def create(workdir, **more):
+        changes = {**CHANGES, "data.prepared_dir": prepared_dir}
+        changes |= {name.replace("__", "."): v for name, v in more.items()}
+        return [
+            f"--workdir={workdir}",
+            "--strategy=one_device",
+            *(f"--config.{name}={value}" for name, value in changes.items()),
+        ]
+
+    return create
+
+
+@pytest.fixture(scope="module")
+def undisturbed(flags, tmp_path_factory):
+    """The workdir of a run that nothing happened to."""
+    workdir = tmp_path_factory.mktemp("runs") / "undisturbed"
+    finish([start(flags(workdir, checkpoint__keep_last=9_999))])
+    return workdir
+
+
+def start(argv, **environment):
+    """The program, started with these flags, as if there were no GPU."""
+    environment = {
+        **os.environ,
+        "CUDA_VISIBLE_DEVICES": "",
+        **environment,
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "trainer.main", *argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=environment,
+    )
+
+
+def finish(processes):
+    """What the first of them printed; all must end well."""
+    results = [process.communicate(timeout=1_800) for process in processes]
+    for process, (_, err) in zip(processes, results, strict=True):
+        assert process.returncode == 0, err[-4_000:]
+    return results[0][0]
+
+
+def start_on(layout, argv):
+    """The processes of a layout, the chief first."""
+    argv = [*argv, *LAYOUTS[layout]]
+    if layout != "two workers":
+        return [start(argv)]
+    sockets = [socket.socket() for _ in range(2)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
+    hosts = [f"127.0.0.1:{each.getsockname()[1]}" for each in sockets]
+    for each in sockets:
+        each.close()
+    return [
+        start(
+            argv,
+            TF_CONFIG=json.dumps(
+                {
+                    "cluster": {"worker": hosts},
+                    "task": {"type": "worker", "index": index},
+                }
+            ),
+        )
+        for index in range(2)
+    ]
+
+
+def losses(workdir):
+    """{(step, name): loss} of a run; {} before its first event."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return {
+        (event["step"], name): event[name]
+        for event in map(json.loads, lines)
+        for name in ("loss", "validation_loss")
+        if name in event
+    }
+
+
+def last_step(workdir):
+    return max((step for step, _ in losses(workdir)), default=0)
+
+
+def difference(workdir, other, *, at=None):
+    """The largest relative difference of two runs' losses.
+
+    `at`: the steps to compare; None = all, which both must have.
+    """
+    mine, theirs = losses(workdir), losses(other)
+    if at is None:
+        assert mine.keys() == theirs.keys()
+    else:
+        mine = {key: v for key, v in mine.items() if key[0] in at}
+    assert mine
+    return max(abs(v / theirs[key] - 1) for key, v in mine.items())
+
+
+def weight_difference(workdir, other):
+    """The largest absolute difference of two runs' final weights.
+
+    Without the bias of attention's keys: softmax cancels it, so its gradient
+    is rounding noise, of which Adam makes steps of some size.
+    """
+    mine, theirs = (
+        safetensors.numpy.load_file(
+            pathlib.Path(path)
+            / f"checkpoints/pretrain/step-{NUM_STEPS:09d}/weights.safetensors"
+        )
+        for path in (workdir, other)
+    )
+    assert mine.keys() == theirs.keys()
+    names = [name for name in mine if not name.endswith("key/bias")]
+    return max(float(np.abs(mine[k] - theirs[k]).max()) for k in names)
+
+
+def wait_until(is_due, process):
+    limit = time.monotonic() + 300
+    while not is_due():
+        assert process.poll() is None, process.communicate()[1][-4_000:]
+        assert time.monotonic() < limit
+        time.sleep(0.0005)
+
+
+def test_killed_at_twenty_random_moments(flags, undisturbed, tmp_path, record):
+    workdir = tmp_path / "killed"
+    unfinished = workdir / "checkpoints" / "pretrain"
+    chance = random.Random(20)
+    inside_a_save = 0
+    for number in range(20):
+        step = chance.randrange(45 * number, 45 * number + 45)
+        process = start(flags(workdir))
+        if number % 5 == 4:
+            # Any time, importing, preparing and tracing included.
+            time.sleep(chance.uniform(0, 15))
+        else:
+            wait_until(lambda step=step: last_step(workdir) >= step, process)
+            time.sleep(chance.uniform(0, 0.03))
+        if number % 5 in (1, 3):
+            wait_until(lambda: any(unfinished.glob("*.tmp-*")), process)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL
+        mine = f"*.tmp-{process.pid}"
+        inside_a_save += any(unfinished.glob(mine))
+    finish([start(flags(workdir))])
+    assert inside_a_save >= 3
+    record("kill -9 at 20 moments: of them inside a save", inside_a_save, 3)
+    worst = difference(workdir, undisturbed)
+    record("kill -9 at 20 moments: losses, relative", worst, 1e-5)
+    weights = weight_difference(workdir, undisturbed)
+    record("kill -9 at 20 moments: weights, absolute", weights, 1e-5)
+    assert worst <= 1e-5
+    assert weights <= 1e-5
+
+
+def test_resumes_on_other_devices_in_mid_epoch(
+    flags, undisturbed, tmp_path, record
+):
+    workdir = tmp_path / "moved"
+    shutil.copytree(undisturbed, workdir)
+    for path in (workdir / "checkpoints" / "pretrain").iterdir():
+        if int(path.name.removeprefix("step-")) > 130:
+            shutil.rmtree(path)
+    ends = {
+        "mirrored 2": 380,
+        "two workers": 560,
+        "one_device": 740,
+        "mirrored 4": NUM_STEPS,
+    }
+    begin = 130
+    same = []
+    for layout, end in ends.items():
+        shown = {"inspect__step": begin, "inspect__num_steps": 8}
+        inspection = [*flags(workdir, **shown), "--mode=inspect"]
+        here, there = (
+            finish(start_on(name, inspection))
+            for name in (layout, "one_device")
+        )
+        same.append(here == there and here.count("\n") == 8)
+        argv = flags(workdir, train__num_steps=end)
+        finish(start_on(layout, argv))
+        assert last_step(workdir) == end
+        begin = end
+    record("resume on other devices: batches that differ", same.count(False), 0)
+    steps = {step for step, _ in losses(undisturbed)}
+    worst = difference(workdir, undisturbed, at=steps - {*ends.values()})
+    record("resume on other devices: losses, relative", worst, 1e-5)
+    weights = weight_difference(workdir, undisturbed)
+    record("resume on other devices: weights, absolute", weights, 1e-5)
+    assert all(same)
+    assert worst <= 1e-5
+    assert weights <= 1e-5
+
+
+def test_digests_are_the_same_everywhere(flags, tmp_path, record):
+    argv = flags(tmp_path)
+    config = overrides.load_config(
+        str(ROOT / "configs" / "sample.py"),
+        changes=dict(
+            word.removeprefix("--").split("=", 1)
+            for word in argv
+            if word.startswith("--config.")
+        ),
+    )
+    prepared = manifest.open_prepared(prepare.prepare(config))
+    rows = prepared.roles["train"].num_rows
+    first = rows // config.train.global_batch_size - 128
+    seen = {}
+    for layout in LAYOUTS:
+        for accumulation in (1, 2, 4):
+            shown = flags(
+                tmp_path,
+                inspect__step=first,
+                inspect__num_steps=256,
+                inspect__num_rows=0,
+                train__accumulation_steps=accumulation,
+            )
+            out = finish(start_on(layout, [*shown, "--mode=inspect"]))
+            lines = [json.loads(line) for line in out.splitlines()]
+            assert [line["step"] for line in lines] == [
+                *range(first, first + 256)
+            ]
+            seen[layout, accumulation] = [line["digest"] for line in lines]
+    expected = seen["one_device", 1]
+    assert len(set(expected)) == 256
+    differing = sum(
+        a != b
+        for digests in seen.values()
+        for a, b in zip(digests, expected, strict=True)
+    )
+    record("digests of 256 steps in 12 layouts: that differ", differing, 0)
+    assert not differing

@@ -1,0 +1,211 @@
+"""A tiny corpus, a tiny run on it that is finished, and ways to change them."""
+
+import json
+import pathlib
+import random
+import shutil
+import types
+
+import pytest
+import safetensors.numpy
+import tensorflow as tf
+
+from configs import runtime, schema
+from trainer.commands import pretrain
+from trainer.training import strategy as strategy_lib
+
+
+def line(words):
+    """A sentence in which most words follow from those before."""
+    verdict = words.choice(["good", "bad"])
+    verb = {"good": "loved", "bad": "hated"}[verdict]
+    who = words.choice(["i", "she", "we"])
+    text = f"the movie was {verdict} and {who} {verb} it . " * 3
+    return " ".join(text.split()[: words.randint(3, 25)])
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory):
+    """A text file of 180 documents."""
+    path = tmp_path_factory.mktemp("corpus") / "text.txt"
+    words = random.Random(7)
+    path.write_text("".join(line(words) + "\n" for _ in range(180)))
+    return path
+
+
+@pytest.fixture(scope="session")
+def changes(corpus):
+    """What makes a run tiny: epochs of 15 steps, ends at step 33."""
+    return {
+        "data.source": "text",
+        "data.path": str(corpus),
+        "data.prepared_dir": str(corpus.parent / "prepared"),
+        "data.sequence_length": 16,
+        "data.num_processes": 1,
+        "data.validation_rate": 0.1,
+        "tokenizer.vocabulary_size": 32,
+        "model.num_layers": 1,
+        "model.hidden_size": 16,
+        "model.num_heads": 2,
+        "model.intermediate_size": 16,
+        "optimizer.learning_rate": 0.01,
+        "optimizer.schedule": "constant",
+        "optimizer.warmup_steps": 0,
+        "train.global_batch_size": 8,
+        "train.num_steps": 33,
+        "train.steps_per_epoch": 15,
+        "train.steps_per_call": 10,
+        "train.precision": "float32",
+        "train.log_every": 5,
+        "evaluation.sentences": ("the movie was [MASK] and i [MASK] it",),
+        "evaluation.top_k": 2,
+        "checkpoint.every_steps": 10,
+        "checkpoint.keep_last": 9,
+    }
+
+
+@pytest.fixture(scope="session")
+def tiny(changes):
+    """A function: more changes -> the tiny config with them."""
+
+    def create(more=()):
+        config = schema.defaults()
+        config.update_from_flattened_dict({**changes, **dict(more)})
+        return schema.Config.from_config_dict(config)
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def flags(changes):
+    """A function: workdir and more changes -> the same as a command line."""
+
+    def create(workdir, **more):
+        values = {f"config.{k}": v for k, v in changes.items()}
+        values["config.evaluation.sentences"] = ["the movie was [MASK]"]
+        values |= {k.replace("__", "."): v for k, v in more.items()}
+        return [
+            f"--workdir={workdir}",
+            "--strategy=one_device",
+            *(f"--{name}={value}" for name, value in values.items()),
+        ]
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def one_device():
+    return runtime.Runtime("one_device")
+
+
+@pytest.fixture
+def devices(monkeypatch):
+    """A function: number of devices -> a layout that uses so many of the four.
+
+    The devices of a process cannot be split twice.
+    """
+
+    def create(number):
+        names = [f"CPU:{i}" for i in range(number)]
+        # A collective of a process has a fixed size, by the number of its key.
+        monkeypatch.setattr(
+            tf.distribute.MirroredStrategy, "_collective_key_base", 100 * number
+        )
+        monkeypatch.setattr(
+            strategy_lib,
+            "create",
+            lambda *_, **__: tf.distribute.MirroredStrategy(names),
+        )
+        return runtime.Runtime("mirrored", number)
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def finished(tiny, one_device, tmp_path_factory):
+    """A finished run on one device; nobody changes its workdir.
+
+    Attributes: workdir, and of its run: callback (see `Witness`).
+    """
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    callback = Witness()
+    pretrain.run(
+        tiny(), workdir=str(workdir), runtime=one_device, callbacks=[callback]
+    )
+    return types.SimpleNamespace(workdir=workdir, callback=callback)
+
+
+@pytest.fixture
+def copied(finished, tmp_path):
+    """A function: step -> a copy of that run as if killed after its save."""
+
+    def create(step):
+        workdir = tmp_path / "copied"
+        shutil.copytree(finished.workdir, workdir)
+        for path in checkpoints(workdir):
+            if int(path.name.removeprefix("step-")) > step:
+                shutil.rmtree(path)
+        return workdir
+
+    return create
+
+
+class Witness(tf.keras.callbacks.Callback):
+    """A user's callback: writes down when it is called, and with what."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = []
+        self.optimizer = None
+
+    def on_train_begin(self, logs=None):
+        self.optimizer = self.model.optimizer
+        self.calls.append(("train_begin", None, None))
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.calls.append(("epoch_begin", epoch, None))
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.calls.append(("batch_end", batch, logs))
+
+    def on_epoch_end(self, epoch, logs=None):
+        self.calls.append(("epoch_end", epoch, logs))
+
+    def on_train_end(self, logs=None):
+        self.calls.append(("train_end", None, None))
+
+
+def checkpoints(workdir):
+    """Complete checkpoints, the oldest first."""
+    return sorted(pathlib.Path(workdir).glob("checkpoints/pretrain/step-*"))
+
+
+def events(workdir):
+    """The events of metrics.jsonl."""
+    text = (pathlib.Path(workdir) / "metrics.jsonl").read_text()
+    return [json.loads(row) for row in text.splitlines()]
+
+
+def weights(workdir):
+    """The arrays of the newest checkpoint, the optimizer's among them.
+
+    Without the bias of attention's keys: softmax cancels it, so its gradient
+    is rounding noise, of which Adam makes steps of some size.
+    """
+    newest = checkpoints(workdir)[-1]
+    return {
+        f"{file}/{name}": array
+        for file in ("weights", "optimizer")
+        for name, array in safetensors.numpy.load_file(
+            newest / f"{file}.safetensors"
+        ).items()
+        if "key/bias" not in name and "key_bias" not in name
+    }
+
+
+@pytest.fixture(scope="session")
+def look():
+    """What a workdir holds: functions of its path."""
+    return types.SimpleNamespace(
+        checkpoints=checkpoints, events=events, weights=weights
+    )

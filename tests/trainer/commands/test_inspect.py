@@ -1,0 +1,106 @@
+"""Tests of trainer/commands/inspect.py."""
+
+import hashlib
+import json
+
+import numpy as np
+import pytest
+
+from input_pipeline import manifest, prepare, pretraining
+from trainer.commands import inspect
+
+# Two epochs meet at step 15.
+SHOWN = {"inspect.step": 12, "inspect.num_steps": 6, "inspect.num_rows": 3}
+
+
+@pytest.fixture
+def shown(tiny, capsys, tmp_path):
+    """A function: runtime and changes -> the objects that are printed."""
+
+    def run(runtime, more=()):
+        config = tiny({**SHOWN, **dict(more)})
+        inspect.run(config, workdir=str(tmp_path / "w"), runtime=runtime)
+        assert not (tmp_path / "w").exists()
+        return [json.loads(row) for row in capsys.readouterr().out.splitlines()]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def batches(tiny):
+    """The same global batches as arrays, without any strategy."""
+    config = tiny()
+    prepared = manifest.open_prepared(prepare.prepare(config))
+    data = pretraining.training_batches(prepared, config, first_step=12)
+    return [
+        {key: value.numpy() for key, value in batch.items()}
+        for batch in data.take(6)
+    ]
+
+
+def test_digest_is_what_the_documentation_says(shown, one_device, batches):
+    order = (
+        "token_ids",
+        "segment_ids",
+        "position_ids",
+        "mask_positions",
+        "mask_labels",
+        "mask_weights",
+    )
+    for line, batch in zip(shown(one_device), batches, strict=True):
+        state = hashlib.sha256()
+        for key in order:
+            kind = "<f4" if key == "mask_weights" else "<i4"
+            assert batch[key].shape[0] == 8
+            state.update(batch[key].astype(kind).tobytes("C"))
+        assert line["digest"] == state.hexdigest()
+
+
+def test_steps_and_counts(shown, one_device, batches):
+    lines = shown(one_device)
+    assert [line["step"] for line in lines] == list(range(12, 18))
+    assert len({line["digest"] for line in lines}) == 6
+    for line, batch in zip(lines, batches, strict=True):
+        assert line["real_tokens"] == (batch["segment_ids"] > 0).sum()
+        assert line["masked"] == (batch["mask_weights"] > 0).sum()
+        assert line["masked"] > 0
+
+
+def test_rows_show_masks_and_answers(shown, one_device):
+    everything = {
+        "masking.select_rate": 1.0,
+        "masking.mask_rate": 1.0,
+        "masking.random_rate": 0.0,
+    }
+    for line in shown(one_device, everything):
+        assert len(line["rows"]) == 3
+        for row in line["rows"]:
+            hidden = " ".join(row["segments"]).split()
+            assert {*hidden} == {"[mask]"}
+            assert len(row["answers"]) == len(hidden)
+    lines = shown(one_device, {"masking.mask_rate": 0.0})
+    words = {w for line in lines for r in line["rows"] for w in r["answers"]}
+    assert words & {"movie", "was", "loved", "hated"}
+    assert not words & {"", "[UNK]", "[mask]"}
+
+
+@pytest.mark.parametrize("num_devices", [2, 4])
+@pytest.mark.parametrize("accumulation", [1, 2])
+def test_the_same_under_every_layout(
+    shown, one_device, devices, num_devices, accumulation
+):
+    more = {"train.accumulation_steps": accumulation}
+    assert shown(devices(num_devices), more) == shown(one_device)
+
+
+def test_as_many_rows_as_there_are(shown, one_device):
+    [line] = shown(one_device, {"inspect.num_rows": 99, "inspect.num_steps": 1})
+    assert len(line["rows"]) == 8
+    [line] = shown(one_device, {"inspect.num_rows": 0, "inspect.num_steps": 1})
+    assert line["rows"] == []
+
+
+def test_any_step_is_there_at_once(shown, one_device):
+    lines = shown(one_device, {"inspect.step": 10**12})
+    assert lines[0]["step"] == 10**12
+    assert np.all([line["real_tokens"] > 0 for line in lines])

@@ -1,0 +1,57 @@
+"""Tests of trainer/commands/preflight.py."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from configs import schema
+from trainer.commands import preflight
+
+
+def test_text_that_is_there_passes(tiny):
+    preflight.check(tiny())
+    preflight.check(schema.Config())  # The sample corpus.
+
+
+def test_text_that_is_missing_is_named(tiny, tmp_path):
+    config = tiny({"data.path": str(tmp_path / "*.txt")})
+    with pytest.raises(ValueError, match=r"\*.txt matches no file"):
+        preflight.check(config)
+
+
+@pytest.mark.parametrize("mode", ["all", "prepare", "inspect"])
+def test_missing_text_is_known_before_tensorflow_is_there(mode):
+    program = (
+        "import sys; from trainer import main; code = main.main(sys.argv[1:]);"
+        " print({'tensorflow', 'keras'} & {*sys.modules}); sys.exit(code)"
+    )
+    flags = ["--config.data.source=text", "--config.data.path=/none/*.txt"]
+    result = subprocess.run(
+        [sys.executable, "-c", program, f"--mode={mode}", *flags],
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stdout) == (2, "set()\n")
+    assert result.stderr.startswith("cloze: data.path=/none/*.txt matches no")
+    assert result.stderr.count("\n") == 1
+
+
+def test_a_data_set_that_cannot_be_had_fails_within_five_seconds(tmp_path):
+    # A proxy that nobody listens at, so that it fails with a network too.
+    nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
+    start = time.monotonic()
+    result = subprocess.run(
+        [sys.executable, "-m", "trainer.main", "--config=configs/imdb.py"],
+        capture_output=True,
+        text=True,
+        env={**os.environ, **nowhere, "TFDS_DATA_DIR": str(tmp_path)},
+    )
+    seconds = time.monotonic() - start
+    assert result.returncode == 2
+    assert result.stderr.count("\n") == 1
+    assert f"TFDS_DATA_DIR={tmp_path}" in result.stderr
+    assert "Connect to a network; or prepare" in result.stderr
+    assert seconds < 5
