@@ -167,11 +167,12 @@ def test_rows_give_the_text_back(tmp_path, texts):
 
 
 def test_rows_of_neighbouring_documents_are_apart(tmp_path, texts):
-    rows = _rows(_open(_config(tmp_path, packing="document")), "train")
-    # The own word is the first of each row, and ids of the own words (all
-    # equally frequent) follow the alphabet.
-    order = rows[:, 0].astype(int)
-    assert abs(np.corrcoef(order, range(len(order)))[0, 1]) < 0.3
+    prepared = _open(_config(tmp_path, packing="document"))
+    rows = packing.unpack(tf.constant(_rows(prepared, "train")))
+    # The first word of a row tells which document it is.
+    first = prepared.tokenizer.decode(rows["token_ids"][:, 0].numpy()).split()
+    numbers = [int(word.removeprefix("own0x")) for word in first]
+    assert abs(np.corrcoef(numbers, range(len(numbers)))[0, 1]) < 0.3
 
 
 def test_the_report_adds_up(tmp_path, texts):
@@ -356,7 +357,16 @@ def test_the_vocabulary_of_the_first_documents(tmp_path, monkeypatch, limit):
     )
     prepared = _open(config)
     own = sorted(w for w in prepared.tokenizer.vocabulary if w[:3] == "own")
-    assert own == _by_role(texts[:limit])["train"]
+    expected = _by_role(texts[:limit])["train"]
+    assert own == expected
+    # Word pieces are learned from the same documents.
+    read = prepare._training_texts(
+        config,
+        sources.list_units(config.data),
+        roles.Roles(validation_rate=0.2, test_rate=0.1),
+        limit,
+    )
+    assert sorted(text.split()[0] for text in read) == expected
 
 
 def _one_document(role):

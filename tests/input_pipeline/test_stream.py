@@ -153,12 +153,13 @@ def test_a_file_that_ends_early_raises(create_prepared, num_bytes):
         _read(prepared, num_steps=20)
 
 
-def test_a_block_with_too_few_rows_raises(create_prepared):
+@pytest.mark.parametrize("num_rows", [K - 1, K + 1])
+def test_a_block_with_other_rows_raises(create_prepared, num_rows):
     prepared = create_prepared(train=20)
     (file,) = prepared.roles["train"].files
-    blocks = list(tf.data.TFRecordDataset(file).as_numpy_iterator())
+    *blocks, last = tf.data.TFRecordDataset(file).as_numpy_iterator()
     with tf.io.TFRecordWriter(file) as writer:
-        for block in [*blocks[:-1], blocks[-1][:48]]:
+        for block in [*blocks, (2 * last)[: num_rows * 16]]:
             writer.write(block)
     with pytest.raises(tf.errors.InvalidArgumentError):
         _read(prepared, num_steps=20)
