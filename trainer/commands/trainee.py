@@ -56,7 +56,13 @@ class Trainee:
             ),
             jit=self.arithmetic.jit,
         )
-        batches = self._distribute(pretraining.validation_batches)
+        # Without an end: several workers would agree about it at every batch,
+        # and TensorFlow would forget the number of rows.
+        batches = self._distribute(
+            lambda *args, **shard: pretraining.validation_batches(
+                *args, **shard
+            ).repeat()
+        )
         size = self.config.train.global_batch_size
         return lambda: loop.evaluate(call, batches, -(-num_rows // size))
 

@@ -1,5 +1,6 @@
 """A tiny corpus, a tiny run on it that is finished, and ways to change them."""
 
+import itertools
 import json
 import pathlib
 import random
@@ -98,6 +99,9 @@ def one_device():
     return runtime.Runtime("one_device")
 
 
+_strategies = itertools.count(start=1)
+
+
 @pytest.fixture
 def devices(monkeypatch):
     """A function: number of devices -> a layout that uses so many of the four.
@@ -107,9 +111,11 @@ def devices(monkeypatch):
 
     def create(number):
         names = [f"CPU:{i}" for i in range(number)]
-        # A collective of a process has a fixed size, by the number of its key.
+        # What a collective of a process does is fixed, once its key is used.
         monkeypatch.setattr(
-            tf.distribute.MirroredStrategy, "_collective_key_base", 100 * number
+            tf.distribute.MirroredStrategy,
+            "_collective_key_base",
+            100 * next(_strategies),
         )
         monkeypatch.setattr(
             strategy_lib,

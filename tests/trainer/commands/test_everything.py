@@ -206,7 +206,7 @@ def test_two_workers_go_on_with_a_run_of_one_device(
 ):
     workdir = copied(20)
     chief, other = run_two_workers(flags(workdir))
-    assert is_silent(other)
+    assert is_silent(other), other[2]
     code, out, err = chief
     assert code == 0, err
     assert "resuming from step 20" in err
@@ -225,7 +225,7 @@ def test_two_workers_see_the_batches_of_one_device(flags, tmp_path, capsys):
     assert expected.count("\n") == 4
     chief, other = run_two_workers(argv)
     assert chief[:2] == (0, expected)
-    assert is_silent(other)
+    assert is_silent(other), other[2]
 
 
 @pytest.mark.parametrize("name", ["multi_worker", "tpu"])

@@ -202,7 +202,9 @@ def create(
 def largest_difference(weights, others):
     """Over all elements of all variables."""
     assert weights.keys() == others.keys()
-    return max(np.abs(weights[name] - others[name]).max() for name in weights)
+    return max(
+        float(np.abs(weights[name] - others[name]).max()) for name in weights
+    )
 
 
 def largest_relative(losses, others):
