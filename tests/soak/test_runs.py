@@ -159,11 +159,7 @@ def difference(workdir, other, *, at=None):
 
 
 def weight_difference(workdir, other):
-    """The largest absolute difference of two runs' final weights.
-
-    Without the bias of attention's keys: softmax cancels it, so its gradient
-    is rounding noise, of which Adam makes steps of some size.
-    """
+    """The largest absolute difference of two runs' final weights."""
     mine, theirs = (
         safetensors.numpy.load_file(
             pathlib.Path(path)
@@ -172,8 +168,7 @@ def weight_difference(workdir, other):
         for path in (workdir, other)
     )
     assert mine.keys() == theirs.keys()
-    names = [name for name in mine if not name.endswith("key/bias")]
-    return max(float(np.abs(mine[k] - theirs[k]).max()) for k in names)
+    return max(float(np.abs(mine[k] - theirs[k]).max()) for k in mine)
 
 
 def wait_until(is_due, process):

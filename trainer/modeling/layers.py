@@ -217,7 +217,11 @@ class SelfAttention(keras.layers.Layer):
     ) -> tf.Tensor:
         """x [B, L, D], bias float32 [B, 1, L, L] -> [B, L, D]."""
         query = self.query(x) * self._scale  # [B, L, H, K]
-        scores = tf.einsum("bqhk,bmhk->bhqm", query, self.key(x))
+        # Without the key's bias: softmax cancels what it adds, and Adam would
+        # turn the rounding noise of its gradient (0, in truth) into steps.
+        kernel = tf.cast(self.key.kernel, x.dtype)  # [D, H, K]
+        key = tf.einsum("bld,dhk->blhk", x, kernel)
+        scores = tf.einsum("bqhk,bmhk->bhqm", query, key)
         scores = tf.cast(scores, tf.float32)  # [B, H, L, L]
         if bias is not None:
             scores += bias

@@ -193,11 +193,7 @@ def events(workdir):
 
 
 def weights(workdir):
-    """The arrays of the newest checkpoint, the optimizer's among them.
-
-    Without the bias of attention's keys: softmax cancels it, so its gradient
-    is rounding noise, of which Adam makes steps of some size.
-    """
+    """The arrays of the newest checkpoint, the optimizer's among them."""
     newest = checkpoints(workdir)[-1]
     return {
         f"{file}/{name}": array
@@ -205,7 +201,6 @@ def weights(workdir):
         for name, array in safetensors.numpy.load_file(
             newest / f"{file}.safetensors"
         ).items()
-        if "key/bias" not in name and "key_bias" not in name
     }
 
 
