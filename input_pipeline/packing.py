@@ -125,20 +125,26 @@ def unpack(slots: tf.Tensor) -> dict[str, tf.Tensor]:
       `token_ids`, `segment_ids` (1, 2, ...; 0 = padding) and `position_ids`
       (inside the segment; 0 for padding), each int32 [B, L].
     """
-    bits = slots.dtype.size * 8 - 1
-    slots = tf.cast(slots, tf.int64)
-    token_ids = tf.cast(slots & ((1 << bits) - 1), tf.int32)
-    starts = tf.cast(tf.bitwise.right_shift(slots, bits), tf.int32)
-    place = tf.range(tf.shape(slots)[1])[tf.newaxis]  # [1, L]
+    flag = 1 << (slots.dtype.size * 8 - 1)
+    starts = tf.cast(slots >= tf.constant(flag, slots.dtype), tf.int32)
+    token_ids = tf.cast(slots & tf.constant(flag - 1, slots.dtype), tf.int32)
     # Padding is id 0 behind the last segment; no text has id 0.
     is_text = tf.cast(token_ids > 0, tf.int32)
-    segment_ids = tf.cumsum(starts, axis=1) * is_text
-    first = running_maximum(starts * place)
     return {
         "token_ids": token_ids,
-        "segment_ids": segment_ids,
-        "position_ids": (place - first) * is_text,
+        "segment_ids": tf.cumsum(starts, axis=1) * is_text,
+        "position_ids": _place_in_segment(starts) * is_text,
     }
+
+
+def _place_in_segment(starts: tf.Tensor) -> tf.Tensor:
+    """How far back the last 1 of `starts` is, int32 [B, L]."""
+    place = tf.zeros_like(starts) + tf.range(tf.shape(starts)[1])
+    # All segments of the batch in one row; every row opens a new one.
+    opens = tf.maximum(starts, tf.cast(place == 0, tf.int32))
+    number = tf.cumsum(tf.reshape(opens, [-1])) - 1  # [B * L]
+    first = tf.math.segment_min(tf.reshape(place, [-1]), number)
+    return place - tf.reshape(tf.gather(first, number), tf.shape(starts))
 
 
 def _fill(row: np.ndarray, pieces: list[np.ndarray]) -> None:

@@ -155,6 +155,8 @@ def _options() -> tf.data.Options:
     options = tf.data.Options()
     options.deterministic = True
     options.autotune.enabled = False
+    # Batches are made side by side; splitting one over threads costs more.
+    options.threading.max_intra_op_parallelism = 1
     options.experimental_distribute.auto_shard_policy = (
         tf.data.experimental.AutoShardPolicy.OFF
     )
