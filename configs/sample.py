@@ -4,8 +4,8 @@ Shows:    that everything works, from raw text to a trained encoder.
 Command:  make run        (or: python -m trainer.main)
 Data:     `sample`, 12,000 generated film reviews; no network.
 Machine:  two laptop cores.
-Time:     see the README.
-Expect:   masked-LM validation loss near 1.2 nats (guessing by frequency: 5.4).
+Time:     3 to 4 minutes.
+Expect:   masked-LM validation loss near 1.45 nats (guessing by frequency: 5.4).
 """
 
 import ml_collections
