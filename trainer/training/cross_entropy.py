@@ -7,7 +7,8 @@ gradients are formed in the same sweep, because the loss is a sum and what
 comes from above is one number (Hsu et al., "Liger Kernel", 2024).
 """
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -50,14 +51,16 @@ def cross_entropy(
     """
 
     @tf.custom_gradient
-    def total(hidden, kernel, bias):  # type: ignore[no-untyped-def]
+    def total(
+        hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
+    ) -> tuple[tuple[tf.Tensor, ...], Callable[..., _Gradients]]:
         losses, gradients = _sweep(
             hidden, kernel, bias, labels, weights, trains=trains
         )
 
-        def backward(upstream, *_):  # type: ignore[no-untyped-def]
+        def backward(upstream: tf.Tensor, *_: tf.Tensor) -> _Gradients:
             assert trains, "called with trains=False"
-            return (
+            return _Gradients(
                 gradients.hidden * tf.cast(upstream, hidden.dtype),
                 gradients.kernel * upstream,
                 gradients.bias * upstream,
@@ -107,7 +110,14 @@ def _sweep(
     inputs = [chunks(values) for values in (hidden, labels, weights)]
     table = tf.cast(kernel, hidden.dtype)  # [V, D]
 
-    def add(number, each, correct, d_hidden, d_kernel, d_bias):  # type: ignore[no-untyped-def]
+    def add(
+        number: tf.Tensor,
+        each: tf.TensorArray,
+        correct: tf.TensorArray,
+        d_hidden: tf.TensorArray,
+        d_kernel: tf.Tensor,
+        d_bias: tf.Tensor,
+    ) -> tuple[Any, ...]:
         x, label, weight = (values[number] for values in inputs)
         logits = tf.matmul(x, table, transpose_b=True)  # [R, V]
         logits = tf.cast(logits, tf.float32) + bias
