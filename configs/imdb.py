@@ -1,4 +1,4 @@
-"""IMDB reviews, our recipe: packed rows, tied pre-norm encoder, no dropout.
+"""IMDB reviews, our recipe: packed rows, tied pre-norm encoder, rotary.
 
     python -m trainer.main --config=configs/imdb.py
 
@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.validation_packing = "document"
     config.tokenizer.max_documents = 50_000
     config.model.num_layers = 2
+    config.model.positions = "rotary"
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 300
     config.train.num_epochs = 5

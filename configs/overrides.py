@@ -96,7 +96,8 @@ def _nearest(name: str, section: str, inside: list[str]) -> str:
     leaf = f".{name.rpartition('.')[2]}"
     namesakes = [field for field in FIELDS if field.endswith(leaf)]
     if namesakes:
-        return difflib.get_close_matches(name, namesakes, n=1, cutoff=0)[0]
+        close = difflib.get_close_matches(name, namesakes, n=1, cutoff=0.9)
+        return " or ".join(close or namesakes)
     rest = name.removeprefix(f"{section}.") if section else name
     near = [*difflib.get_close_matches(rest, [*inside, *FIELDS], n=1), ""][0]
     return f"{section}.{near}" if section and near in inside else near

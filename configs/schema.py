@@ -160,6 +160,7 @@ class ModelConfig:
     tie_embeddings: bool = True  # Head projects with the embedding table.
     head_transform: bool = True  # Dense, activation, LayerNorm before it.
     attend_padding: bool = False  # The Keras example attends to padding.
+    positions: str = "learned"  # "learned" table [L, D] | "rotary" (no table).
 
     def __post_init__(self) -> None:
         for name in (
@@ -179,6 +180,14 @@ class ModelConfig:
         )
         checks.choice(
             "model.normalization", self.normalization, ("pre", "post")
+        )
+        checks.choice("model.positions", self.positions, ("learned", "rotary"))
+        checks.require(
+            self.positions == "learned"
+            or self.hidden_size // self.num_heads % 2 == 0,
+            "model.positions=rotary turns pairs of a head's components:"
+            f" model.hidden_size={self.hidden_size} / model.num_heads="
+            f"{self.num_heads} must be even.",
         )
         for name in ("dropout", "attention_dropout"):
             checks.rate(f"model.{name}", getattr(self, name))
@@ -256,6 +265,67 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """The classifier on the encoder, and how both learn from labels.
+
+    Momentum, epsilon and clipping are those of the section `optimizer`.
+    """
+
+    seed: int = 0  # Head, order and dropout; the encoder is what it is.
+    from_scratch: bool = False  # The control: an encoder without pretraining.
+    frozen_epochs: int = 0  # First, with the encoder frozen.
+    num_epochs: int = 3  # Then, with everything trained.
+    global_batch_size: int = 8  # Rows a step over all devices.
+    packing: str = "fill"  # "fill" rows, or one "document" a row.
+    pieces_per_row: int = 4  # Of L slots each; longer documents are cut.
+    pooling: str = "mean_max"  # max | mean | mean_max | attention
+    hidden_size: int = 0  # Dense layer before the output; 0 = none.
+    dropout: float = 0.1  # Before the output; of every layer: model.dropout.
+    word_dropout: float = 0.0  # Share of tokens shown as unknown.
+    learning_rate: float = 5e-4
+    schedule: str = "linear"  # linear | cosine | constant, after warm-up.
+    warmup_rate: float = 0.1  # Share of the steps.
+    weight_decay: float = 0.01
+    layer_decay: float = 1.0  # Learning rate of a layer over the one above.
+    average_decay: float = 0.0  # Moving average of the weights; 0 = none.
+
+    def __post_init__(self) -> None:
+        checks.require(
+            0 <= self.seed < 2**31,
+            f"finetune.seed={self.seed} must lie between 0 and 2147483647.",
+        )
+        for name in ("num_epochs", "global_batch_size", "pieces_per_row"):
+            checks.at_least(f"finetune.{name}", getattr(self, name), 1)
+        for name in ("frozen_epochs", "hidden_size", "weight_decay"):
+            checks.at_least(f"finetune.{name}", getattr(self, name), 0)
+        checks.choice("finetune.packing", self.packing, ("fill", "document"))
+        checks.choice(
+            "finetune.pooling",
+            self.pooling,
+            ("max", "mean", "mean_max", "attention"),
+        )
+        checks.choice(
+            "finetune.schedule",
+            self.schedule,
+            ("linear", "cosine", "constant"),
+        )
+        checks.above_zero("finetune.learning_rate", self.learning_rate)
+        checks.above_zero("finetune.layer_decay", self.layer_decay)
+        for name in (
+            "dropout",
+            "word_dropout",
+            "warmup_rate",
+            "layer_decay",
+            "average_decay",
+        ):
+            checks.rate(f"finetune.{name}", getattr(self, name))
+        for name in ("dropout", "word_dropout", "average_decay"):
+            checks.require(
+                getattr(self, name) < 1, f"finetune.{name} must be below 1."
+            )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """Validation while training."""
 
@@ -282,6 +352,30 @@ class CheckpointConfig:
     def __post_init__(self) -> None:
         checks.at_least("checkpoint.every_steps", self.every_steps, 1)
         checks.at_least("checkpoint.keep_last", self.keep_last, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What the exported model answers."""
+
+    max_masks: int = 8  # M, masks of one text that are filled in.
+    top_k: int = 5  # K, fill-ins for each.
+
+    def __post_init__(self) -> None:
+        checks.at_least("export.max_masks", self.max_masks, 1)
+        checks.at_least("export.top_k", self.top_k, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """What `--mode=predict` reads and asks."""
+
+    input: str = ""  # A file with one text a line; "" = standard input.
+    export_dir: str = ""  # The exported model; "" = <workdir>/export.
+    batch_size: int = 64  # Lines answered at once.
+
+    def __post_init__(self) -> None:
+        checks.at_least("predict.batch_size", self.batch_size, 1)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -315,14 +409,18 @@ class Config:
     """One run."""
 
     seed: int = 0
+    init_from: str = ""  # Workdir, KerasHub preset or Hugging Face folder.
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()
     masking: MaskingConfig = MaskingConfig()
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
+    finetune: FinetuneConfig = FinetuneConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    export: ExportConfig = ExportConfig()
+    predict: PredictConfig = PredictConfig()
     inspect: InspectConfig = InspectConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
 

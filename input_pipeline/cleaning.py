@@ -2,26 +2,24 @@
 
 Several TensorFlow text operations cut a document at its first NUL without a
 word, or stop at a bad byte in the middle of an epoch. Here such bytes are
-removed and counted, by reason.
+removed and counted, by reason. What is done here, an exported model does to
+its input again: so it is nothing that TensorFlow's own operations cannot do,
+such as Unicode normalisation.
 """
 
 import dataclasses
 import re
-import unicodedata
 from typing import Self
 
 _REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 _BYTE_ORDER_MARK = "\ufeff"
 
-# C0 without "\t", "\n" and "\r"; DEL; C1.
-_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+# C0 without "\t", "\n" and "\r"; DEL.
+_CONTROL = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# C1: misread dashes, dots and line ends, which stand between words.
+_SEPARATOR = re.compile("[\x80-\x9f]")
 _UNCLEAN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufeff]")
 _UNCLEAN_ASCII = bytes([*range(9), *range(0x0B, 0x20), 0x7F])
-
-# A run of this many combining marks is no language, and NFC takes time with
-# the square of its length: minutes for one document of a megabyte.
-_LONG_RUN = 100
-_LONG_RUNS = re.compile(rf"([^\x00-\x7f\w\s]{{{_LONG_RUN},}})")
 
 
 @dataclasses.dataclass
@@ -38,7 +36,7 @@ class Counts:
     documents_dropped_empty: int = 0
     documents_split: int = 0  # Further pieces of documents that were too long.
     bytes_read: int = 0
-    bytes_kept: int = 0  # Before normalisation.
+    bytes_kept: int = 0
     bytes_dropped_invalid_utf8: int = 0
     bytes_dropped_control: int = 0
     bytes_dropped_byte_order_mark: int = 0
@@ -71,10 +69,10 @@ class Counts:
 def clean(raw: bytes, counts: Counts) -> str:
     """The text of a document, "" if nothing is left; counts what it drops.
 
-    The text is NFC. It holds no control character but tab and newline, no
-    byte order mark and no lone surrogate. Bytes that are not UTF-8 become
-    U+FFFD as with `bytes.decode(errors="replace")`; "\\r\\n" and a lone "\\r"
-    become "\\n".
+    The text holds no control character but tab and newline, no byte order
+    mark and no lone surrogate. Bytes that are not UTF-8 become U+FFFD as with
+    `bytes.decode(errors="replace")`, a C1 control character becomes a space,
+    "\\r\\n" and a lone "\\r" become "\\n".
     """
     counts.documents_read += 1
     counts.bytes_read += len(raw)
@@ -88,11 +86,11 @@ def clean(raw: bytes, counts: Counts) -> str:
         return ""
     counts.documents_kept += 1
     counts.bytes_kept += num_kept
-    return text if text.isascii() else _normalize(text)
+    return text
 
 
 def _repair(raw: bytes, counts: Counts) -> tuple[str, int]:
-    """The text before normalisation, and how many bytes of `raw` it holds."""
+    """The text, and how many bytes of `raw` it holds."""
     try:
         text, num_invalid = raw.decode(), 0
     except UnicodeDecodeError:
@@ -104,8 +102,9 @@ def _repair(raw: bytes, counts: Counts) -> tuple[str, int]:
 
     num_marks = len(_BYTE_ORDER_MARK.encode()) * text.count(_BYTE_ORDER_MARK)
     text = text.replace(_BYTE_ORDER_MARK, "")
-    num_control = len("".join(_CONTROL.findall(text)).encode())
-    text = _CONTROL.sub("", text)
+    num_control = len("".join(_CONTROL.findall(text)))
+    num_control += 2 * len(_SEPARATOR.findall(text))
+    text = _SEPARATOR.sub(" ", _CONTROL.sub("", text))
     # Last, because a removed character may stand between "\r" and "\n".
     num_returns = text.count("\r\n")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -121,13 +120,3 @@ def _num_invalid(raw: bytes) -> int:
     # The same bytes as with "replace", but a surrogate for every single one.
     text = raw.decode(errors="surrogateescape")
     return len(re.findall("[\udc80-\udcff]", text))
-
-
-def _normalize(text: str) -> str:
-    """NFC; a run of marks that would take minutes stays as it is."""
-    # No long run passes between the samples.
-    if not any(map(unicodedata.combining, text[::_LONG_RUN])):
-        return unicodedata.normalize("NFC", text)
-    parts = _LONG_RUNS.split(text)
-    parts[::2] = [unicodedata.normalize("NFC", part) for part in parts[::2]]
-    return "".join(parts)

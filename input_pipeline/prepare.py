@@ -13,7 +13,6 @@ import functools
 import multiprocessing
 import os
 import pathlib
-import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
 from typing import Any
@@ -80,8 +79,6 @@ def _identity(
         "own_test": len(used) < len(units),
         "text_field": data.text_field,
         "document": data.document,
-        # Python's tables decide what the cleaner's normalisation does.
-        "unicode": unicodedata.unidata_version,
         "validation_rate": data.validation_rate,
         "sequence_length": data.sequence_length,
         "packing": data.packing,

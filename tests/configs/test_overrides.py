@@ -149,9 +149,15 @@ def test_read_value_refuses(text, kind, allowed):
     [
         ("config.train.num_step", "config.train.num_steps"),
         ("config.trian.num_steps", "config.train.num_steps"),
-        ("config.train.learning_rate", "config.optimizer.learning_rate"),
-        ("train.num_steps", "config.train.num_steps"),
-        ("learning_rate", "config.optimizer.learning_rate"),
+        (
+            "config.train.learning_rate",
+            "config.optimizer.learning_rate or config.finetune.learning_rate",
+        ),
+        (
+            "train.num_steps",
+            "config.train.num_steps or config.inspect.num_steps",
+        ),
+        ("config.train.warmup_steps", "config.optimizer.warmup_steps"),
         ("config.modl", "config.model"),
         ("config.seed.x", "config.seed"),
         ("worckdir", "workdir"),

@@ -1,5 +1,4 @@
 import random
-import time
 import unicodedata
 
 import pytest
@@ -33,7 +32,7 @@ def _clean(raw):
         # Control characters: C0, DEL, and C1, which has two bytes.
         (b"nul\x00byte", "nulbyte", {"control": 1}),
         (b"a\x0b\x0c\x1f\x7fb", "ab", {"control": 4}),
-        ("a\u0080\u0085\u009fb".encode(), "ab", {"control": 6}),
+        ("a\u0080\u0085\u009fb".encode(), "a   b", {"control": 6}),
         ("a\u00a0b".encode(), "a\u00a0b", {}),
         # Byte order marks, in front and elsewhere.
         ("\ufeffa\ufeffb".encode(), "ab", {"byte_order_mark": 6}),
@@ -60,11 +59,10 @@ def test_cases(raw, text, dropped):
     } == dropped
 
 
-def test_normalizes_after_counting():
+def test_does_not_normalize():
+    # An exported model could not do the same in TensorFlow.
     decomposed = "e\u0301 \u1112\u1161\u11ab"
-    text, counts = _clean(decomposed.encode())
-    assert text == "\u00e9 \ud55c"
-    assert counts.bytes_kept == len(decomposed.encode())
+    assert _clean(decomposed.encode())[0] == decomposed
 
 
 def test_fuzz():
@@ -88,7 +86,6 @@ def test_fuzz():
         text, counts = _clean(raw)
         total += counts
         text.encode()  # Raises on a surrogate.
-        assert unicodedata.is_normalized("NFC", text)
         assert not any(
             unicodedata.category(c) == "Cc" and c not in "\t\n" for c in text
         )
@@ -115,11 +112,3 @@ def test_counts_add_up():
     assert total.documents_read == 4
     assert total.bytes_dropped == 6
     assert cleaning.Counts(**total.to_dict()) == total
-
-
-def test_a_run_of_marks_takes_no_minutes():
-    marks = "\u0315\u0300" * 100_000
-    start = time.monotonic()
-    text, _ = _clean(f"e\u0301 a{marks} e\u0301".encode())
-    assert time.monotonic() - start < 5
-    assert text == f"\u00e9 a{marks} \u00e9"

@@ -57,10 +57,12 @@ class Encoder(keras.Model):
         self.token_embedding = make.embedding(
             vocabulary_size, "token_embedding"
         )
-        self.position_embedding = make.embedding(
-            sequence_length, "position_embedding"
-        )
-        self.type_embedding = self.embedding_norm = self.final_norm = None
+        self.position_embedding = self.type_embedding = None
+        self.embedding_norm = self.final_norm = None
+        if model.positions == "learned":
+            self.position_embedding = make.embedding(
+                sequence_length, "position_embedding"
+            )
         if model.token_types:
             self.type_embedding = make.embedding(2, "type_embedding")
         if model.embedding_norm:
@@ -123,16 +125,25 @@ class Encoder(keras.Model):
         ignores every other key.
         """
         x = self.token_embedding(batch["token_ids"])  # [B, L, D]
-        x += self.position_embedding(batch["position_ids"])
+        if self.position_embedding:
+            x += self.position_embedding(batch["position_ids"])
         if self.type_embedding:
             x += self.type_embedding(tf.zeros([1, 1], tf.int32))
         if self.embedding_norm:
             x = self.embedding_dropout(self.embedding_norm(x), noise=noise)
-        bias = None
+        bias = turn = None
         if not self.model_config.attend_padding:
             bias = layers.attention_bias(batch["segment_ids"])
+        if not self.position_embedding:
+            turn = layers.rotation(
+                batch["position_ids"],
+                size=self.model_config.hidden_size
+                // self.model_config.num_heads,
+                length=self.sequence_length,
+                dtype=self.compute_dtype,
+            )
         for layer in self.transformer_layers:
-            x = layer(x, bias=bias, noise=noise)
+            x = layer(x, bias=bias, noise=noise, turn=turn)
         return self.final_norm(x) if self.final_norm else x
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -174,6 +174,43 @@ def attention_bias(segment_ids: tf.Tensor) -> tf.Tensor:
     return tf.where(same, 0.0, HIDDEN)
 
 
+class Rotation(NamedTuple):
+    """Cosine and sine of every slot's angles, [B, L, 1, K / 2]."""
+
+    cosine: tf.Tensor
+    sine: tf.Tensor
+
+
+def rotation(
+    position_ids: tf.Tensor, *, size: int, length: int, dtype: Any
+) -> Rotation:
+    """Rotary positions (Su et al., "RoFormer", 2021) for int32 [B, L] < length.
+
+    `size` is K; pair i of a head turns by 10000^(-2i / K) a position.
+    """
+    rates = 10_000.0 ** (-np.arange(0, size, 2) / size)  # [K / 2]
+    angles = np.arange(length)[:, np.newaxis] * rates
+    tables = (np.cos(angles), np.sin(angles))
+    return Rotation(
+        *(
+            tf.gather(tf.constant(table, dtype), position_ids)[:, :, tf.newaxis]
+            for table in tables
+        )
+    )
+
+
+def rotate(x: tf.Tensor, by: Rotation) -> tf.Tensor:
+    """Turns the pairs (i, i + K / 2) of [B, L, H, K]."""
+    first, second = tf.split(x, 2, axis=-1)
+    return tf.concat(
+        [
+            first * by.cosine - second * by.sine,
+            first * by.sine + second * by.cosine,
+        ],
+        axis=-1,
+    )
+
+
 class SelfAttention(keras.layers.Layer):
     """Multi-head attention; weights as in `keras.layers.MultiHeadAttention`.
 
@@ -214,6 +251,7 @@ class SelfAttention(keras.layers.Layer):
         x: tf.Tensor,
         bias: tf.Tensor | None = None,
         noise: Noise | None = None,
+        turn: Rotation | None = None,
     ) -> tf.Tensor:
         """x [B, L, D], bias float32 [B, 1, L, L] -> [B, L, D]."""
         query = self.query(x) * self._scale  # [B, L, H, K]
@@ -221,6 +259,8 @@ class SelfAttention(keras.layers.Layer):
         # turn the rounding noise of its gradient (0, in truth) into steps.
         kernel = tf.cast(self.key.kernel, x.dtype)  # [D, H, K]
         key = tf.einsum("bld,dhk->blhk", x, kernel)
+        if turn is not None:
+            query, key = rotate(query, turn), rotate(key, turn)
         scores = tf.einsum("bqhk,bmhk->bhqm", query, key)
         scores = tf.cast(scores, tf.float32)  # [B, H, L, L]
         if bias is not None:
@@ -274,19 +314,19 @@ class TransformerLayer(keras.layers.Layer):
         x: tf.Tensor,
         bias: tf.Tensor | None = None,
         noise: Noise | None = None,
+        turn: Rotation | None = None,
     ) -> tf.Tensor:
         """x [B, L, D], bias float32 [B, 1, L, L] -> [B, L, D]."""
-        if self._is_pre:
-            x += self._attend(self.attention_norm(x), bias, noise)
-            return x + self._feed_forward(self.feedforward_norm(x), noise)
-        x = self.attention_norm(x + self._attend(x, bias, noise))
-        return self.feedforward_norm(x + self._feed_forward(x, noise))
 
-    def _attend(
-        self, x: tf.Tensor, bias: tf.Tensor | None, noise: Noise | None
-    ) -> tf.Tensor:
-        x = self.attention(x, bias=bias, noise=noise)
-        return self.attention_dropout(x, noise=noise)
+        def attend(x: tf.Tensor) -> tf.Tensor:
+            x = self.attention(x, bias=bias, noise=noise, turn=turn)
+            return self.attention_dropout(x, noise=noise)
+
+        if self._is_pre:
+            x += attend(self.attention_norm(x))
+            return x + self._feed_forward(self.feedforward_norm(x), noise)
+        x = self.attention_norm(x + attend(x))
+        return self.feedforward_norm(x + self._feed_forward(x, noise))
 
     def _feed_forward(self, x: tf.Tensor, noise: Noise | None) -> tf.Tensor:
         x = self.output_dense(self.intermediate(x))

@@ -98,8 +98,11 @@ def test_attend_padding_has_no_mask():
     assert np.abs(encoder(batch) - encoder(changed))[0, :9].max() > 0.01
 
 
-def test_a_packed_row_equals_separate_rows():
-    encoder = _encoder(embedding_norm=True, token_types=True)
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_a_packed_row_equals_separate_rows(positions):
+    encoder = _encoder(
+        embedding_norm=True, token_types=True, positions=positions
+    )
     packed = _packed([7, 5])
     token_ids = np.zeros([2, SLOTS], np.int32)
     token_ids[0, :7] = packed["token_ids"][0, :7]
@@ -110,11 +113,21 @@ def test_a_packed_row_equals_separate_rows():
     np.testing.assert_allclose(together[0, 7:], apart[1, :5], atol=1e-5)
 
 
-def test_positions_matter():
-    encoder = _encoder()
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_positions_matter(positions):
+    encoder = _encoder(positions=positions)
     batch = modeling.features(_tokens())
     moved = {**batch, "position_ids": batch["position_ids"][:, ::-1]}
     assert np.abs(encoder(batch) - encoder(moved)).max() > 0.01
+
+
+def test_rotary_positions_are_relative_and_have_no_weights():
+    encoder = _encoder(positions="rotary")
+    assert not [v for v in encoder.variables if "position" in v.path]
+    batch = _packed([7])
+    moved = {**batch, "position_ids": batch["position_ids"] + 4}
+    before, after = encoder(batch), encoder(moved)
+    np.testing.assert_allclose(before[0, :7], after[0, :7], atol=1e-5)
 
 
 def test_features_of_plain_tokens():

@@ -264,3 +264,18 @@ def test_no_operation_holds_random_state():
     assert {kind for kind in kinds if "Random" in kind} == {
         "StatelessRandomUniformFullIntV2"
     }
+
+
+def test_rotation_is_multiplication_by_a_complex_number():
+    size, length = 6, 10
+    draw = np.random.default_rng(0)
+    x = draw.normal(size=[2, 4, 3, size]).astype(np.float32)
+    positions = draw.integers(0, length, [2, 4])
+    turn = layers.rotation(
+        tf.constant(positions), size=size, length=length, dtype=tf.float32
+    )
+    rates = 10_000.0 ** (-2 * np.arange(size // 2) / size)
+    angles = positions[:, :, np.newaxis, np.newaxis] * rates
+    pairs = (x[..., :3] + 1j * x[..., 3:]) * np.exp(1j * angles)
+    expected = np.concatenate([pairs.real, pairs.imag], -1)
+    np.testing.assert_allclose(layers.rotate(x, turn), expected, atol=1e-5)
