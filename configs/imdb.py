@@ -25,7 +25,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.positions = "rotary"
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 300
-    config.train.num_epochs = 5
+    # As many real tokens as imdb_notebook.py sees: 2.6 epochs.
+    config.train.num_steps = 5_600
     config.train.global_batch_size = 32
     config.evaluation.sentences = (
         "i have watched this [MASK] and it was awesome",
