@@ -1,5 +1,10 @@
 """Batch to logits: the encoder, its heads, and where dropout draws from."""
 
+from trainer.modeling.classifier import (
+    Classifier,
+    create_classifier,
+    probabilities,
+)
 from trainer.modeling.encoder import Encoder, features
 from trainer.modeling.heads import MaskedLM, MaskedLMHead, create_masked_lm
 from trainer.modeling.layers import (
@@ -11,14 +16,17 @@ from trainer.modeling.layers import (
 from trainer.modeling.loading import load_encoder
 
 __all__ = [
+    "Classifier",
     "Dropout",
     "Encoder",
     "LayerFactory",
     "MaskedLM",
     "MaskedLMHead",
     "Noise",
+    "create_classifier",
     "create_masked_lm",
     "create_noise",
     "features",
     "load_encoder",
+    "probabilities",
 ]

@@ -30,6 +30,10 @@ class Noise(NamedTuple):
     step: tf.Tensor
     first_row: tf.Tensor  # Global position of the call's first row.
 
+    def for_parts(self, parts: int) -> "Noise":
+        """For rows that have been cut into `parts` rows each."""
+        return self._replace(first_row=self.first_row * parts)
+
 
 def create_noise(seed: Any, *, step: Any, first_row: Any = 0) -> Noise:
     """From integers or integer tensors: Keras refuses a mix of the two."""
@@ -136,7 +140,12 @@ class LayerFactory:
         )
 
     def einsum(
-        self, equation: str, name: str, *, shape: tuple[int, ...], bias: str
+        self,
+        equation: str,
+        name: str,
+        *,
+        shape: tuple[int, ...],
+        bias: str | None = None,
     ) -> keras.layers.EinsumDense:
         """[B, L, ...] -> [B, L, *shape], with a bias over the axes `bias`."""
         return keras.layers.EinsumDense(

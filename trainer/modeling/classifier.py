@@ -1,0 +1,241 @@
+"""The classifier: states of many slots to one answer a document.
+
+N rows (or pieces of text) of L slots, M documents, D width, C classes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from configs import schema
+from trainer.modeling import encoder as encoders
+from trainer.modeling import layers
+
+# Far above the indices of the encoder's dropout: 1 + 3 a layer.
+_DROPOUT_INDEX = 10_000
+
+
+class DocumentPooling(keras.layers.Layer):
+    """Slots to documents: [N, L, D] -> [M, D], or [M, 2 D] for "mean_max"."""
+
+    def __init__(
+        self, make: layers.LayerFactory, kind: str, *, name: str = "pooling"
+    ) -> None:
+        """`kind` is max | mean | mean_max | attention."""
+        super().__init__(autocast=False, dtype=make.dtype, name=name)
+        self.kind = kind
+        self.scores = None
+        if kind == "attention":
+            # No bias: softmax cancels it.
+            self.scores = make.einsum("nld,de->nle", "scores", shape=(1,))
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights for states [N, L, D]."""
+        if self.scores:
+            self.scores.build(input_shape)
+
+    def call(
+        self, states: tf.Tensor, owners: tf.Tensor, *, num_documents: int
+    ) -> tf.Tensor:
+        """Pools in float32.
+
+        Args:
+          states: [N, L, D].
+          owners: int32 [N, L], the document (0 to M - 1) of every slot;
+            -1 = of none.
+          num_documents: M.
+
+        Returns:
+          float32 [M, D or 2 D]; zeros for a document without slots.
+        """
+        slots = tf.reshape(states, [-1, states.shape[-1]])
+        slots = tf.cast(slots, tf.float32)  # [N * L, D]
+        owners = tf.reshape(owners, [-1])
+        if self.scores:
+            scores = tf.cast(self.scores(states), tf.float32)
+            weights = _weights(
+                tf.reshape(scores, [-1]), owners, num_documents=num_documents
+            )
+            return tf.math.unsorted_segment_sum(
+                slots * weights[:, tf.newaxis], owners, num_documents
+            )
+        parts = []
+        if self.kind in ("mean", "mean_max"):
+            parts.append(
+                tf.math.unsorted_segment_mean(slots, owners, num_documents)
+            )
+        if self.kind in ("max", "mean_max"):
+            highest = tf.math.unsorted_segment_max(slots, owners, num_documents)
+            # The lowest float stands where there is no slot.
+            empty = highest <= tf.float32.min
+            parts.append(tf.where(empty, 0.0, highest))
+        return tf.concat(parts, axis=-1)
+
+
+class ClassifierHead(keras.layers.Layer):
+    """Pooling, a dense layer where there is one, dropout, logits.
+
+    Two classes have one logit, that of the second (a sigmoid); more have one
+    each (a softmax).
+    """
+
+    def __init__(
+        self,
+        make: layers.LayerFactory,
+        finetune: schema.FinetuneConfig,
+        *,
+        num_classes: int,
+        name: str = "classifier_head",
+    ) -> None:
+        """For `num_classes` >= 2."""
+        super().__init__(autocast=False, dtype=make.dtype, name=name)
+        width = make.model.hidden_size
+        self._pooled = width * (2 if finetune.pooling == "mean_max" else 1)
+        self._hidden = finetune.hidden_size
+        self.num_classes = num_classes
+        self.pooling = DocumentPooling(make, finetune.pooling)
+        self.hidden = None
+        if finetune.hidden_size:
+            self.hidden = make.dense(
+                finetune.hidden_size, "hidden", make.model.activation
+            )
+        self.dropout = layers.Dropout(
+            finetune.dropout, _DROPOUT_INDEX, name="dropout"
+        )
+        self.logits = make.dense(
+            1 if num_classes == 2 else num_classes, "logits"
+        )
+
+    def build(self, input_shape: Any) -> None:
+        """Creates the weights for states [N, L, D]."""
+        self.pooling.build(input_shape)
+        if self.hidden:
+            self.hidden.build((None, self._pooled))
+        self.logits.build((None, self._hidden or self._pooled))
+
+    def call(
+        self,
+        states: tf.Tensor,
+        owners: tf.Tensor,
+        *,
+        num_documents: int,
+        noise: layers.Noise | None = None,
+    ) -> tf.Tensor:
+        """Logits float32 [M, 1 or C]; arguments as `DocumentPooling`."""
+        x = self.pooling(states, owners, num_documents=num_documents)
+        x = tf.cast(x, self.compute_dtype)
+        if self.hidden:
+            x = self.hidden(x)
+        return tf.cast(self.logits(self.dropout(x, noise=noise)), tf.float32)
+
+
+class Classifier(keras.Model):
+    """Encoder and classifier head."""
+
+    def __init__(
+        self,
+        encoder: encoders.Encoder,
+        head: ClassifierHead,
+        name: str = "classifier",
+        **kwargs: Any,
+    ) -> None:
+        """Joins two built parts; their variables keep their own paths."""
+        super().__init__(name=name, **kwargs)
+        self.encoder = encoder
+        self.head = head
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing is left to create."""
+
+    def call(
+        self,
+        batch: Mapping[str, tf.Tensor],
+        noise: layers.Noise | None = None,
+    ) -> tf.Tensor:
+        """Logits float32 [B, S, 1 or C], S documents a row.
+
+        Reads `token_ids`, `segment_ids`, `position_ids` and `document_ids`,
+        int32 [B, R], R a multiple of the encoder's L: no segment crosses a
+        multiple of L, so a row is R / L rows to the encoder. `labels` [B, S]
+        says S and is not read.
+        """
+        rows, documents = batch["labels"].shape
+        length = self.encoder.sequence_length
+        states = self.encoder(
+            {
+                key: tf.reshape(batch[key], [-1, length])
+                for key in ("token_ids", "segment_ids", "position_ids")
+            },
+            noise=noise
+            and noise.for_parts(batch["token_ids"].shape[1] // length),
+        )
+        # document_ids count from 1 in every row; 0 = padding.
+        number = batch["document_ids"] - 1  # [B, R]
+        first = tf.range(rows)[:, tf.newaxis] * documents
+        owners = tf.where(number < 0, -1, first + number)
+        logits = self.head(
+            states,
+            tf.reshape(owners, [-1, length]),
+            num_documents=rows * documents,
+            noise=noise and noise.for_parts(documents),
+        )
+        return tf.reshape(logits, [rows, documents, -1])
+
+
+def probabilities(logits: tf.Tensor) -> tf.Tensor:
+    """float32 [..., 1 or C] -> float32 [..., C], each row's sum is 1."""
+    if logits.shape[-1] > 1:
+        return tf.nn.softmax(logits)
+    # Both from the logit: 1 - p would round small ones away.
+    return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=-1)
+
+
+def create_classifier(
+    model_config: schema.ModelConfig,
+    finetune: schema.FinetuneConfig,
+    *,
+    vocabulary_size: int,
+    sequence_length: int,
+    num_classes: int,
+    dtype: Any = None,
+) -> Classifier:
+    """The configured model with its weights, a function of `finetune.seed`.
+
+    Variables are called encoder/..., as in `create_masked_lm`, and
+    classifier_head/....
+    """
+    encoder = encoders.Encoder.from_model_config(
+        model_config,
+        vocabulary_size=vocabulary_size,
+        sequence_length=sequence_length,
+        seed=finetune.seed,
+        dtype=dtype,
+    )
+    # Keras' own initializers: after pretraining, 0.02 would be a slow start.
+    plain = dataclasses.replace(model_config, initializer_range=0.0)
+    make = layers.LayerFactory(
+        plain, seed=finetune.seed, stream=2, dtype=encoder.dtype_policy
+    )
+    head = ClassifierHead(make, finetune, num_classes=num_classes)
+    encoder.build(None)
+    head.build((None, sequence_length, model_config.hidden_size))
+    model = Classifier(encoder, head, dtype=dtype)
+    model.build(None)
+    return model
+
+
+def _weights(
+    scores: tf.Tensor, owners: tf.Tensor, *, num_documents: int
+) -> tf.Tensor:
+    """Softmax of [n] within every document; 0 for slots of none."""
+    highest = tf.math.unsorted_segment_max(scores, owners, num_documents)
+    index = tf.maximum(owners, 0)
+    is_owned = owners >= 0
+    # The highest score cancels, so no gradient has to pass through it.
+    shifted = scores - tf.stop_gradient(tf.gather(highest, index))
+    powers = tf.where(is_owned, tf.exp(tf.where(is_owned, shifted, 0.0)), 0.0)
+    sums = tf.math.unsorted_segment_sum(powers, owners, num_documents)
+    return tf.math.divide_no_nan(powers, tf.gather(sums, index))
