@@ -82,7 +82,7 @@ def pack(
         groups = [[number] for number in range(len(pieces))]
     rows = np.zeros([len(groups), length], dtype)
     for row, group in zip(rows, groups, strict=True):
-        _fill(row, [pieces[number] for number in group])
+        fill(row, [pieces[number] for number in group])
     counts.rows = len(groups)
     counts.segments = len(pieces)
     counts.slots_used = sum(lengths)
@@ -147,7 +147,8 @@ def _place_in_segment(starts: tf.Tensor) -> tf.Tensor:
     return place - tf.reshape(tf.gather(first, number), tf.shape(starts))
 
 
-def _fill(row: np.ndarray, pieces: list[np.ndarray]) -> None:
+def fill(row: np.ndarray, pieces: list[np.ndarray]) -> None:
+    """Writes pieces into the slots [L] of a row, one behind the other."""
     flag = 1 << (row.dtype.itemsize * 8 - 1)
     start = 0
     for piece in pieces:

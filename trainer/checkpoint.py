@@ -106,6 +106,10 @@ class Checkpoints:
             )
         return {}
 
+    def exist(self) -> bool:
+        """Whether there is any, damaged or not."""
+        return bool(self._newest_first())
+
     def best(self) -> pathlib.Path:
         """The checkpoint with the lowest validation loss, else the newest.
 

@@ -43,6 +43,7 @@ def _create_prepared(tmp_path, monkeypatch):
             roles=roles,
             tokenizer=tokenizer.WordTokenizer(["", "[UNK]", *words, "[mask]"]),
             report={},
+            row_width=length,
         )
 
     return create

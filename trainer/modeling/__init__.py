@@ -3,6 +3,7 @@
 from trainer.modeling.classifier import (
     Classifier,
     create_classifier,
+    drop_words,
     probabilities,
 )
 from trainer.modeling.encoder import Encoder, features
@@ -26,6 +27,7 @@ __all__ = [
     "create_classifier",
     "create_masked_lm",
     "create_noise",
+    "drop_words",
     "features",
     "load_encoder",
     "probabilities",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from configs import schema
@@ -16,6 +17,7 @@ from trainer.modeling import layers
 
 # Far above the indices of the encoder's dropout: 1 + 3 a layer.
 _DROPOUT_INDEX = 10_000
+_WORD_DROPOUT_INDEX = 10_001
 
 
 class DocumentPooling(keras.layers.Layer):
@@ -131,6 +133,10 @@ class ClassifierHead(keras.layers.Layer):
             x = self.hidden(x)
         return tf.cast(self.logits(self.dropout(x, noise=noise)), tf.float32)
 
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """[M, 1 or C]."""
+        return (None, self.logits.units)
+
 
 class Classifier(keras.Model):
     """Encoder and classifier head."""
@@ -191,6 +197,27 @@ def probabilities(logits: tf.Tensor) -> tf.Tensor:
         return tf.nn.softmax(logits)
     # Both from the logit: 1 - p would round small ones away.
     return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=-1)
+
+
+def drop_words(
+    token_ids: tf.Tensor,
+    noise: layers.Noise,
+    *,
+    rate: float,
+    is_special: np.ndarray,
+    unknown_id: int,
+) -> tf.Tensor:
+    """int32 [B, R] with a share of the ordinary tokens shown as unknown."""
+    threshold = round(rate * 2**16)
+    if not threshold:
+        return token_ids
+    rows, slots = token_ids.shape
+    words = layers.random_words(
+        noise, index=_WORD_DROPOUT_INDEX, num_rows=rows, num_words=slots
+    )
+    dropped = words < tf.constant(threshold, tf.uint16)
+    dropped &= ~tf.gather(is_special, token_ids)
+    return tf.where(dropped, unknown_id, token_ids)
 
 
 def create_classifier(

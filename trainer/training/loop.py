@@ -210,7 +210,7 @@ def evaluate(
     batches: Any,
     num_batches: int,
 ) -> dict[str, float]:
-    """Means over `num_batches` global batches, and `perplexity`.
+    """Means over `num_batches` global batches.
 
     Sums are added in float64, here on the host.
     """
@@ -218,7 +218,4 @@ def evaluate(
     for _ in range(num_batches):
         for name, value in call(iterator).items():
             total[name] = total.get(name, 0.0) + float(value)
-    means = objective.means(total)
-    if "loss" in means:
-        means["perplexity"] = math.exp(min(means["loss"], 700.0))
-    return means
+    return objective.means(total)

@@ -64,7 +64,10 @@ def is_tpu(strategy: tf.distribute.Strategy) -> bool:
 
 
 def check_batch(
-    strategy: tf.distribute.Strategy, config: schema.TrainConfig
+    strategy: tf.distribute.Strategy,
+    config: schema.TrainConfig,
+    *,
+    section: str = "train",
 ) -> int:
     """Rows of a replica's batch; raises ValueError where B does not divide."""
     replicas = strategy.num_replicas_in_sync
@@ -74,7 +77,7 @@ def check_batch(
         below = size // parts * parts
         sizes = [n for n in (below, below + parts) if n]
         raise ValueError(
-            f"train.global_batch_size={size} must be a multiple of {parts}"
+            f"{section}.global_batch_size={size} must be a multiple of {parts}"
             f" ({replicas} replica(s) x train.accumulation_steps="
             f"{config.accumulation_steps});"
             f" {' or '.join(map(str, sizes))} would do."

@@ -382,8 +382,6 @@ def test_evaluation_adds_up_in_float64():
     means = loop.evaluate(call, range(100), 5)
     assert means["loss"] == (big + 4) / 5
     assert means["accuracy"] == 0.4
-    assert means["perplexity"] == math.exp(700)
-    assert loop.evaluate(call, range(2, 100), 3)["perplexity"] == math.e
 
 
 def test_evaluation_of_nothing():
