@@ -166,7 +166,8 @@ class Classifier(keras.Model):
         Reads `token_ids`, `segment_ids`, `position_ids` and `document_ids`,
         int32 [B, R], R a multiple of the encoder's L: no segment crosses a
         multiple of L, so a row is R / L rows to the encoder. `labels` [B, S]
-        says S and is not read.
+        says S and is not read. Padding is pooled only by an encoder that
+        attends to it, with one document a row.
         """
         rows, documents = batch["labels"].shape
         length = self.encoder.sequence_length
@@ -180,6 +181,8 @@ class Classifier(keras.Model):
         )
         # document_ids count from 1 in every row; 0 = padding.
         number = batch["document_ids"] - 1  # [B, R]
+        if self.encoder.model_config.attend_padding and documents == 1:
+            number = tf.zeros_like(number)  # As the Keras example pools.
         first = tf.range(rows)[:, tf.newaxis] * documents
         owners = tf.where(number < 0, -1, first + number)
         logits = self.head(

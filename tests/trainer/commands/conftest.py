@@ -181,9 +181,9 @@ class Witness(tf.keras.callbacks.Callback):
         self.calls.append(("train_end", None, None))
 
 
-def checkpoints(workdir):
+def checkpoints(workdir, stage="pretrain"):
     """Complete checkpoints, the oldest first."""
-    return sorted(pathlib.Path(workdir).glob("checkpoints/pretrain/step-*"))
+    return sorted(pathlib.Path(workdir).glob(f"checkpoints/{stage}/step-*"))
 
 
 def events(workdir):
@@ -192,9 +192,9 @@ def events(workdir):
     return [json.loads(row) for row in text.splitlines()]
 
 
-def weights(workdir):
+def weights(workdir, stage="pretrain"):
     """The arrays of the newest checkpoint, the optimizer's among them."""
-    newest = checkpoints(workdir)[-1]
+    newest = checkpoints(workdir, stage)[-1]
     return {
         f"{file}/{name}": array
         for file in ("weights", "optimizer")

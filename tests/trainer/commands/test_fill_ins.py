@@ -24,7 +24,7 @@ def create(tiny, prepared):
     """A function: strategy and precision -> a model that knows nothing."""
 
     def model(strategy=None, precision="float32"):
-        return trainee.create(
+        return trainee.create_masked_lm(
             tiny(),
             strategy or tf.distribute.OneDeviceStrategy("CPU:0"),
             prepared,

@@ -11,7 +11,7 @@ from trainer.modeling import classifier
 VOCABULARY, LENGTH = 40, 6
 
 
-def _model(*, num_classes=3, dtype=None, positions="rotary", **fields):
+def _model(*, num_classes=3, dtype=None, attend_padding=False, **fields):
     return modeling.create_classifier(
         schema.ModelConfig(
             num_layers=2,
@@ -19,7 +19,8 @@ def _model(*, num_classes=3, dtype=None, positions="rotary", **fields):
             num_heads=2,
             intermediate_size=12,
             initializer_range=0.3,
-            positions=positions,
+            positions="rotary",
+            attend_padding=attend_padding,
         ),
         schema.FinetuneConfig(**fields),
         vocabulary_size=VOCABULARY,
@@ -217,3 +218,15 @@ def test_the_seed_of_fine_tuning_makes_the_weights():
         (a.numpy() != b.numpy()).any()
         for a, b in zip(first.variables, other.variables, strict=True)
     )
+
+
+def test_padding_is_pooled_only_where_it_is_attended():
+    def logits(attend_padding, tokens):
+        model = _model(pooling="max", attend_padding=attend_padding)
+        batch = _batch([[[(1, [5, 6])]]], chunks=1, num_documents=1)
+        shown = batch["token_ids"].numpy()
+        shown[0, 2:] = tokens
+        return model({**batch, "token_ids": tf.constant(shown)}).numpy()
+
+    np.testing.assert_array_equal(logits(False, 0), logits(False, 33))
+    assert np.abs(logits(True, 0) - logits(True, 33)).max() > 1e-3
