@@ -85,7 +85,7 @@ def usage() -> str:
     flags = [
         (f"--{name}={value}", text) for name, (value, text) in FLAGS.items()
     ]
-    flags.append(("--config.section.field=value", "see configs/schema.py"))
+    flags.append(("--config.section.field=value", "see configs/sections.py"))
     return "\n".join(
         [
             "usage: python -m trainer.main [--flag=value ...]",

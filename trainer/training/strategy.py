@@ -1,6 +1,7 @@
 """Where a run computes: the strategy, its devices, and its `auto` choices."""
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -188,6 +189,7 @@ def _split_device(number: int) -> None:
         ) from error
 
 
+@functools.cache  # A process joins a cluster once, whatever it runs there.
 def _multi_worker() -> tf.distribute.Strategy:
     text = os.environ.get("TF_CONFIG", "")
     example = (
@@ -224,6 +226,7 @@ def _multi_worker() -> tf.distribute.Strategy:
         ) from error
 
 
+@functools.cache  # Connecting again would empty the TPU's memory.
 def _tpu() -> tf.distribute.Strategy:
     name = os.environ.get("TPU_NAME", "local")
     try:
