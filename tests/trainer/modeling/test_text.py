@@ -188,6 +188,7 @@ def test_masks_are_filled_in(kind, changes):
 def test_the_window_holds_the_masks(kind):
     model, tokens = create_masked_lm(kind), tokenizer_of(kind)
     room = model.room
+    cases = []
     for length in (room - 1, room, room + 1, 3 * room + 1):
         for place in range(length):
             for gap in range(1, room):
@@ -195,15 +196,18 @@ def test_the_window_holds_the_masks(kind):
                 places = {place, min(place + gap, length - 1)}
                 for mask in places:
                     words[mask] = MASK
-                ids = tokens.codec.prompt_ids(tf.constant([" ".join(words)]))
-                (window,) = model._window(ids).to_list()
-                assert len(window) == min(length, room)
-                assert window.count(tokens.special.mask) == len(places)
-                start = ids.to_list()[0]
-                assert any(
-                    start[n : n + len(window)] == window
-                    for n in range(length - len(window) + 1)
-                )
+                cases.append((" ".join(words), len(places)))
+    ids = tokens.codec.prompt_ids(tf.constant([words for words, _ in cases]))
+    windows = model._window(ids).to_list()
+    for whole, window, (_, count) in zip(
+        ids.to_list(), windows, cases, strict=True
+    ):
+        assert len(window) == min(len(whole), room)
+        assert window.count(tokens.special.mask) == count
+        assert any(
+            whole[n : n + len(window)] == window
+            for n in range(len(whole) - len(window) + 1)
+        )
 
 
 def test_a_long_text_is_seen_through_the_window():
