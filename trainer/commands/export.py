@@ -11,13 +11,12 @@ from typing import Any
 from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import manifest
-from trainer import checkpoint, modeling, storage
+from trainer import checkpoint, modeling, storage, strings
 from trainer import workdir as workdir_lib
 from trainer.commands import prepare
-from trainer.serving import card, saved_model
+from trainer.serving import card, loading, saved_model
 
 _log = logging.getLogger(__name__)
-FOLDER = "export"
 _KERAS_FILES = {"classify": "model.keras", "fill_mask": "masked_lm.keras"}
 
 
@@ -53,11 +52,11 @@ def run(
             " the --workdir of a run."
         )
     with workdir_lib.locked(workdir):
-        final = pathlib.Path(workdir) / FOLDER
-        fresh = final.with_name(f"{FOLDER}.new")
+        final = pathlib.Path(workdir) / loading.DIRECTORY
+        fresh = final.with_name(f"{loading.DIRECTORY}.new")
         if fresh.exists():
             storage.remove_directory(fresh)
-        storage.remove_unfinished(workdir, f"{FOLDER}*")
+        storage.remove_unfinished(workdir, f"{loading.DIRECTORY}*")
         facts: dict[str, Any] = {}
         with storage.new_directory(fresh, facts=facts) as temporary:
             facts |= _write_all(config.export, workdir, temporary)
@@ -83,11 +82,23 @@ def _write_all(
             " --mode=pretrain or --mode=finetune."
         )
     prepared = _open_prepared(main)
-    vocabulary = _vocabulary(prepared, main)
-    classifier = _classifier(tuned, vocabulary) if tuned else None
-    masked_lm = (
-        _masked_lm(pretrained, vocabulary, export) if pretrained else None
-    )
+    classifier = masked_lm = None
+    if tuned:
+        classifier = modeling.TextClassifier(
+            **_common(tuned, prepared),
+            finetune=dataclasses.asdict(tuned.config.finetune),
+            labels=tuned.resolved["labels"],
+        )
+        checkpoint.read_weights(tuned.checkpoint, classifier.variables)
+    if pretrained:
+        is_same = pretrained.resolved["prepared"] == main.resolved["prepared"]
+        masked_lm = modeling.TextMaskedLM(
+            **_common(
+                pretrained, prepared if is_same else _open_prepared(pretrained)
+            ),
+            **dataclasses.asdict(export),
+        )
+        checkpoint.read_weights(pretrained.checkpoint, masked_lm.variables)
     signatures = saved_model.save(
         directory, classifier=classifier, masked_lm=masked_lm
     )
@@ -101,15 +112,16 @@ def _write_all(
     # Forms for other libraries, of the same two models, belong here.
     config = dataclasses.replace(main.config, export=export)
     facts = {
-        "format": saved_model.FORMAT,
+        "format": loading.FORMAT,
         "signatures": signatures,
+        "mask": strings.MASK,
         "embed_stage": "pretrained" if masked_lm else "fine-tuned",
         "labels": classifier.labels if classifier else [],
         "max_pieces": classifier.max_pieces if classifier else 0,
         "max_masks": masked_lm.max_masks if masked_lm else 0,
         "top_k": masked_lm.top_k if masked_lm else 0,
-        "tokenizer": vocabulary["kind"],
-        "vocabulary_size": len(vocabulary["vocabulary"]),
+        "tokenizer": prepared.tokenizer.kind,
+        "vocabulary_size": prepared.tokenizer.vocabulary_size,
         "sequence_length": config.data.sequence_length,
         "hidden_size": config.model.hidden_size,
         "parameters": {
@@ -181,8 +193,8 @@ def _open_prepared(source: _Source) -> manifest.Prepared:
     return prepared
 
 
-def _vocabulary(prepared: manifest.Prepared, source: _Source) -> dict[str, Any]:
-    """What both models need to know of the tokenizer."""
+def _common(source: _Source, prepared: manifest.Prepared) -> dict[str, Any]:
+    """What both models are made from."""
     tokenizer = prepared.tokenizer
     expected = source.resolved["vocabulary_size"]
     if tokenizer.vocabulary_size != expected:
@@ -191,35 +203,12 @@ def _vocabulary(prepared: manifest.Prepared, source: _Source) -> dict[str, Any]:
             f" {tokenizer.vocabulary_size} tokens, but the model was trained"
             f" with {expected}; bring back the one that it was trained with."
         )
-    return {"kind": tokenizer.kind, "vocabulary": tokenizer.vocabulary}
-
-
-def _classifier(
-    source: _Source, vocabulary: dict[str, Any]
-) -> modeling.TextClassifier:
-    model = modeling.TextClassifier(
-        **vocabulary,
-        sequence_length=source.config.data.sequence_length,
-        model=dataclasses.asdict(source.config.model),
-        finetune=dataclasses.asdict(source.config.finetune),
-        labels=source.resolved["labels"],
-    )
-    checkpoint.read_weights(source.checkpoint, model.variables)
-    return model
-
-
-def _masked_lm(
-    source: _Source, vocabulary: dict[str, Any], export: schema.ExportConfig
-) -> modeling.TextMaskedLM:
-    model = modeling.TextMaskedLM(
-        **vocabulary,
-        sequence_length=source.config.data.sequence_length,
-        model=dataclasses.asdict(source.config.model),
-        max_masks=export.max_masks,
-        top_k=export.top_k,
-    )
-    checkpoint.read_weights(source.checkpoint, model.variables)
-    return model
+    return {
+        "kind": tokenizer.kind,
+        "vocabulary": tokenizer.vocabulary,
+        "sequence_length": source.config.data.sequence_length,
+        "model": dataclasses.asdict(source.config.model),
+    }
 
 
 def _state(path: pathlib.Path) -> dict[str, Any]:

@@ -1,24 +1,20 @@
 """`--mode=predict`: lines of text to JSON lines, in order, as they come."""
 
 import json
-import logging
 import os
 import pathlib
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import IO, Any
 
 import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import cleaning
-from trainer import strings
-from trainer.commands import export
-from trainer.serving import saved_model
+from trainer.serving import loading
 
-_log = logging.getLogger(__name__)
 _CHUNK_BYTES = 2**20
 _Answer = dict[str, Any]
 
@@ -41,25 +37,23 @@ def run(
         the input cannot be read.
     """
     predict = config.predict
-    directory = predict.export_dir or str(pathlib.Path(workdir) / export.FOLDER)
+    directory = predict.export_dir or str(
+        pathlib.Path(workdir) / loading.DIRECTORY
+    )
     if not os.path.isdir(directory):
         raise ValueError(
             f"{directory} is no directory; make it with --mode=export, or name"
             " another with --config.predict.export_dir."
         )
-    source = _open(predict.input)
-    try:
-        exported = saved_model.load(directory)
+    with _open(predict.input) as source:
+        exported = loading.load(directory)
         number = 0
-        for lines in batches(source, size=predict.batch_size):
+        for lines in batches(source.fileno(), size=predict.batch_size):
             for answer in answers(exported, lines):
                 number += 1
                 line = {"line": number, **answer}
                 print(json.dumps(line, ensure_ascii=False))
             sys.stdout.flush()
-    finally:
-        if predict.input:
-            os.close(source)
 
 
 def batches(source: int, *, size: int) -> Iterator[list[bytes]]:
@@ -90,12 +84,13 @@ def batches(source: int, *, size: int) -> Iterator[list[bytes]]:
 
 
 def answers(
-    exported: saved_model.Exported, lines: Sequence[bytes]
+    exported: loading.Exported, lines: Sequence[bytes]
 ) -> list[_Answer]:
     """An answer or an error for each line, in order."""
     result: list[_Answer] = [{"error": _complaint(line)} for line in lines]
     good = [n for n, answer in enumerate(result) if not answer["error"]]
-    is_prompt = [strings.MASK.encode() in line for line in lines]
+    mask = exported.facts["mask"].encode()
+    is_prompt = [mask in line for line in lines]
     for name, wanted, shape in (
         ("classify", False, _classes),
         ("fill_mask", True, _fill_ins),
@@ -111,7 +106,7 @@ def answers(
 
 
 def _ask(
-    exported: saved_model.Exported,
+    exported: loading.Exported,
     name: str,
     lines: list[bytes],
     shape: Callable[[dict[str, Any], dict[str, Any]], _Answer],
@@ -172,16 +167,15 @@ def _complaint(line: bytes) -> str:
     return "" if cleaning.clean(line, cleaning.Counts()) else "empty line"
 
 
-def _open(path: str) -> int:
-    """A file descriptor to read from."""
-    if not path:
-        return sys.stdin.fileno()
+def _open(path: str) -> IO[bytes]:
+    """The file, or standard input, unbuffered."""
     try:
-        return os.open(path, os.O_RDONLY)
+        return open(path or 0, "rb", buffering=0, closefd=bool(path))
     except OSError as error:
         raise ValueError(
-            f"predict.input={path} cannot be read: {error.strerror}; name a"
-            " text file, or leave it out to read standard input."
+            f"predict.input={path or 'standard input'} cannot be read:"
+            f" {error.strerror}; name a text file, or leave it out to read"
+            " standard input."
         ) from error
 
 

@@ -132,7 +132,9 @@ def _loading(facts: _Facts) -> str:
         " --mode=predict --config.predict.export_dir=DIRECTORY` checks them"
         " first. Run the following in this directory."
     ]
-    first = "TensorFlow and tensorflow-text" if wordpiece else "TensorFlow"
+    first = "TensorFlow"
+    if wordpiece:
+        first += " and tensorflow-text (which imports Keras)"
     parts.append(f"`saved_model/` needs {first} and nothing else:")
     extra = "import tensorflow_text  # Registers operations.\n"
     parts.append(
