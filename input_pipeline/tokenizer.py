@@ -1,57 +1,39 @@
 """Text to ids and back: whole words, or word pieces.
 
-The only module of this package that knows Keras: both tokenizers are layers
-that an exported model can carry along. V is the size of the vocabulary.
+What works inside a graph is in trainer/strings.py, for an exported model to
+carry along. V is the size of the vocabulary.
 """
 
 import collections
-import dataclasses
 import json
 import pathlib
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import keras
 import numpy as np
 import tensorflow as tf
 
 from configs import schema
-from trainer import storage
+from trainer import storage, strings
 
-# What the user writes to have a word filled in.
-MASK = "[MASK]"
-# Removed by the word tokenizer; brackets stay, so that [mask] survives.
-_PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
+MASK = strings.MASK
+SpecialIds = strings.SpecialIds
 _FILE = "vocabulary.json"
 # Rarer ones become unknown; most of Unicode would otherwise fill V.
 _MAX_CHARACTERS = 1000
-
-
-@dataclasses.dataclass(frozen=True)
-class SpecialIds:
-    """Ids that are not text; -1 = the tokenizer has no such token."""
-
-    padding: int
-    unknown: int
-    mask: int
-    start: int = -1  # Opens every segment.
-    end: int = -1  # Closes it.
-
-    def ids(self) -> list[int]:
-        """Those that exist, ascending."""
-        return sorted(i for i in dataclasses.astuple(self) if i >= 0)
 
 
 class Tokenizer:
     """A vocabulary and the way into it."""
 
     kind: str
-    special: SpecialIds
 
     def __init__(self, vocabulary: Sequence[str]):
-        self.vocabulary = list(vocabulary)
-        self._encode_in_graph = _string_function(self.ragged_ids)
+        self.codec = strings.Codec(self.kind, vocabulary)
+        self.vocabulary = self.codec.vocabulary
+        self.special = self.codec.special
+        self._encode_in_graph = _string_function(self.codec.document_ids)
+        self._encode_prompt = _string_function(self.codec.prompt_ids)
 
     @property
     def vocabulary_size(self) -> int:
@@ -70,19 +52,13 @@ class Tokenizer:
         """bool [V]: pieces that go on with the word before them."""
         return np.array([t.startswith("##") for t in self.vocabulary], bool)
 
-    def ragged_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Ids of strings [N] as int32 [N, (tokens)]; MASK becomes its id."""
-        raise NotImplementedError
-
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of documents, int32 [tokens] each, without start and end.
 
-        A document that spells the mask token out does not get its id: a
-        slot that looks masked but is not predicted would teach nonsense.
+        A document that spells the mask token out does not get its id.
         """
         ragged = self._encode_in_graph(tf.constant(list(texts), tf.string))
         values = ragged.values.numpy()
-        values[values == self.special.mask] = self.special.unknown
         splits = ragged.row_splits.numpy()
         return [
             values[start:stop]
@@ -91,7 +67,7 @@ class Tokenizer:
 
     def encode_prompt(self, text: str) -> np.ndarray:
         """Ids of one text with MASK in it, int32 [tokens], start to end."""
-        ragged = self._encode_in_graph(tf.constant([text]))
+        ragged = self._encode_prompt(tf.constant([text]))
         return self.wrap(ragged.values.numpy())
 
     def wrap(self, ids: np.ndarray) -> np.ndarray:
@@ -103,7 +79,7 @@ class Tokenizer:
     @property
     def num_wrapping(self) -> int:
         """Slots that start and end take of every segment: 0 or 2."""
-        return (self.special.start >= 0) + (self.special.end >= 0)
+        return self.special.num_wrapping
 
     def decode(self, ids: Iterable[int]) -> str:
         """Readable text; padding, start and end are left out."""
@@ -128,23 +104,6 @@ class WordTokenizer(Tokenizer):
 
     kind = "word"
 
-    def __init__(self, vocabulary: Sequence[str]):
-        super().__init__(vocabulary)
-        self.special = SpecialIds(
-            padding=0, unknown=1, mask=len(vocabulary) - 1
-        )
-        self.layer = keras.layers.TextVectorization(
-            standardize=standardize,
-            split="whitespace",
-            output_mode="int",
-            ragged=True,
-            vocabulary=self.vocabulary[2:],
-            name="words",
-        )
-
-    def ragged_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:  # noqa: D102
-        return tf.cast(self.layer(texts), tf.int32)
-
     @classmethod
     def from_counts(
         cls, counts: collections.Counter[str], size: int
@@ -160,34 +119,6 @@ class WordPieceTokenizer(Tokenizer):
     """BERT's: words split into the longest known pieces."""
 
     kind = "wordpiece"
-    _SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", MASK)
-
-    def __init__(self, vocabulary: Sequence[str]):
-        import keras_hub
-
-        super().__init__(vocabulary)
-        pad, unknown, start, end, mask = map(
-            self.vocabulary.index, self._SPECIAL
-        )
-        self.special = SpecialIds(
-            padding=pad, unknown=unknown, mask=mask, start=start, end=end
-        )
-        self.layer = keras_hub.tokenizers.WordPieceTokenizer(
-            self.vocabulary,
-            lowercase=True,
-            strip_accents=True,
-            special_tokens=list(self._SPECIAL),
-            special_tokens_in_strings=True,
-            dtype="int32",
-            name="pieces",
-        )
-
-    def ragged_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:  # noqa: D102
-        return self.layer(texts)
-
-    def encode(self, texts: Sequence[str]) -> list[np.ndarray]:  # noqa: D102
-        # Special tokens spelled out in a document are plain text.
-        return super().encode([text.replace("[", "[ ") for text in texts])
 
     @classmethod
     def learn(
@@ -216,7 +147,10 @@ class WordPieceTokenizer(Tokenizer):
             min_frequency=2,
             initial_alphabet=alphabet,
             limit_alphabet=len(alphabet),
-            special_tokens=[*cls._SPECIAL, *("##" + c for c in alphabet)],
+            special_tokens=[
+                *strings.PIECES_SPECIAL,
+                *("##" + c for c in alphabet),
+            ],
             show_progress=False,
         )
         ids = learner.get_vocab()
@@ -279,14 +213,6 @@ def count(kind: str, texts: Sequence[str]) -> collections.Counter[str]:
     )
 
 
-@keras.saving.register_keras_serializable("cloze")
-def standardize(texts: tf.Tensor) -> tf.Tensor:
-    """Lower case, `<br />` to a space, punctuation removed; strings [...]."""
-    texts = tf.strings.lower(texts)
-    texts = tf.strings.regex_replace(texts, "<br />", " ")
-    return tf.strings.regex_replace(texts, f"[{re.escape(_PUNCTUATION)}]", "")
-
-
 def _ranked(counts: collections.Counter[str]) -> list[tuple[str, int]]:
     """The most frequent first; equal counts in alphabetical order."""
     return sorted(counts.items(), key=lambda item: (-item[1], item[0]))
@@ -310,4 +236,4 @@ def _string_function(
     )
 
 
-_standardize_in_graph = _string_function(standardize)
+_standardize_in_graph = _string_function(strings.standardize)

@@ -83,7 +83,7 @@ class Checkpoints:
                 storage.verify(path)
                 arrays = _read_arrays(path / _WEIGHTS)
                 slots = _read_arrays(path / _OPTIMIZER)
-                state = _read_state(path)
+                state = read_state(path)
             except (storage.DamagedError, FileNotFoundError) as error:
                 _log.warning(
                     "Damaged checkpoint: %s Going back to the one before.",
@@ -163,6 +163,12 @@ def read_weights(path: pathlib.Path, variables: list[keras.Variable]) -> None:
     _fitting(file, part, variables)()
 
 
+def read_state(path: pathlib.Path) -> dict[str, Any]:
+    """What `save` was given besides the arrays: step, validation_loss, …."""
+    state: dict[str, Any] = json.loads((path / _STATE).read_text())
+    return state
+
+
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = safetensors.numpy.load_file(path)
     return arrays
@@ -230,18 +236,13 @@ def _write_arrays(path: pathlib.Path, variables: list[keras.Variable]) -> None:
         raise OSError(code, os.strerror(code), str(path)) from error
 
 
-def _read_state(path: pathlib.Path) -> dict[str, Any]:
-    state: dict[str, Any] = json.loads((path / _STATE).read_text())
-    return state
-
-
 def _step_of(path: pathlib.Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
 def _validation_loss(path: pathlib.Path) -> float:
     try:
-        loss = float(_read_state(path).get("validation_loss", math.inf))
+        loss = float(read_state(path).get("validation_loss", math.inf))
     except (OSError, ValueError):
         return math.inf
     return loss if math.isfinite(loss) else math.inf

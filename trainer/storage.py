@@ -120,6 +120,29 @@ def verify(
     return manifest
 
 
+def replace_file(
+    directory: str | os.PathLike[str], name: str, content: bytes
+) -> None:
+    """Replaces one file of a complete directory, and what is said of it.
+
+    Args:
+      directory: written by `new_directory`.
+      name: of the file, as in the manifest.
+      content: the new one. Killed in the middle, `verify` names the file.
+    """
+    manifest = read_manifest(directory)
+    path = pathlib.Path(directory) / name
+    temporary = path.with_name(f"{path.name}.tmp-{os.getpid()}")
+    temporary.write_bytes(content)
+    _sync(temporary)
+    os.replace(temporary, path)
+    manifest["files"][name] = _described(path)
+    write_json(
+        pathlib.Path(directory) / MANIFEST,
+        {**manifest, "sha256": sha256_json(manifest)},
+    )
+
+
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
     """Replaces a file by a JSON value, at once and on the disk."""
     final = pathlib.Path(path)
@@ -160,16 +183,17 @@ def exclusive(
 
 def _write_manifest(directory: pathlib.Path, facts: dict[str, Any]) -> None:
     files = {
-        path.relative_to(directory).as_posix(): {
-            "bytes": path.stat().st_size,
-            "sha256": sha256_file(path),
-        }
+        path.relative_to(directory).as_posix(): _described(path)
         for path in sorted(directory.rglob("*"))
         if path.is_file()
     }
     manifest = {**facts, "files": files}
     manifest["sha256"] = sha256_json({**facts, "files": files})
     (directory / MANIFEST).write_text(_json_text(manifest))
+
+
+def _described(path: pathlib.Path) -> dict[str, Any]:
+    return {"bytes": path.stat().st_size, "sha256": sha256_file(path)}
 
 
 def _json_text(value: Any) -> str:

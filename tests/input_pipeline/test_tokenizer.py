@@ -47,16 +47,6 @@ def _standard(text):
     return "".join(c for c in text if c not in PUNCTUATION)
 
 
-@pytest.mark.parametrize(
-    "text", [*TEXTS, "".join(map(chr, range(32, 127))), "", "ÀÉ“”…", "<BR />x"]
-)
-def test_standardize_is_that_of_the_keras_example(text):
-    (result,) = tokenizer.standardize(tf.constant([text])).numpy()
-    assert result.decode() == _standard(text)
-    dataset = tf.data.Dataset.from_tensors([text]).map(tokenizer.standardize)
-    assert dataset.get_single_element().numpy()[0] == result
-
-
 def test_words_are_counted_as_they_are_encoded():
     counts = tokenizer.count("word", TEXTS)
     assert counts == collections.Counter(
@@ -141,7 +131,7 @@ def test_encode(tokens):
 
 def test_encode_agrees_with_a_dataset(tokens):
     texts = ["the cat", "", "the unknown, cats!"]
-    dataset = tf.data.Dataset.from_tensors(texts).map(tokens.ragged_ids)
+    dataset = tf.data.Dataset.from_tensors(texts).map(tokens.codec.document_ids)
     inside = dataset.get_single_element()
     assert inside.dtype == tf.int32
     assert inside.to_list() == [list(one) for one in tokens.encode(texts)]

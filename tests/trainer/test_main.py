@@ -71,6 +71,8 @@ def test_modes_are_exactly_these():
         "all",
         "prepare",
         "pretrain",
+        "export",
+        "predict",
         "inspect",
         "benchmark",
     ]

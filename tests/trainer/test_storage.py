@@ -258,3 +258,12 @@ def test_a_killed_holder_leaves_no_lock(tmp_path):
     process.stdout.close()
     with storage.exclusive(tmp_path / "x", wait=False):
         pass
+
+
+def test_a_file_of_a_complete_directory_is_replaced(tmp_path):
+    _fill(tmp_path / "x", facts={"rows": 3})
+    storage.replace_file(tmp_path / "x", "in/b", b"other")
+    manifest = storage.verify(tmp_path / "x")
+    assert manifest["rows"] == 3
+    assert manifest["files"]["in/b"]["bytes"] == 5
+    assert sorted(p.name for p in (tmp_path / "x" / "in").iterdir()) == ["b"]

@@ -15,6 +15,7 @@ from trainer.modeling.layers import (
     create_noise,
 )
 from trainer.modeling.loading import load_encoder
+from trainer.modeling.text import TextClassifier, TextMaskedLM
 
 __all__ = [
     "Classifier",
@@ -24,6 +25,8 @@ __all__ = [
     "MaskedLM",
     "MaskedLMHead",
     "Noise",
+    "TextClassifier",
+    "TextMaskedLM",
     "create_classifier",
     "create_masked_lm",
     "create_noise",

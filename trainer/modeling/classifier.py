@@ -145,11 +145,14 @@ class Classifier(keras.Model):
         self,
         encoder: encoders.Encoder,
         head: ClassifierHead,
+        *,
+        pools_padding: bool = False,
         name: str = "classifier",
         **kwargs: Any,
     ) -> None:
         """Joins two built parts; their variables keep their own paths."""
         super().__init__(name=name, **kwargs)
+        self.pools_padding = pools_padding
         self.encoder = encoder
         self.head = head
 
@@ -166,8 +169,7 @@ class Classifier(keras.Model):
         Reads `token_ids`, `segment_ids`, `position_ids` and `document_ids`,
         int32 [B, R], R a multiple of the encoder's L: no segment crosses a
         multiple of L, so a row is R / L rows to the encoder. `labels` [B, S]
-        says S and is not read. Padding is pooled only by an encoder that
-        attends to it, with one document a row.
+        says S and is not read.
         """
         rows, documents = batch["labels"].shape
         length = self.encoder.sequence_length
@@ -181,7 +183,7 @@ class Classifier(keras.Model):
         )
         # document_ids count from 1 in every row; 0 = padding.
         number = batch["document_ids"] - 1  # [B, R]
-        if self.encoder.model_config.attend_padding and documents == 1:
+        if self.pools_padding:
             number = tf.zeros_like(number)  # As the Keras example pools.
         first = tf.range(rows)[:, tf.newaxis] * documents
         owners = tf.where(number < 0, -1, first + number)
@@ -192,6 +194,17 @@ class Classifier(keras.Model):
             noise=noise and noise.for_parts(documents),
         )
         return tf.reshape(logits, [rows, documents, -1])
+
+
+def pools_padding(
+    model: schema.ModelConfig, finetune: schema.FinetuneConfig
+) -> bool:
+    """Whether padding counts as its document's, as in the Keras example.
+
+    Where it is attended to, and each document has one row of L to itself.
+    """
+    alone = finetune.packing == "document" and finetune.pieces_per_row == 1
+    return model.attend_padding and alone
 
 
 def probabilities(logits: tf.Tensor) -> tf.Tensor:
@@ -252,7 +265,12 @@ def create_classifier(
     head = ClassifierHead(make, finetune, num_classes=num_classes)
     encoder.build(None)
     head.build((None, sequence_length, model_config.hidden_size))
-    model = Classifier(encoder, head, dtype=dtype)
+    model = Classifier(
+        encoder,
+        head,
+        pools_padding=pools_padding(model_config, finetune),
+        dtype=dtype,
+    )
     model.build(None)
     return model
 

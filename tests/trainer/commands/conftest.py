@@ -1,5 +1,6 @@
 """A tiny corpus, a tiny run on it that is finished, and ways to change them."""
 
+import dataclasses
 import itertools
 import json
 import pathlib
@@ -12,7 +13,9 @@ import safetensors.numpy
 import tensorflow as tf
 
 from configs import runtime, schema
-from trainer.commands import pretrain
+from trainer import checkpoint, modeling
+from trainer import workdir as workdir_lib
+from trainer.commands import export, pretrain
 from trainer.training import strategy as strategy_lib
 
 
@@ -154,6 +157,51 @@ def copied(finished, tmp_path):
         return workdir
 
     return create
+
+
+LABELS = ["bad", "good", "so so"]
+
+
+@pytest.fixture(scope="session")
+def tuned(finished, tiny, tmp_path_factory):
+    """A function: more changes -> a workdir with both stages, trained little.
+
+    The fine-tuning has random weights; the checkpoint of step 10 is the best.
+    """
+
+    def create(more=(), *, with_pretraining=True):
+        workdir = tmp_path_factory.mktemp("tuned") / "run"
+        config = tiny(more)
+        shutil.copytree(finished.workdir, workdir)
+        if not with_pretraining:
+            shutil.rmtree(workdir / "checkpoints")
+        resolved = workdir_lib.read(workdir)["resolved"]
+        workdir_lib.record(workdir, config, {**resolved, "labels": LABELS})
+        stage = checkpoint.Checkpoints(workdir / "checkpoints" / "finetune")
+        for step, loss in ((10, 0.5), (20, 0.75)):
+            model = modeling.create_classifier(
+                config.model,
+                dataclasses.replace(config.finetune, seed=step),
+                vocabulary_size=resolved["vocabulary_size"],
+                sequence_length=config.data.sequence_length,
+                num_classes=len(LABELS),
+            )
+            stage.save(
+                {"step": step, "validation_loss": loss},
+                weights=model.variables,
+                optimizer=[],
+            )
+        return workdir
+
+    return create
+
+
+@pytest.fixture(scope="session")
+def exported(tuned, tiny, one_device):
+    """A workdir with an export of everything; nobody changes it."""
+    workdir = tuned()
+    export.run(tiny(), workdir=str(workdir), runtime=one_device)
+    return workdir
 
 
 class Witness(tf.keras.callbacks.Callback):

@@ -222,7 +222,12 @@ def test_the_seed_of_fine_tuning_makes_the_weights():
 
 def test_padding_is_pooled_only_where_it_is_attended():
     def logits(attend_padding, tokens):
-        model = _model(pooling="max", attend_padding=attend_padding)
+        model = _model(
+            pooling="max",
+            attend_padding=attend_padding,
+            packing="document",
+            pieces_per_row=1,
+        )
         batch = _batch([[[(1, [5, 6])]]], chunks=1, num_documents=1)
         shown = batch["token_ids"].numpy()
         shown[0, 2:] = tokens

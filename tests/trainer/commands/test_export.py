@@ -1,0 +1,178 @@
+"""Tests of trainer/commands/export.py."""
+
+import json
+import shutil
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline import manifest
+from trainer import checkpoint, modeling, storage
+from trainer import workdir as workdir_lib
+from trainer.commands import export, fill_ins
+from trainer.serving import card, loading
+
+TEXTS = ["the movie was good", "", "she hated it " * 20]
+PROMPT = "the movie was [MASK] and i [MASK] it"
+
+
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return loading.load(exported / "export")
+
+
+def test_the_best_classifier_is_exported(exported, loaded, tiny):
+    recorded = workdir_lib.read(exported)
+    prepared = manifest.open_prepared(recorded["resolved"]["prepared"])
+    config = tiny()
+    model = modeling.create_classifier(
+        config.model,
+        config.finetune,
+        vocabulary_size=prepared.tokenizer.vocabulary_size,
+        sequence_length=16,
+        num_classes=3,
+    )
+    best = exported / "checkpoints" / "finetune" / "step-000000010"
+    checkpoint.read_weights(best, model.variables)
+    found = loaded.signatures["classify"](tf.constant(TEXTS))
+    (ids,) = prepared.tokenizer.encode(TEXTS[:1])
+    states = model.encoder(modeling.features(ids[np.newaxis]))
+    logits = model.head(
+        states, tf.zeros(states.shape[:2], tf.int32), num_documents=1
+    )
+    expected = modeling.probabilities(logits)[0]
+    np.testing.assert_allclose(found["probabilities"][0], expected, atol=1e-5)
+    label = recorded["resolved"]["labels"][int(tf.argmax(expected))]
+    assert found["label"][0] == label.encode()
+    assert np.isfinite(found["probabilities"]).all()
+
+
+def test_the_best_masked_lm_is_exported(exported, loaded, tiny):
+    recorded = workdir_lib.read(exported)
+    tokenizer = manifest.open_prepared(
+        recorded["resolved"]["prepared"]
+    ).tokenizer
+    model = modeling.create_masked_lm(
+        tiny().model,
+        vocabulary_size=tokenizer.vocabulary_size,
+        sequence_length=16,
+    )
+    pretrained = checkpoint.Checkpoints(exported / "checkpoints" / "pretrain")
+    checkpoint.read_weights(pretrained.best(), model.variables)
+    expected = fill_ins.fill_in(model, tokenizer, PROMPT, top_k=5)
+    found = loaded.signatures["fill_mask"](tf.constant([PROMPT]))
+    for n, pairs in enumerate(expected):
+        words = [word.decode() for word in found["tokens"][0, n].numpy()]
+        assert words == [word for word, _ in pairs]
+        np.testing.assert_allclose(
+            found["probabilities"][0, n], [rate for _, rate in pairs], atol=1e-5
+        )
+
+
+def test_the_keras_models_agree(exported, loaded):
+    classifier, masked_lm = (
+        keras.saving.load_model(exported / "export" / name)
+        for name in ("model.keras", "masked_lm.keras")
+    )
+    texts = tf.constant([*TEXTS, PROMPT])
+    found = loaded.signatures["classify"](texts)
+    np.testing.assert_allclose(
+        classifier(texts), found["probabilities"], atol=1e-5
+    )
+    filled = loaded.signatures["fill_mask"](texts)
+    again = masked_lm(texts)
+    np.testing.assert_array_equal(again["tokens"], filled["tokens"])
+
+
+def test_facts_and_card_say_what_it_is(exported, loaded):
+    facts = loaded.facts
+    assert facts["signatures"] == ["classify", "embed", "fill_mask"]
+    assert facts["labels"] == ["bad", "good", "so so"]
+    assert (facts["max_masks"], facts["top_k"]) == (8, 5)
+    assert facts["tokenizer"] == "word"
+    assert facts["checkpoints"]["finetune"] == {
+        "step": 10,
+        "validation_loss": 0.5,
+    }
+    assert len(facts["fingerprint"]) == 16
+    assert facts["config"]["model"]["hidden_size"] == 16
+    text = (exported / "export" / card.FILE).read_text()
+    last = export.last_validation(str(exported))["pretrain"]
+    assert f"validation_loss | {last['validation_loss']:.6g} |" in text
+    assert "Stage `finetune`" in text
+
+
+def test_without_fine_tuning_there_is_no_class(
+    finished, tiny, one_device, tmp_path, caplog
+):
+    shutil.copytree(finished.workdir, tmp_path / "run")
+    caplog.set_level("INFO")
+    changes = {"export.max_masks": 2, "export.top_k": 3}
+    export.run(tiny(changes), workdir=str(tmp_path / "run"), runtime=one_device)
+    assert "without classify: no --mode=finetune here" in caplog.text
+    facts = storage.verify(tmp_path / "run" / "export")
+    assert facts["signatures"] == ["embed", "fill_mask"]
+    assert (facts["max_masks"], facts["top_k"]) == (2, 3)
+    assert not (tmp_path / "run" / "export" / "model.keras").exists()
+
+
+def test_masks_are_filled_in_by_the_run_it_began_from(
+    tuned, finished, tiny, one_device
+):
+    workdir = tuned(
+        {"init_from": str(finished.workdir)}, with_pretraining=False
+    )
+    export.run(tiny(), workdir=str(workdir), runtime=one_device)
+    facts = storage.verify(workdir / "export")
+    assert facts["signatures"] == ["classify", "embed", "fill_mask"]
+
+
+def test_an_older_export_stays_until_the_new_one_is_complete(
+    exported, tiny, one_device, tmp_path, monkeypatch
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(exported, workdir)
+    before = storage.verify(workdir / "export")
+
+    def fail(*_, **__):
+        raise OSError("no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(card, "write_card", fail)
+        with pytest.raises(OSError, match="no space"):
+            export.run(tiny(), workdir=str(workdir), runtime=one_device)
+    assert storage.verify(workdir / "export") == before
+    assert not list(workdir.glob("export.*"))
+
+    changes = {"export.top_k": 2}
+    export.run(tiny(changes), workdir=str(workdir), runtime=one_device)
+    assert storage.verify(workdir / "export")["top_k"] == 2
+    assert not list(workdir.glob("export?*"))
+
+
+def test_no_run_is_refused(tiny, one_device, tmp_path):
+    with pytest.raises(ValueError, match="holds no run"):
+        export.run(tiny(), workdir=str(tmp_path / "x"), runtime=one_device)
+    assert not (tmp_path / "x").exists()
+
+
+def test_a_run_without_checkpoint_is_refused(
+    finished, tiny, one_device, tmp_path
+):
+    (tmp_path / "run").mkdir()
+    shutil.copy(finished.workdir / "config.json", tmp_path / "run")
+    with pytest.raises(ValueError, match="no checkpoint to export"):
+        export.run(tiny(), workdir=str(tmp_path / "run"), runtime=one_device)
+    assert not list((tmp_path / "run").glob("export*"))
+
+
+def test_text_that_changed_is_refused(copied, finished, tiny, one_device):
+    workdir = copied(33)
+    recorded = json.loads((workdir / "config.json").read_text())
+    recorded["resolved"]["prepared"] = str(workdir / "gone")
+    recorded["resolved"]["fingerprint"] = "0" * 16
+    storage.write_json(workdir / "config.json", recorded)
+    with pytest.raises(ValueError, match="is gone and the source now gives"):
+        export.run(tiny(), workdir=str(workdir), runtime=one_device)

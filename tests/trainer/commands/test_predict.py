@@ -1,0 +1,179 @@
+"""Tests of trainer/commands/predict.py."""
+
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from trainer import main as cli
+from trainer.commands import export, predict
+from trainer.serving import loading
+
+ROOT = pathlib.Path(cli.__file__).resolve().parents[1]
+LINES = [
+    b"the movie was good",
+    b"the movie was [MASK] and i [MASK] it",
+    b"",
+    b"bad \xff byte",
+    b" \t\r",
+    b"[MASK] " * 9,
+    b"[MASK]" + b" it" * 40 + b" [MASK]",
+    "café\u2028naïve".encode(),
+    b"the movie was good",
+]
+
+
+@pytest.fixture(autouse=True)
+def _from_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def check(answers):
+    """Asserts that these answers are those to LINES."""
+    assert [answer["line"] for answer in answers] == [*range(1, 10)]
+    for answer in (answers[0], answers[7], answers[8]):
+        assert answer.keys() == {"line", "label", "probabilities"}
+        rates = answer["probabilities"]
+        assert list(rates) == ["bad", "good", "so so"]
+        assert sum(rates.values()) == pytest.approx(1, abs=1e-5)
+        assert rates[answer["label"]] == max(rates.values())
+    assert answers[8]["probabilities"] == pytest.approx(
+        answers[0]["probabilities"], abs=1e-5
+    )
+    first, second = answers[1]["masks"]
+    assert len(first) == len(second) == 5
+    for masked in (first, second):
+        rates = [one["probability"] for one in masked]
+        assert rates == sorted(rates, reverse=True)
+        assert all(one["token"] for one in masked)
+    for n, message in {
+        2: "empty line",
+        3: "not UTF-8: invalid start byte at byte 4",
+        4: "empty line",
+        5: "9 masks, but at most 8",
+        6: "too far apart: one row holds 16 slots",
+    }.items():
+        assert answers[n].keys() == {"line", "error"}
+        assert message in answers[n]["error"]
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 64])
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_lines_of_a_file_are_answered_in_order(
+    batch_size, end, exported, tmp_path, capfd
+):
+    (tmp_path / "lines").write_bytes(b"\n".join(LINES) + end)
+    code = cli.main(
+        [
+            "--mode=predict",
+            f"--config.predict.export_dir={exported / 'export'}",
+            f"--config.predict.input={tmp_path / 'lines'}",
+            f"--config.predict.batch_size={batch_size}",
+            "--workdir=/nonexistent",
+        ]
+    )
+    output = capfd.readouterr()
+    assert code == 0, output.err
+    check([json.loads(line) for line in output.out.splitlines()])
+
+
+def test_no_lines_no_answers(exported, tmp_path, capfd):
+    (tmp_path / "lines").touch()
+    argv = ["--mode=predict", f"--workdir={exported}"]
+    assert (
+        cli.main([*argv, f"--config.predict.input={tmp_path / 'lines'}"]) == 0
+    )
+    assert capfd.readouterr().out == ""
+
+
+def test_a_typed_line_is_answered_at_once(exported):
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "trainer.main", "--mode=predict"),
+            f"--workdir={exported}",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env=dict(os.environ),
+    )
+    answers = []
+    for line in LINES[:2]:
+        process.stdin.write(line + b"\n")
+        process.stdin.flush()
+        answers.append(process.stdout.readline())
+    out, err = process.communicate(b"\n".join(LINES[2:]))
+    assert process.returncode == 0, err
+    assert err == b""
+    check([json.loads(line) for line in [*answers, *out.splitlines()]])
+
+
+def refused(argv, capfd):
+    assert cli.main(["--mode=predict", *argv]) == 2
+    output = capfd.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    return line
+
+
+def test_what_is_not_there_is_named(exported, tmp_path, capfd):
+    assert "--mode=export" in refused([f"--workdir={tmp_path}"], capfd)
+    argv = [f"--workdir={exported}", "--config.predict.input=/no/file"]
+    assert "predict.input=/no/file cannot be read" in refused(argv, capfd)
+    empty = [f"--config.predict.export_dir={tmp_path}"]
+    assert "manifest.json is missing" in refused(empty, capfd)
+    argv = [f"--workdir={exported}", f"--config.predict.input={tmp_path}"]
+    assert "Is a directory" in refused(argv, capfd)
+
+
+def test_a_changed_file_is_named(exported, tmp_path, capfd):
+    copy = tmp_path / "export"
+    shutil.copytree(exported / "export", copy)
+    graph = copy / loading.FOLDER / "saved_model.pb"
+    graph.write_bytes(graph.read_bytes()[::-1])
+    argv = [f"--config.predict.export_dir={copy}"]
+    assert "saved_model.pb is damaged" in refused(argv, capfd)
+
+
+def test_an_export_without_classifier_says_so(
+    finished, tiny, one_device, tmp_path
+):
+    shutil.copytree(finished.workdir, tmp_path / "run")
+    export.run(tiny(), workdir=str(tmp_path / "run"), runtime=one_device)
+    loaded = loading.load(tmp_path / "run" / "export")
+    first, second = predict.answers(loaded, LINES[:2])
+    assert "no classify" in first["error"]
+    assert len(second["masks"]) == 2
+
+
+def test_batches_wait_for_nothing():
+    reader, writer = os.pipe()
+    lists = predict.batches(reader, size=3)
+    os.write(writer, b"a\nb\nhalf")
+    assert next(lists) == [b"a", b"b"]
+    os.write(writer, b" a line\nc\nd\ne\n\nf")
+    assert next(lists) == [b"half a line", b"c", b"d"]
+    assert next(lists) == [b"e", b""]
+    os.close(writer)
+    assert list(lists) == [[b"f"]]
+    os.close(reader)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b"", []),
+        (b"\n", [[b""]]),
+        (b"a", [[b"a"]]),
+        (b"a\nb\nc\nd\n", [[b"a", b"b"], [b"c", b"d"]]),
+        (b"a\nb\nc", [[b"a", b"b"], [b"c"]]),
+    ],
+)
+def test_batches_of_a_file(tmp_path, content, expected):
+    (tmp_path / "x").write_bytes(content)
+    with open(tmp_path / "x", "rb") as file:
+        assert list(predict.batches(file.fileno(), size=2)) == expected

@@ -1,0 +1,257 @@
+"""Tests of trainer/modeling/text.py."""
+
+import dataclasses
+import functools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from input_pipeline import packing, tokenizer
+from trainer import modeling
+
+LENGTH = 8
+LETTERS = [f"w{n}" for n in range(20)]
+WORDS = ["", "[UNK]", *LETTERS, "[mask]"]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS]
+MODEL = {"num_layers": 1, "hidden_size": 8, "num_heads": 2}
+MODEL |= {"intermediate_size": 8, "initializer_range": 0.5}
+
+
+def fields(section, **changes):
+    return dataclasses.asdict(section(**changes))
+
+
+@functools.cache
+def tokenizer_of(kind):
+    if kind == "word":
+        return tokenizer.WordTokenizer(WORDS)
+    return tokenizer.WordPieceTokenizer(PIECES)
+
+
+def common(kind, **changes):
+    tokens = tokenizer_of(kind)
+    return {
+        "kind": kind,
+        "vocabulary": tokens.vocabulary,
+        "sequence_length": LENGTH,
+        "model": fields(schema.ModelConfig, **{**MODEL, **changes}),
+    }
+
+
+def create_classifier(kind="word", *, labels=("bad", "good"), **changes):
+    model = changes.pop("model", {})
+    return modeling.TextClassifier(
+        **common(kind, **model),
+        labels=labels,
+        finetune=fields(schema.FinetuneConfig, **changes),
+    )
+
+
+def create_masked_lm(kind="word", **model):
+    return modeling.TextMaskedLM(**common(kind, **model), max_masks=3, top_k=4)
+
+
+def text(length, seed=0):
+    generator = np.random.default_rng([seed, length])
+    return " ".join(generator.choice(LETTERS, length))
+
+
+def trained_on(model, tokens, one):
+    """The probabilities [C] of a text, computed as training does."""
+    (ids,) = tokens.encode([one])
+    if not len(ids):
+        zeros = tf.zeros([0, LENGTH, MODEL["hidden_size"]])
+        owners = tf.zeros([0, LENGTH], tf.int32)
+        logits = model.classifier.head(zeros, owners, num_documents=1)
+        return modeling.probabilities(logits)[0]
+    rows, _ = packing.pack(
+        [ids[: model.max_pieces * (LENGTH - tokens.num_wrapping)]],
+        policy="fill",
+        length=LENGTH,
+        wrap=tokens.wrap,
+        num_wrapping=tokens.num_wrapping,
+        dtype=np.dtype("<u2"),
+    )
+    batch = {
+        key: tf.reshape(value, [1, -1])
+        for key, value in packing.unpack(tf.constant(rows)).items()
+    }
+    batch["document_ids"] = tf.cast(batch["segment_ids"] > 0, tf.int32)
+    batch["labels"] = tf.zeros([1, 1], tf.int32)
+    return modeling.probabilities(model.classifier(batch))[0, 0]
+
+
+TEXTS = ["", "...", "w1 [MASK] w2", *map(text, (1, 5, 6, 7, 8, 9, 25, 60, 90))]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("word", {}),
+        ("word", {"packing": "document", "pooling": "max"}),
+        ("word", {"labels": ("a", "b", "c"), "pooling": "attention"}),
+        ("word", {"model": {"attend_padding": True}, "hidden_size": 4}),
+        ("word", {"pieces_per_row": 100}),
+        ("wordpiece", {"model": {"positions": "rotary"}}),
+    ],
+)
+def test_probabilities_are_those_of_training(kind, changes):
+    model, tokens = create_classifier(kind, **changes), tokenizer_of(kind)
+    found = model(tf.constant(TEXTS))
+    assert found.dtype == tf.float32
+    assert found.shape == (len(TEXTS), len(model.labels))
+    expected = [trained_on(model, tokens, one) for one in TEXTS]
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(tf.reduce_sum(found, 1), 1, atol=1e-5)
+    graph = tf.function(
+        model, input_signature=[tf.TensorSpec([None], "string")]
+    )
+    np.testing.assert_allclose(graph(tf.constant(TEXTS)), found, atol=1e-5)
+    none = graph(tf.zeros([0], tf.string))
+    assert none.shape == (0, len(model.labels))
+    alone = graph(tf.constant(TEXTS[-2:-1]))
+    np.testing.assert_allclose(alone[0], found[-2], atol=1e-5)
+
+
+def filled_in(model, tokens, ids):
+    """(tokens, probabilities) of the masks of one row of ids."""
+    ids = tokens.wrap(np.asarray(ids, np.int32))
+    padded = np.zeros([1, LENGTH], np.int32)
+    padded[0, : len(ids)] = ids
+    is_text = (np.arange(LENGTH) < len(ids)).astype(np.int32)[np.newaxis]
+    batch = {
+        "token_ids": tf.constant(padded),
+        "segment_ids": tf.constant(is_text),
+        "position_ids": tf.constant(is_text * np.arange(LENGTH, dtype="int32")),
+        "mask_positions": tf.constant(
+            [np.flatnonzero(ids == tokens.special.mask)], tf.int32
+        ),
+    }
+    logits = np.where(
+        tokens.is_special, -np.inf, model.masked_lm(batch)[0].numpy()
+    )
+    rates, best = tf.math.top_k(tf.nn.softmax(logits), k=model.top_k)
+    return np.array(tokens.vocabulary)[best.numpy()], rates.numpy()
+
+
+MASK = "[MASK]"
+PROMPTS = [
+    (MASK, 1),
+    ("w1 [MASK] w2 [MASK]", 2),
+    ("[MASK] w3 [MASK] w4 [MASK]", 3),
+    ("w1 w2", 0),
+    ("", 0),
+    ("[MASK] w1 [MASK] [MASK] [MASK]", 4),
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes"),
+    [
+        ("word", {}),
+        ("word", {"attend_padding": True}),
+        ("wordpiece", {"positions": "rotary"}),
+    ],
+)
+def test_masks_are_filled_in(kind, changes):
+    model, tokens = create_masked_lm(kind, **changes), tokenizer_of(kind)
+    graph = tf.function(
+        model, input_signature=[tf.TensorSpec([None], "string")]
+    )
+    result = graph(tf.constant([prompt for prompt, _ in PROMPTS]))
+    answers = {key: value.numpy() for key, value in result.items()}
+    assert answers["tokens"].shape == (len(PROMPTS), 3, 4)
+    assert answers["probabilities"].shape == (len(PROMPTS), 3, 4)
+    assert answers["count"].tolist() == [count for _, count in PROMPTS]
+    for n, (prompt, count) in enumerate(PROMPTS):
+        here = min(count, 3)
+        assert (answers["tokens"][n, here:] == b"").all()
+        assert not answers["probabilities"][n, here:].any()
+        if here:
+            ids = tokens.encode_prompt(prompt)
+            inner = ids[1:-1] if tokens.num_wrapping else ids
+            words, rates = filled_in(model, tokens, inner)
+            found = answers["tokens"][n, :here].astype(str)
+            np.testing.assert_array_equal(found, words[:here])
+            np.testing.assert_allclose(
+                answers["probabilities"][n, :here], rates[:here], atol=1e-5
+            )
+    none = graph(tf.zeros([0], tf.string))
+    assert none["tokens"].shape == (0, 3, 4)
+    assert none["count"].shape == (0,)
+
+
+@pytest.mark.parametrize("kind", ["word", "wordpiece"])
+def test_the_window_holds_the_masks(kind):
+    model, tokens = create_masked_lm(kind), tokenizer_of(kind)
+    room = model.room
+    cases = []
+    for length in (room - 1, room, room + 1, 3 * room + 1):
+        for place in range(length):
+            for gap in range(1, room):
+                words = text(length).split()
+                places = {place, min(place + gap, length - 1)}
+                for mask in places:
+                    words[mask] = MASK
+                cases.append((" ".join(words), len(places)))
+    ids = tokens.codec.prompt_ids(tf.constant([words for words, _ in cases]))
+    windows = model._window(ids).to_list()
+    for whole, window, (_, count) in zip(
+        ids.to_list(), windows, cases, strict=True
+    ):
+        assert len(window) == min(len(whole), room)
+        assert window.count(tokens.special.mask) == count
+        assert any(
+            whole[n : n + len(window)] == window
+            for n in range(len(whole) - len(window) + 1)
+        )
+
+
+def test_a_long_text_is_seen_through_the_window():
+    model, tokens = create_masked_lm(), tokenizer_of("word")
+    words = text(40).split()
+    words[20] = MASK
+    (ids,) = tokens.codec.prompt_ids(tf.constant([" ".join(words)])).to_list()
+    expected, _ = filled_in(model, tokens, ids[16:24])
+    result = model(tf.constant([" ".join(words)]))
+    assert result["tokens"][0, 0].numpy().astype(str).tolist() == list(
+        expected[0]
+    )
+
+
+def test_masks_too_far_apart_have_no_answer():
+    model = create_masked_lm()
+    apart = " ".join([MASK, text(20), MASK])
+    result = model(tf.constant([apart]))
+    assert result["count"][0] == 2
+    assert (result["tokens"][0, 0].numpy() != b"").all()
+    assert (result["tokens"][0, 1].numpy() == b"").all()
+
+
+def test_no_more_answers_than_ordinary_tokens():
+    model = modeling.TextMaskedLM(**common("word"), max_masks=1, top_k=99)
+    assert model.top_k == len(LETTERS)
+    rates = model(tf.constant([MASK]))["probabilities"]
+    assert float(tf.reduce_sum(rates)) == pytest.approx(1, abs=1e-5)
+
+
+def test_embed_of_both():
+    for model in (create_classifier(), create_masked_lm()):
+        result = model.embed(tf.constant(TEXTS))
+        assert result.shape == (len(TEXTS), MODEL["hidden_size"])
+        assert not result[0].numpy().any()
+        assert np.isfinite(result).all()
+
+
+@pytest.mark.parametrize("kind", ["word", "wordpiece"])
+def test_saved_as_keras_and_loaded_in_safe_mode(kind, tmp_path):
+    for model in (create_classifier(kind), create_masked_lm(kind)):
+        path = tmp_path / f"{model.name}.keras"
+        model.save(path)
+        loaded = keras.saving.load_model(path, safe_mode=True)
+        texts = tf.constant([*TEXTS, "w1 [MASK] w2"])
+        before, after = model(texts), loaded(texts)
+        tf.nest.map_structure(np.testing.assert_array_equal, before, after)

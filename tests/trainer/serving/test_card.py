@@ -1,0 +1,94 @@
+"""Tests of trainer/serving/card.py."""
+
+import pytest
+
+from configs import schema
+from trainer import storage
+from trainer.serving import card
+
+FACTS = {
+    "format": 1,
+    "signatures": ["classify", "embed", "fill_mask"],
+    "labels": ["bad", "good"],
+    "embed_stage": "pretrained",
+    "max_pieces": 4,
+    "max_masks": 3,
+    "top_k": 5,
+    "tokenizer": "word",
+    "vocabulary_size": 12345,
+    "sequence_length": 128,
+    "hidden_size": 64,
+    "parameters": {"model.keras": 1000, "masked_lm.keras": 2000},
+    "fingerprint": "0123abcd",
+    "report": {
+        "read": {"documents_read": 7000, "documents_kept": 6999},
+        "documents_reserved_for_test": 700,
+        "rows": {"train": {"documents": 6000, "tokens_kept": 654321}},
+    },
+    "checkpoints": {"pretrain": {"step": 99, "validation_loss": 2.5}},
+    "config": schema.Config().to_dict(),
+    "versions": {"keras": "3.15.1"},
+}
+METRICS = {"pretrain": {"step": 120, "validation_loss": 2.625}}
+
+
+def test_it_says_what_the_model_is_and_how_to_load_it():
+    text = card.write_card(FACTS, METRICS)
+    for part in (
+        "`bad`, `good`",
+        "| train tokens | 654,321 |",
+        "word, 12,345 tokens",
+        "| validation_loss | 2.5 |",
+        "| last validation: validation_loss | 2.625 |",
+        "| model.hidden_size | 128 |",
+        'model.signatures["classify"]',
+        'keras.saving.load_model("model.keras")',
+        'keras.saving.load_model("masked_lm.keras")',
+        card._NOT_EVALUATED,
+    ):
+        assert part in text
+    assert "tensorflow_text" not in text
+
+
+def test_word_pieces_need_another_import():
+    text = card.write_card({**FACTS, "tokenizer": "wordpiece"}, {})
+    assert "import tensorflow_text" in text
+
+
+def test_what_is_missing_is_said():
+    facts = {**FACTS, "signatures": ["embed", "fill_mask"], "labels": []}
+    facts["parameters"] = {"masked_lm.keras": 2000}
+    text = card.write_card(facts, {})
+    assert "not `classify`: the run has not been trained for it" in text
+    assert 'model.keras")' not in text.replace("masked_lm.keras", "")
+
+
+def test_the_code_of_the_card_compiles():
+    blocks = card.write_card(FACTS, {}).split("```python\n")[1:]
+    assert len(blocks) == 3
+    for block in blocks:
+        compile(block.split("```")[0], "README.md", "exec")
+
+
+def test_evaluation_is_filled_in_later(tmp_path):
+    directory = tmp_path / "export"
+    with storage.new_directory(directory, facts=FACTS) as temporary:
+        (temporary / card.FILE).write_text(card.write_card(FACTS, METRICS))
+        (temporary / "other").write_text("as it was")
+    card.rewrite_card(directory, {**METRICS, "test": {"accuracy": 0.987}})
+    assert storage.verify(directory)["labels"] == ["bad", "good"]
+    text = (directory / card.FILE).read_text()
+    assert "| accuracy | 0.987 |" in text
+    assert card._NOT_EVALUATED not in text
+    assert "| last validation: validation_loss | 2.625 |" in text
+
+
+def test_a_damaged_export_gets_no_new_card(tmp_path):
+    directory = tmp_path / "export"
+    with storage.new_directory(directory, facts=FACTS) as temporary:
+        (temporary / card.FILE).write_text("card")
+        (temporary / "other").write_text("as it was")
+    (directory / "other").write_text("changed!!")
+    with pytest.raises(storage.DamagedError, match="other"):
+        card.rewrite_card(directory, {})
+    assert (directory / card.FILE).read_text() == "card"

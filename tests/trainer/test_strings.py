@@ -1,0 +1,136 @@
+"""Tests of trainer/strings.py."""
+
+import random
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline import cleaning, tokenizer
+from trainer import strings
+
+# Of the Keras example: removed are these, and neither `"` nor brackets.
+PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
+WORDS = ["", "[UNK]", "the", "cat", "[", "[mask]"]
+PIECES = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "##s"]
+PIECES += ["[", "]", "mask", "a", "pad", '"', "\ufffd"]
+# What documents are made of, good and bad.
+PARTS = [
+    *(bytes([i]) for i in range(256)),
+    *(chr(i).encode() for i in range(0x80, 0xA1)),
+    *(w.encode() for w in ["the", "cat", "cats", " ", "é", "中", "\U0001f600"]),
+    *(s.encode() for s in ["[MASK]", "[mask]", "[CLS]", "[UNK]", "<br />"]),
+    *(s.encode() for s in ["\ufeff", "\ufffd", "\u2003", "\u3000", "\u2028"]),
+    *(b"\r\n", b"\xed\xa0\x80", b"\xc0\x80", b"\xf4\x90\x80\x80"),
+    *(b"\xe2\x82", b"\xf0\x9f\x98", b"\xe4\xb8", b"<br\xc2\x85/>"),
+]
+
+
+@pytest.fixture(name="tokens", params=["word", "wordpiece"])
+def _tokens(request):
+    if request.param == "word":
+        return tokenizer.WordTokenizer(WORDS)
+    return tokenizer.WordPieceTokenizer(PIECES)
+
+
+def _documents():
+    """Short random documents, and some that are nearly empty."""
+    generator = random.Random(3)
+    blank = [
+        b" ",
+        b"\n",
+        b"\xc2\x85",
+        "\ufffd\u3000".encode(),
+        b"\xff",
+        b"\x00",
+    ]
+    return [b""] + [
+        b"".join(generator.choices(parts, k=generator.randint(1, most)))
+        for parts, most, number in ((PARTS, 12, 4000), (blank, 5, 300))
+        for _ in range(number)
+    ]
+
+
+def test_raw_bytes_become_what_training_sees(tokens):
+    documents = _documents()
+
+    @tf.function
+    def in_graph(raw):
+        return tokens.codec.document_ids(strings.clean(raw))
+
+    texts = [cleaning.clean(raw, cleaning.Counts()) for raw in documents]
+    expected = tokens.encode(texts)
+    found = in_graph(tf.constant(documents, tf.string)).to_list()
+    for raw, ids, text, wanted in zip(
+        documents, found, texts, expected, strict=True
+    ):
+        assert ids == list(wanted), (raw, text)
+
+
+def test_clean_text_is_that_of_python():
+    documents = _documents()
+    cleaned = strings.clean(tf.constant(documents, tf.string)).numpy()
+    for raw, found in zip(documents, cleaned, strict=True):
+        text = found.decode().replace("\r\n", "\n").replace("\r", "\n")
+        assert text == cleaning.clean(raw, cleaning.Counts()), raw
+
+
+@pytest.mark.parametrize(
+    "text", ["the [MASK] cat", 'the "[MASK]" cat', "the[MASK]. cat"]
+)
+def test_a_prompt_keeps_its_mask(tokens, text):
+    (ids,) = tokens.codec.prompt_ids(tf.constant([text])).to_list()
+    assert ids.count(tokens.special.mask) == 1
+    the, cat = (tokens.vocabulary.index(word) for word in ("the", "cat"))
+    assert (ids[0], ids[-1]) == (the, cat)
+
+
+def test_other_special_tokens_of_a_prompt_are_text():
+    codec = strings.Codec("wordpiece", PIECES)
+    (ids,) = codec.prompt_ids(tf.constant(["[PAD][CLS] [[SEP]] [MASK]"]))
+    assert set(ids.numpy()) & set(codec.special.ids()) == {1, 4}
+    assert PIECES.index("pad") in ids
+
+
+def test_no_texts(tokens):
+    none = tf.zeros([0], tf.string)
+    assert tokens.codec.document_ids(strings.clean(none)).to_list() == []
+    assert tokens.codec.prompt_ids(strings.clean(none)).to_list() == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The cat sat on the mat, the CAT!",
+        "a naïve café <br /><br />cat [unk]",
+        'she said "no" \u00a0 2 [MASK] [mask] ##ing 中文',
+        "".join(map(chr, range(32, 127))),
+        "",
+        "ÀÉ“”…",
+        "<BR />x",
+    ],
+)
+def test_standardize_is_that_of_the_keras_example(text):
+    (result,) = strings.standardize(tf.constant([text])).numpy()
+    lower = "".join(c.lower() if c.isascii() else c for c in text)
+    spaced = lower.replace("<br />", " ")
+    assert result.decode() == "".join(c for c in spaced if c not in PUNCTUATION)
+    dataset = tf.data.Dataset.from_tensors([text]).map(strings.standardize)
+    assert dataset.get_single_element().numpy()[0] == result
+
+
+def test_special_ids_and_what_they_wrap():
+    assert strings.Codec("word", WORDS).special.num_wrapping == 0
+    special = strings.Codec("wordpiece", PIECES).special
+    assert special.num_wrapping == 2
+    assert special.ids() == [0, 1, 2, 3, 4]
+    assert special.ids() == np.arange(5).tolist()
+
+
+@pytest.mark.parametrize(
+    ("kind", "vocabulary"),
+    [("word", ["", "[UNK]", "a", "a", "[mask]"]), ("wordpiece", ["[PAD]"])],
+)
+def test_a_bad_vocabulary_is_refused(kind, vocabulary):
+    with pytest.raises(ValueError):
+        strings.Codec(kind, vocabulary)

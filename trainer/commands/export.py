@@ -1,0 +1,217 @@
+"""`--mode=export`: the best checkpoints to an artifact that takes strings."""
+
+import dataclasses
+import json
+import logging
+import os
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+from configs import runtime as runtime_lib
+from configs import schema
+from input_pipeline import manifest
+from trainer import checkpoint, modeling, storage, strings
+from trainer import workdir as workdir_lib
+from trainer.commands import prepare
+from trainer.serving import card, loading, saved_model
+
+_log = logging.getLogger(__name__)
+_KERAS_FILES = {"classify": "model.keras", "fill_mask": "masked_lm.keras"}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Source:
+    """The run of one stage, and its best checkpoint."""
+
+    config: schema.Config
+    resolved: dict[str, Any]
+    checkpoint: pathlib.Path
+
+
+def run(
+    config: schema.Config,
+    *,
+    workdir: str,
+    runtime: runtime_lib.Runtime,
+    callbacks: Sequence[Any] = (),
+) -> None:
+    """Writes `<workdir>/export`, which replaces an older one when complete.
+
+    The classifier is the best of checkpoints/finetune; what fills in masks
+    is the best of checkpoints/pretrain, of the workdir that the run began
+    from where this one has none. What has not been trained is left out.
+
+    Raises:
+      ValueError: nothing has been trained there, or its text has changed.
+    """
+    recorded = workdir_lib.read(workdir)
+    if not recorded:
+        raise ValueError(
+            f"{workdir} holds no run (no config.json); train first, or give"
+            " the --workdir of a run."
+        )
+    with workdir_lib.locked(workdir):
+        final = pathlib.Path(workdir) / loading.DIRECTORY
+        fresh = final.with_name(f"{loading.DIRECTORY}.new")
+        if fresh.exists():
+            storage.remove_directory(fresh)
+        storage.remove_unfinished(workdir, f"{loading.DIRECTORY}*")
+        facts: dict[str, Any] = {}
+        with storage.new_directory(fresh, facts=facts) as temporary:
+            facts |= _write_all(config.export, workdir, temporary)
+        if final.exists():
+            storage.remove_directory(final)
+        os.rename(fresh, final)
+    _log.info("export: %s answers %s", final, ", ".join(facts["signatures"]))
+    for name in sorted({*_KERAS_FILES} - {*facts["signatures"]}):
+        stage = "finetune" if name == "classify" else "pretrain"
+        _log.info("        without %s: no --mode=%s here", name, stage)
+    _log.info("ask it: --mode=predict --config.predict.export_dir=%s", final)
+
+
+def _write_all(
+    export: schema.ExportConfig, workdir: str, directory: pathlib.Path
+) -> dict[str, Any]:
+    """Writes every form; returns the facts for the manifest."""
+    tuned, pretrained = _sources(workdir)
+    main = tuned or pretrained
+    if not main:
+        raise ValueError(
+            f"{workdir} has no checkpoint to export; train first, with"
+            " --mode=pretrain or --mode=finetune."
+        )
+    prepared = _open_prepared(main)
+    classifier = masked_lm = None
+    if tuned:
+        classifier = modeling.TextClassifier(
+            **_common(tuned, prepared),
+            finetune=dataclasses.asdict(tuned.config.finetune),
+            labels=tuned.resolved["labels"],
+        )
+        checkpoint.read_weights(tuned.checkpoint, classifier.variables)
+    if pretrained:
+        is_same = pretrained.resolved["prepared"] == main.resolved["prepared"]
+        masked_lm = modeling.TextMaskedLM(
+            **_common(
+                pretrained, prepared if is_same else _open_prepared(pretrained)
+            ),
+            **dataclasses.asdict(export),
+        )
+        checkpoint.read_weights(pretrained.checkpoint, masked_lm.variables)
+    signatures = saved_model.save(
+        directory, classifier=classifier, masked_lm=masked_lm
+    )
+    models = {
+        _KERAS_FILES[name]: model
+        for name, model in (("classify", classifier), ("fill_mask", masked_lm))
+        if model is not None
+    }
+    for file, model in models.items():
+        model.save(directory / file)
+    # Forms for other libraries, of the same two models, belong here.
+    config = dataclasses.replace(main.config, export=export)
+    facts = {
+        "format": loading.FORMAT,
+        "signatures": signatures,
+        "mask": strings.MASK,
+        "embed_stage": "pretrained" if masked_lm else "fine-tuned",
+        "labels": classifier.labels if classifier else [],
+        "max_pieces": classifier.max_pieces if classifier else 0,
+        "max_masks": masked_lm.max_masks if masked_lm else 0,
+        "top_k": masked_lm.top_k if masked_lm else 0,
+        "tokenizer": prepared.tokenizer.kind,
+        "vocabulary_size": prepared.tokenizer.vocabulary_size,
+        "sequence_length": config.data.sequence_length,
+        "hidden_size": config.model.hidden_size,
+        "parameters": {
+            file: model.count_params() for file, model in models.items()
+        },
+        "fingerprint": prepared.fingerprint,
+        "report": prepared.report,
+        "checkpoints": {
+            stage: _state(source.checkpoint)
+            for stage, source in (("pretrain", pretrained), ("finetune", tuned))
+            if source
+        },
+        "config": config.to_dict(),
+        "versions": workdir_lib.read(workdir)["versions"],
+    }
+    text = card.write_card(facts, last_validation(workdir))
+    (directory / card.FILE).write_text(text, encoding="utf-8")
+    return facts
+
+
+def last_validation(workdir: str) -> dict[str, dict[str, float]]:
+    """By stage: the numbers of the last event with a validation loss."""
+    path = pathlib.Path(workdir) / "metrics.jsonl"
+    found = {}
+    lines = path.read_text().splitlines() if path.exists() else []
+    for event in map(json.loads, lines):
+        if "validation_loss" in event:
+            found[event["stage"]] = {
+                name: value
+                for name, value in event.items()
+                if name == "step" or name.startswith("validation_")
+            }
+    return found
+
+
+def _sources(workdir: str) -> tuple[_Source | None, _Source | None]:
+    """What is fine-tuned and what is pretrained; None = is not."""
+    tuned = _source(workdir, "finetune")
+    pretrained = _source(workdir, "pretrain")
+    if not pretrained and tuned and tuned.config.init_from:
+        pretrained = _source(tuned.config.init_from, "pretrain")
+    return tuned, pretrained
+
+
+def _source(workdir: str, stage: str) -> _Source | None:
+    directory = pathlib.Path(workdir) / "checkpoints" / stage
+    if not any(directory.glob("step-*")):
+        return None
+    recorded = workdir_lib.read(workdir)
+    return _Source(
+        schema.Config.from_dict(recorded["config"]),
+        recorded["resolved"],
+        checkpoint.Checkpoints(directory).best(),
+    )
+
+
+def _open_prepared(source: _Source) -> manifest.Prepared:
+    """The data of a run, prepared anew where it is gone."""
+    fingerprint = source.resolved["fingerprint"]
+    if pathlib.Path(source.resolved["prepared"]).is_dir():
+        return manifest.open_prepared(source.resolved["prepared"])
+    prepared = prepare.open_prepared(source.config)
+    if prepared.fingerprint != fingerprint:
+        raise ValueError(
+            f"The run was trained on data {fingerprint}, but"
+            f" {source.resolved['prepared']} is gone and the source now gives"
+            f" {prepared.fingerprint}; restore one of them."
+        )
+    return prepared
+
+
+def _common(source: _Source, prepared: manifest.Prepared) -> dict[str, Any]:
+    """What both models are made from."""
+    tokenizer = prepared.tokenizer
+    expected = source.resolved["vocabulary_size"]
+    if tokenizer.vocabulary_size != expected:
+        raise ValueError(
+            f"{prepared.directory} has a vocabulary of"
+            f" {tokenizer.vocabulary_size} tokens, but the model was trained"
+            f" with {expected}; bring back the one that it was trained with."
+        )
+    return {
+        "kind": tokenizer.kind,
+        "vocabulary": tokenizer.vocabulary,
+        "sequence_length": source.config.data.sequence_length,
+        "model": dataclasses.asdict(source.config.model),
+    }
+
+
+def _state(path: pathlib.Path) -> dict[str, Any]:
+    """Step and validation loss of a checkpoint."""
+    state = checkpoint.read_state(path)
+    return {k: state[k] for k in ("step", "validation_loss") if k in state}

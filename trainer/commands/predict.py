@@ -1,0 +1,183 @@
+"""`--mode=predict`: lines of text to JSON lines, in order, as they come."""
+
+import json
+import os
+import pathlib
+import select
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import IO, Any
+
+import tensorflow as tf
+
+from configs import schema
+from configs.runtime import Runtime
+from input_pipeline import cleaning
+from trainer.serving import loading
+
+_CHUNK_BYTES = 2**20
+_Answer = dict[str, Any]
+
+
+def run(
+    config: schema.Config,
+    *,
+    workdir: str,
+    runtime: Runtime,
+    callbacks: Sequence[Any] = (),
+) -> None:
+    """Prints one JSON object for every line of the input.
+
+    A line with [MASK]: {"line": n, "masks": [[{"token", "probability"}, …],
+    …]}, the best first. Any other: {"line": n, "label": …, "probabilities":
+    {label: …}}. A line that has no answer: {"line": n, "error": …}.
+
+    Raises:
+      ValueError: there is no export, a file of it is missing or changed, or
+        the input cannot be read.
+    """
+    predict = config.predict
+    directory = predict.export_dir or str(
+        pathlib.Path(workdir) / loading.DIRECTORY
+    )
+    if not os.path.isdir(directory):
+        raise ValueError(
+            f"{directory} is no directory; make it with --mode=export, or name"
+            " another with --config.predict.export_dir."
+        )
+    with _open(predict.input) as source:
+        exported = loading.load(directory)
+        number = 0
+        for lines in batches(source.fileno(), size=predict.batch_size):
+            for answer in answers(exported, lines):
+                number += 1
+                line = {"line": number, **answer}
+                print(json.dumps(line, ensure_ascii=False))
+            sys.stdout.flush()
+
+
+def batches(source: int, *, size: int) -> Iterator[list[bytes]]:
+    """Lists of at most `size` lines, without their ends.
+
+    A list is shorter where no more input waits: whoever types a line gets
+    the answer at once.
+
+    Args:
+      source: a file descriptor.
+      size: of a full list.
+    """
+    lines: list[bytes] = []
+    rest = b""
+    while True:
+        while len(lines) >= size or (lines and not _is_ready(source)):
+            yield lines[:size]
+            lines = lines[size:]
+        chunk = os.read(source, _CHUNK_BYTES)
+        if not chunk:
+            break
+        *new, rest = (rest + chunk).split(b"\n")
+        lines += new
+    if rest:
+        lines.append(rest)
+    for start in range(0, len(lines), size):
+        yield lines[start : start + size]
+
+
+def answers(
+    exported: loading.Exported, lines: Sequence[bytes]
+) -> list[_Answer]:
+    """An answer or an error for each line, in order."""
+    result: list[_Answer] = [{"error": _complaint(line)} for line in lines]
+    good = [n for n, answer in enumerate(result) if not answer["error"]]
+    mask = exported.facts["mask"].encode()
+    is_prompt = [mask in line for line in lines]
+    for name, wanted, shape in (
+        ("classify", False, _classes),
+        ("fill_mask", True, _fill_ins),
+    ):
+        group = [n for n in good if is_prompt[n] is wanted]
+        for n, answer in zip(
+            group,
+            _ask(exported, name, [lines[n] for n in group], shape),
+            strict=True,
+        ):
+            result[n] = answer
+    return result
+
+
+def _ask(
+    exported: loading.Exported,
+    name: str,
+    lines: list[bytes],
+    shape: Callable[[dict[str, Any], dict[str, Any]], _Answer],
+) -> list[_Answer]:
+    """The answers of one signature."""
+    if name not in exported.signatures:
+        trained = "pretrained" if name == "fill_mask" else "fine-tuned"
+        error = f"the export has no {name}: its run has not been {trained}"
+        return [{"error": error}] * len(lines)
+    if not lines:
+        return []
+    outputs = exported.signatures[name](tf.constant(lines, tf.string))
+    arrays = {key: value.numpy() for key, value in outputs.items()}
+    return [
+        shape({key: value[n] for key, value in arrays.items()}, exported.facts)
+        for n in range(len(lines))
+    ]
+
+
+def _classes(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
+    rates = map(float, output["probabilities"])
+    return {
+        "label": output["label"].decode(),
+        "probabilities": dict(zip(facts["labels"], rates, strict=True)),
+    }
+
+
+def _fill_ins(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
+    count = int(output["count"])
+    if count > facts["max_masks"]:
+        return {
+            "error": f"{count} masks, but at most {facts['max_masks']} are"
+            " filled in; split the line"
+        }
+    tokens = output["tokens"][:count]
+    if not tokens[:, 0].all():
+        return {
+            "error": "the masks are too far apart: one row holds"
+            f" {facts['sequence_length']} slots; split the line"
+        }
+    return {
+        "masks": [
+            [
+                {"token": token.decode(), "probability": float(rate)}
+                for token, rate in zip(*pair, strict=True)
+            ]
+            for pair in zip(tokens, output["probabilities"], strict=False)
+        ]
+    }
+
+
+def _complaint(line: bytes) -> str:
+    """What is wrong with a line; "" = nothing."""
+    try:
+        line.decode()
+    except UnicodeDecodeError as error:
+        return f"not UTF-8: {error.reason} at byte {error.start}"
+    return "" if cleaning.clean(line, cleaning.Counts()) else "empty line"
+
+
+def _open(path: str) -> IO[bytes]:
+    """The file, or standard input, unbuffered."""
+    try:
+        return open(path or 0, "rb", buffering=0, closefd=bool(path))
+    except OSError as error:
+        raise ValueError(
+            f"predict.input={path or 'standard input'} cannot be read:"
+            f" {error.strerror}; name a text file, or leave it out to read"
+            " standard input."
+        ) from error
+
+
+def _is_ready(source: int) -> bool:
+    return bool(select.select([source], [], [], 0)[0])

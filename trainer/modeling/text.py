@@ -1,0 +1,265 @@
+"""Models that take strings: tokenization, pieces, encoder, head in one.
+
+N texts, L slots, C classes, M masks, K fill-ins for each, V vocabulary.
+"""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from configs import schema
+from trainer import strings
+from trainer.modeling import classifier as classifiers
+from trainer.modeling import encoder as encoders
+from trainer.modeling import heads, pieces
+
+
+class _TextModel(keras.Model):
+    """What both have: a codec, an encoder in float32, a plain config."""
+
+    def __init__(
+        self,
+        *,
+        kind: str,
+        vocabulary: Sequence[str],
+        sequence_length: int,
+        model: Mapping[str, Any],
+        name: str,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, dtype="float32", **kwargs)
+        self.codec = strings.Codec(kind, vocabulary)
+        self.sequence_length = sequence_length
+        self.room = sequence_length - self.codec.special.num_wrapping
+        self.model_config = schema.ModelConfig(**model)
+
+    def build(self, input_shape: Any) -> None:
+        """Nothing is left to create."""
+
+    @property
+    def encoder(self) -> encoders.Encoder:
+        """What gives the states."""
+        raise NotImplementedError
+
+    def rows(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+        """`pieces.batch` for this encoder."""
+        return pieces.batch(
+            ids,
+            self.codec.special,
+            length=pieces.row_length(self.encoder),
+        )
+
+    def embed(self, text: tf.Tensor) -> tf.Tensor:
+        """Raw strings [N] -> float32 [N, D]; see `pieces.embed`."""
+        ids = self.codec.document_ids(strings.clean(text))
+        return pieces.embed(self.encoder, ids, self.codec.special)
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            "name": self.name,
+            "kind": self.codec.kind,
+            "vocabulary": self.codec.vocabulary,
+            "sequence_length": self.sequence_length,
+            "model": dataclasses.asdict(self.model_config),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """The inverse of `get_config`."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable("cloze")
+class TextClassifier(_TextModel):
+    """Raw strings [N] to the probabilities of C classes."""
+
+    def __init__(
+        self,
+        *,
+        labels: Sequence[str],
+        finetune: Mapping[str, Any],
+        name: str = "text_classifier",
+        **kwargs: Any,
+    ) -> None:
+        """Makes the model with random weights.
+
+        Args:
+          labels: the names of the C classes, in order.
+          finetune: the fields of `schema.FinetuneConfig`.
+          name: of the Keras model.
+          kwargs: `kind` and `vocabulary` of the tokenizer,
+            `sequence_length` (L), and `model`, the fields of
+            `schema.ModelConfig`.
+        """
+        super().__init__(name=name, **kwargs)
+        self.labels = list(labels)
+        self.finetune = schema.FinetuneConfig(**finetune)
+        self.classifier = classifiers.create_classifier(
+            self.model_config,
+            self.finetune,
+            vocabulary_size=len(self.codec.vocabulary),
+            sequence_length=self.sequence_length,
+            num_classes=len(self.labels),
+            dtype="float32",
+        )
+        self.build(None)
+
+    @property
+    def encoder(self) -> encoders.Encoder:
+        """The fine-tuned one."""
+        return self.classifier.encoder
+
+    @property
+    def max_pieces(self) -> int:
+        """Of L slots each; what is behind them is cut, as in training."""
+        return self.finetune.pieces_per_row
+
+    def call(self, text: tf.Tensor) -> tf.Tensor:
+        """Raw strings [N] -> float32 [N, C]."""
+        ids = self.codec.document_ids(strings.clean(text))
+        (result,) = pieces.in_groups(
+            ids[:, : self.max_pieces * self.room],
+            self._answer,
+            size=max(1, pieces.ROWS_AT_ONCE // self.max_pieces),
+            like=[tf.TensorSpec([None, len(self.labels)], tf.float32)],
+        )
+        return result
+
+    def _answer(self, ids: tf.RaggedTensor) -> list[tf.Tensor]:
+        parts, owners = pieces.cut(ids, room=self.room)
+        rows = self.rows(parts)
+        owners = owners[:, tf.newaxis]
+        is_pooled = rows["segment_ids"] > 0
+        if classifiers.pools_padding(self.model_config, self.finetune):
+            is_pooled = tf.ones_like(is_pooled)
+        logits = self.classifier.head(
+            self.encoder(rows),
+            tf.where(is_pooled, owners, -1),
+            num_documents=tf.cast(ids.nrows(), tf.int32),
+        )
+        return [classifiers.probabilities(logits)]
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        finetune = dataclasses.asdict(self.finetune)
+        return {
+            **super().get_config(),
+            "labels": self.labels,
+            "finetune": finetune,
+        }
+
+
+@keras.saving.register_keras_serializable("cloze")
+class TextMaskedLM(_TextModel):
+    """Raw strings [N] to the best K tokens for their first M masks."""
+
+    def __init__(
+        self,
+        *,
+        max_masks: int,
+        top_k: int,
+        name: str = "text_masked_lm",
+        **kwargs: Any,
+    ) -> None:
+        """Makes the model with random weights; kwargs as `TextClassifier`.
+
+        Where the vocabulary has fewer than `top_k` ordinary tokens, K is
+        their number.
+        """
+        super().__init__(name=name, **kwargs)
+        self.is_special = np.zeros(len(self.codec.vocabulary), bool)
+        self.is_special[self.codec.special.ids()] = True
+        self.max_masks = max_masks
+        self.top_k = min(top_k, int(np.count_nonzero(~self.is_special)))
+        self.masked_lm = heads.create_masked_lm(
+            self.model_config,
+            vocabulary_size=len(self.codec.vocabulary),
+            sequence_length=self.sequence_length,
+            dtype="float32",
+        )
+        self.build(None)
+
+    @property
+    def encoder(self) -> encoders.Encoder:
+        """The pretrained one."""
+        return self.masked_lm.encoder
+
+    def call(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Fills in the masks of raw strings [N].
+
+        A text longer than a row is seen through a window of L slots around
+        the middle of its first M masks.
+
+        Returns:
+          `tokens`: string [N, M, K], the best first; "" where there is no
+            mask, or where it lies outside the window.
+          `probabilities`: float32 [N, M, K]; 0 there.
+          `count`: int32 [N], the masks of the text, more than M perhaps.
+        """
+        ids = self.codec.prompt_ids(strings.clean(text))
+        is_mask = tf.cast(ids == self.codec.special.mask, tf.int32)
+        shape = [None, self.max_masks, self.top_k]
+        tokens, rates = pieces.in_groups(
+            self._window(ids),
+            self._answer,
+            size=pieces.ROWS_AT_ONCE,
+            like=[tf.TensorSpec(shape, dtype) for dtype in _ANSWER],
+        )
+        words = tf.gather(self.codec.vocabulary, tf.maximum(tokens, 0))
+        return {
+            "tokens": tf.where(tokens < 0, "", words),
+            "probabilities": rates,
+            "count": tf.reduce_sum(is_mask, axis=1),
+        }
+
+    def _window(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
+        """At most `room` tokens of each text, around its first M masks."""
+        lengths = tf.cast(ids.row_lengths(), tf.int32)
+        places = tf.ragged.range(lengths)
+        masks = tf.ragged.boolean_mask(places, ids == self.codec.special.mask)[
+            :, : self.max_masks
+        ]
+        # Without masks these are the extremes of int32.
+        first = tf.minimum(tf.reduce_min(masks, axis=1), lengths)
+        last = tf.maximum(tf.reduce_max(masks, axis=1), 0)
+        start = first + (last - first + 1) // 2 - self.room // 2
+        # Masks too far apart: those from the first on.
+        start = tf.minimum(start, first)
+        start = tf.clip_by_value(start, 0, tf.maximum(lengths - self.room, 0))
+        start = start[:, tf.newaxis]
+        return tf.ragged.boolean_mask(
+            ids, (places >= start) & (places < start + self.room)
+        )
+
+    def _answer(self, ids: tf.RaggedTensor) -> list[tf.Tensor]:
+        """int32 [n, M, K], -1 = no answer, and their probabilities."""
+        rows = self.rows(ids)
+        is_mask = rows["token_ids"] == self.codec.special.mask
+        is_mask &= rows["segment_ids"] > 0
+        rank = tf.cumsum(tf.cast(is_mask, tf.int32), axis=1)  # [n, slots]
+        wanted = tf.range(1, self.max_masks + 1)[:, tf.newaxis]
+        hits = is_mask[:, tf.newaxis] & (rank[:, tf.newaxis] == wanted)
+        places = tf.argmax(tf.cast(hits, tf.int32), 2, tf.int32)  # [n, M]
+        logits = self.masked_lm.head(self.encoder(rows), places)
+        # Padding, unknown and the like are no answer.
+        logits = tf.where(self.is_special, -np.inf, logits)
+        rates, tokens = tf.math.top_k(tf.nn.softmax(logits), k=self.top_k)
+        is_found = tf.reduce_any(hits, axis=2)[:, :, tf.newaxis]
+        return [tf.where(is_found, tokens, -1), tf.where(is_found, rates, 0.0)]
+
+    def get_config(self) -> dict[str, Any]:
+        """The constructor's arguments."""
+        return {
+            **super().get_config(),
+            "max_masks": self.max_masks,
+            "top_k": self.top_k,
+        }
+
+
+# What `TextMaskedLM._answer` gives.
+_ANSWER = (tf.int32, tf.float32)

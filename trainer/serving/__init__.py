@@ -1,0 +1,1 @@
+"""Strings to answers: the exported model, its card, and reading it back."""

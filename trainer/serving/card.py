@@ -1,0 +1,170 @@
+"""The model card: what was exported, from what, how good, how to load it."""
+
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from trainer import storage
+
+FILE = "README.md"
+_Facts = Mapping[str, Any]
+_NOT_EVALUATED = "Not evaluated yet: `--mode=evaluate` writes them here."
+
+
+def write_card(facts: _Facts, metrics: Mapping[str, _Facts]) -> str:
+    """The text of README.md.
+
+    Args:
+      facts: what the manifest says, see `trainer/commands/export.py`.
+      metrics: stage to numbers by name. "pretrain" and "finetune" are the
+        validation of the stages; "test", which `--mode=evaluate` adds, goes
+        into a place of its own.
+    """
+    parts = [
+        "# A text model made with Cloze",
+        _answers(facts),
+        "## Data",
+        _data(facts),
+        "## Training",
+        _training(facts, metrics),
+        "## Results on the test split",
+        "<!-- evaluate: begin -->",
+        _table(metrics.get("test", {})) or _NOT_EVALUATED,
+        "<!-- evaluate: end -->",
+        "## Limits",
+        _limits(facts),
+        "## How to load it",
+        _loading(facts),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def rewrite_card(
+    directory: str | pathlib.Path, metrics: Mapping[str, _Facts]
+) -> None:
+    """Writes README.md of an export again; raises DamagedError."""
+    facts = storage.verify(directory)
+    text = write_card(facts, metrics)
+    storage.replace_file(directory, FILE, text.encode())
+
+
+def _answers(facts: _Facts) -> str:
+    what = {
+        "classify": "`classify`: the class of a text, one of "
+        + ", ".join(f"`{label}`" for label in facts["labels"]),
+        "embed": f"`embed`: {facts['hidden_size']} numbers for a text, the mean"
+        f" of the final states of the {facts['embed_stage']} encoder",
+        "fill_mask": f"`fill_mask`: the {facts['top_k']} best tokens for each"
+        f" of the first {facts['max_masks']} `[MASK]` of a text",
+    }
+    lines = [f"- {what[name]}" for name in facts["signatures"]]
+    missing = [name for name in what if name not in facts["signatures"]]
+    if missing:
+        names = " and ".join(f"`{name}`" for name in missing)
+        lines.append(f"- not {names}: the run has not been trained for it")
+    sizes = [f"`{k}` {v:,}" for k, v in facts["parameters"].items()]
+    head = f"Strings in, answers out. Parameters: {', '.join(sizes)}."
+    return "\n".join([head, "", *lines])
+
+
+def _data(facts: _Facts) -> str:
+    report, data = facts["report"], facts["config"]["data"]
+    read = report["read"]
+    place = data["name"] or data["path"]
+    numbers: dict[str, Any] = {
+        "source": " ".join(filter(None, (data["source"], place))),
+        "documents read": read["documents_read"],
+        "documents kept": read["documents_kept"],
+        "documents set aside for test": report["documents_reserved_for_test"],
+    }
+    for role, rows in report["rows"].items():
+        numbers[f"{role} documents"] = rows["documents"]
+        numbers[f"{role} tokens"] = rows["tokens_kept"]
+    numbers["tokenizer"] = (
+        f"{facts['tokenizer']}, {facts['vocabulary_size']:,} tokens"
+    )
+    numbers["fingerprint"] = f"`{facts['fingerprint']}`"
+    return _table(numbers)
+
+
+def _training(facts: _Facts, metrics: Mapping[str, _Facts]) -> str:
+    parts = []
+    for stage, checkpoint in facts["checkpoints"].items():
+        parts.append(f"Stage `{stage}`: the best checkpoint by validation loss")
+        parts.append(_table({**checkpoint, **_last(metrics.get(stage, {}))}))
+    sections = ("model", "masking", "optimizer", "train", "finetune")
+    settings = {
+        f"{section}.{name}": value
+        for section in sections
+        for name, value in facts["config"][section].items()
+    }
+    versions = {f"version of {k}": v for k, v in facts["versions"].items()}
+    return "\n\n".join([*parts, "Configuration:", _table(settings | versions)])
+
+
+def _last(metrics: _Facts) -> dict[str, Any]:
+    return {f"last validation: {k}": v for k, v in metrics.items()}
+
+
+def _limits(facts: _Facts) -> str:
+    length = facts["sequence_length"]
+    lines = [
+        "It has seen the data above and nothing else: text of another kind or"
+        " language gives answers, but not good ones.",
+        "A fill-in is what is likely in such text, not what is true.",
+        f"`fill_mask` sees at most {length} slots around the masks; `embed`"
+        " reads the whole text.",
+        "An empty text gets an answer too, which means nothing.",
+    ]
+    if "classify" in facts["signatures"]:
+        lines.append(
+            f"`classify` reads the first {facts['max_pieces']} pieces of"
+            f" {length} slots of a text and no more."
+        )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _loading(facts: _Facts) -> str:
+    wordpiece = facts["tokenizer"] == "wordpiece"
+    name = facts["signatures"][0]
+    parts = [
+        "Every file's sha256 is in `manifest.json`; `python -m trainer.main"
+        " --mode=predict --config.predict.export_dir=DIRECTORY` checks them"
+        " first. Run the following in this directory."
+    ]
+    first = "TensorFlow"
+    if wordpiece:
+        first += " and tensorflow-text (which imports Keras)"
+    parts.append(f"`saved_model/` needs {first} and nothing else:")
+    extra = "import tensorflow_text  # Registers operations.\n"
+    parts.append(
+        "```python\nimport tensorflow as tf\n"
+        + (extra if wordpiece else "")
+        + '\nmodel = tf.saved_model.load("saved_model")\n'
+        f'answers = model.signatures["{name}"](text=tf.constant(["a text"]))\n'
+        "```"
+    )
+    for file in facts["parameters"]:
+        parts.append(f"`{file}` needs Keras and Cloze:")
+        parts.append(
+            "```python\nimport keras\nimport tensorflow as tf\n"
+            "import trainer.modeling\n\n"
+            f'model = keras.saving.load_model("{file}")\n'
+            'answers = model(tf.constant(["a text"]))\n```'
+        )
+    return "\n\n".join(parts)
+
+
+def _table(values: _Facts) -> str:
+    """Two columns; "" if there is nothing to show."""
+    if not values:
+        return ""
+    rows = [f"| {name} | {_shown(value)} |" for name, value in values.items()]
+    return "\n".join(["| what | value |", "|---|---|", *rows])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    is_count = isinstance(value, int) and not isinstance(value, bool)
+    return f"{value:,}" if is_count else str(value).replace("|", "\\|")

@@ -1,0 +1,82 @@
+"""Reading an export: TensorFlow alone, neither Keras nor a model of ours.
+
+N texts.
+"""
+
+import dataclasses
+import importlib
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from trainer import storage
+
+DIRECTORY = "export"  # In the workdir.
+FOLDER = "saved_model"  # In the export.
+# Of the facts in the manifest; raised whenever a reader has to change.
+FORMAT = 1
+_Signature = Callable[..., dict[str, tf.Tensor]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exported:
+    """An export directory, verified and loaded.
+
+    Attributes:
+      facts: its manifest: labels, max_masks, top_k, tokenizer, config, ….
+      signatures: by name; each takes `text`, string [N].
+    """
+
+    facts: dict[str, Any]
+    signatures: dict[str, _Signature]
+
+
+def load(directory: str | pathlib.Path) -> Exported:
+    """Verifies an export directory and loads its SavedModel.
+
+    Raises:
+      ValueError: a file is missing or changed, it is no export of this
+        format, or it needs a package that is not installed.
+    """
+    try:
+        facts = storage.verify(directory)
+    except storage.DamagedError as error:
+        raise storage.DamagedError(
+            f"{error} Export again with --mode=export, or restore"
+            f" {directory} from a copy."
+        ) from error
+    if facts.get("format") != FORMAT:
+        raise ValueError(
+            f"{directory} is no export of format {FORMAT}, but"
+            f" {facts.get('format')!r}; export again with --mode=export."
+        )
+    if facts["tokenizer"] == "wordpiece":
+        _import_operations(directory)
+    module = tf.saved_model.load(str(pathlib.Path(directory) / FOLDER))
+    # The module owns the variables: without it they are gone.
+    signatures = {
+        name: _keeping(module, module.signatures[name])
+        for name in facts["signatures"]
+    }
+    return Exported(facts, signatures)
+
+
+def _keeping(module: Any, function: Any) -> _Signature:
+    def call(text: tf.Tensor) -> dict[str, tf.Tensor]:
+        assert module is not None
+        return function(text=text)
+
+    return call
+
+
+def _import_operations(directory: str | pathlib.Path) -> None:
+    """Registers the operations that split words into pieces."""
+    try:
+        importlib.import_module("tensorflow_text")
+    except ImportError as error:
+        raise ValueError(
+            f"{directory} has a WordPiece tokenizer, whose operations are in"
+            f" the package tensorflow-text; install it: {error}."
+        ) from error
