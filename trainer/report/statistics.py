@@ -166,12 +166,14 @@ def paired_gain(
     )
     bootstrap = _bootstrap(terms, seed)
     return {
-        name: bootstrap.estimate(
-            lambda sums, i=column: sums[..., i], lowest=-most, highest=most
-        )
-        for column, (name, most) in enumerate(
-            [("accuracy", 1.0), ("loss", _WORST_LOSS)]
-        )
+        "accuracy": bootstrap.estimate(
+            lambda sums: sums[..., 0], lowest=-1.0, highest=1.0
+        ),
+        "loss": bootstrap.estimate(
+            lambda sums: sums[..., 1],
+            lowest=-_WORST_LOSS,
+            highest=_WORST_LOSS,
+        ),
     }
 
 
