@@ -36,6 +36,7 @@ MODES = {
     "all": ("everything", "every stage in turn, skipping what is done"),
     "prepare": ("prepare", "text -> tokenizer and packed rows, once a corpus"),
     "pretrain": ("pretrain", "rows -> encoder, by filling in masked tokens"),
+    "evaluate": ("evaluate", "the exported model on the test split"),
     "inspect": ("inspect", "show the rows of any step as text"),
     "benchmark": ("benchmark", "time what benchmark.what names"),
 }

@@ -71,6 +71,7 @@ def test_modes_are_exactly_these():
         "all",
         "prepare",
         "pretrain",
+        "evaluate",
         "inspect",
         "benchmark",
     ]
