@@ -39,6 +39,7 @@ MODES = {
     "finetune": ("finetune", "encoder and labelled text -> classifier"),
     "export": ("export", "checkpoints -> export/, a model that takes strings"),
     "predict": ("predict", "lines of text -> classes and fill-ins, as JSON"),
+    "evaluate": ("evaluate", "the exported model on the test split"),
     "inspect": ("inspect", "show the rows of any step as text"),
     "benchmark": ("benchmark", "time what benchmark.what names"),
 }

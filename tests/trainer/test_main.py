@@ -71,8 +71,12 @@ def test_modes_are_exactly_these():
         "all",
         "prepare",
         "pretrain",
+<<<<<<< HEAD
         "export",
         "predict",
+=======
+        "evaluate",
+>>>>>>> h3
         "inspect",
         "benchmark",
     ]
