@@ -38,7 +38,7 @@ def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
         dtype=dtype,
     )
     encoder.build(None)
-    checkpoint.read_weights(_best(path), encoder.variables)
+    checkpoint.read_weights(_checkpoints(path).best(), encoder.variables)
     return encoder
 
 
@@ -68,6 +68,11 @@ def initial_weights(path: str) -> Initial:
 def _of_run(path: str) -> Initial:
     recorded = workdir.read(path)
     config = schema.Config.from_dict(recorded["config"])
+    if not _checkpoints(path).exist():
+        raise ValueError(
+            f"{path} is a run without a pretrained encoder (no"
+            " checkpoints/pretrain); run --mode=pretrain there first."
+        )
     content = _read_vocabulary(path, recorded["resolved"])
     return Initial(
         path=path,
@@ -76,7 +81,9 @@ def _of_run(path: str) -> Initial:
         vocabulary=content["vocabulary"],
         model_config=config.model,
         sequence_length=config.data.sequence_length,
-        read_weights=lambda: Weights(checkpoint.weights_of(_best(path)), []),
+        read_weights=lambda: Weights(
+            checkpoint.weights_of(_checkpoints(path).best()), []
+        ),
     )
 
 
@@ -91,6 +98,7 @@ def _read_vocabulary(path: str, resolved: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
-def _best(path: str) -> pathlib.Path:
-    stage = pathlib.Path(path) / "checkpoints" / "pretrain"
-    return checkpoint.Checkpoints(stage).best()
+def _checkpoints(path: str) -> checkpoint.Checkpoints:
+    return checkpoint.Checkpoints(
+        pathlib.Path(path) / "checkpoints" / "pretrain"
+    )

@@ -3,7 +3,7 @@
 import pathlib
 
 from trainer.modeling.initial import Initial
-from trainer.modeling.interchange.bert import why_not_bert
+from trainer.modeling.interchange.bert import why_not_bert, with_padding_first
 from trainer.modeling.interchange.huggingface import (
     read_huggingface,
     read_json,
@@ -34,9 +34,9 @@ def read_bert(directory: str | pathlib.Path) -> Initial:
     directory = pathlib.Path(directory)
     config = read_json(directory / "config.json")
     if "registered_name" in config or "class_name" in config:
-        return read_keras_hub(directory)
+        return with_padding_first(read_keras_hub(directory))
     if "model_type" in config or "architectures" in config:
-        return read_huggingface(directory)
+        return with_padding_first(read_huggingface(directory))
     raise ValueError(
         f"{directory} is neither a KerasHub preset nor a Hugging Face model:"
         " its config.json has no registered_name and no model_type."

@@ -1,9 +1,13 @@
 """Which of our models are BERT, and which variables such a model has."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from configs import schema
+from trainer.modeling.initial import Initial, Weights
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NUM_TYPES = 2
@@ -17,6 +21,8 @@ SHAPE: dict[str, Any] = {
     "attend_padding": False,
     "positions": "learned",
 }
+# Variables with a row for every token.
+_BY_TOKEN = ("encoder/token_embedding/embeddings", "masked_lm_head/bias")
 ACTIVATIONS = ("gelu", "gelu_tanh")
 
 
@@ -85,7 +91,7 @@ def _norm(path: str, width: int) -> dict[str, tuple[int, ...]]:
 def check_vocabulary(
     vocabulary: Sequence[str], *, size: int, source: str
 ) -> None:
-    """Refuses what our WordPiece tokenizer or a row of slots cannot hold.
+    """Refuses what our WordPiece tokenizer cannot use.
 
     Args:
       vocabulary: the tokens by id.
@@ -108,9 +114,26 @@ def check_vocabulary(
             f"{source} holds {len(vocabulary)} tokens, but the model's"
             f" token embedding has {size} rows; they must be as many."
         )
-    if vocabulary[0] == "[SEP]":
-        # The zeros at the end of a row are its padding, see `packing.unpack`.
-        raise ValueError(
-            f"{source} begins with [SEP]; any token but this one can have"
-            " id 0 here."
-        )
+
+
+def with_padding_first(initial: Initial) -> Initial:
+    """The same model, in which [PAD] has id 0: a row is padded with zeros.
+
+    Where it has another, it changes places with the token of id 0.
+    """
+    place = initial.vocabulary.index("[PAD]")
+    if not place:
+        return initial
+    order = np.arange(len(initial.vocabulary))
+    order[[0, place]] = place, 0
+
+    def read_weights() -> Weights:
+        arrays, dropped = initial.read_weights()
+        by_token = {k: v[order] for k, v in arrays.items() if k in _BY_TOKEN}
+        return Weights(arrays | by_token, dropped)
+
+    return dataclasses.replace(
+        initial,
+        vocabulary=[initial.vocabulary[i] for i in order],
+        read_weights=read_weights,
+    )

@@ -8,14 +8,14 @@ from trainer import modeling
 from trainer.modeling.interchange import bert
 
 LENGTH = 10
-# [PAD] is not first, as in some vocabularies of others.
 VOCABULARY = (
-    "[UNK] [CLS] [SEP] [PAD] [MASK] the film was good bad ##s ##ly . , é ß"
+    "[PAD] [MASK] [CLS] [UNK] [SEP] the film was good bad ##s ##ly . , é ß"
 ).split()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def vocabulary():
+    """Special tokens in another order than BERT's."""
     return list(VOCABULARY)
 
 

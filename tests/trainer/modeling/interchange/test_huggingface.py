@@ -215,7 +215,7 @@ def test_the_vocabulary_of_tokenizer_json(folder, vocabulary):
     (path / "vocab.txt").unlink()
     content = {
         "model": {"vocab": {t: n for n, t in enumerate(vocabulary)}},
-        "added_tokens": [{"content": "[UNK]", "id": 0}],
+        "added_tokens": [{"content": "[PAD]", "id": 0}],
         "normalizer": {"lowercase": True},
     }
     (path / "tokenizer.json").write_text(json.dumps(content))
@@ -349,6 +349,8 @@ def test_transformers_give_the_same_logits(
     interpreter, why_not = _interpreter()
     if why_not:
         pytest.skip(why_not)
+    # Not the first, as in some vocabularies of others.
+    vocabulary.insert(3, vocabulary.pop(0))
     model = create(activation=activation, layer_norm_epsilon=1e-3)
     interchange.write_huggingface(tmp_path / "hf", model, vocabulary)
     texts = ["The film [MASK] good.", "Badly, Unknown É films"]

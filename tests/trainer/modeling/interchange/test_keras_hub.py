@@ -24,7 +24,7 @@ def test_the_preset_gives_the_same_states(preset, vocabulary):
     backbone = keras_hub.models.Backbone.from_preset(str(path))
     assert isinstance(backbone, keras_hub.models.BertBackbone)
     pad = vocabulary.index("[PAD]")
-    ids = np.array([[1, 5, 6, 7, 8, 12, 2, pad], [1, 9, 11, 2, *[pad] * 4]])
+    ids = np.array([[2, 5, 6, 7, 8, 12, 4, pad], [2, 9, 11, 4, *[pad] * 4]])
     batch = modeling.features(ids, pad_id=pad)
     theirs = backbone(
         {
