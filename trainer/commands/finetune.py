@@ -82,7 +82,8 @@ def _source(config: schema.Config, workdir: str) -> str:
     raise ValueError(
         f"There is no pretrained encoder in {workdir} (no"
         " checkpoints/pretrain). Run --mode=pretrain first, give a pretrained"
-        " --config.init_from, or set finetune.from_scratch for the control without pretraining."
+        " --config.init_from, or set finetune.from_scratch for the control"
+        " without pretraining."
     )
 
 

@@ -4,8 +4,6 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from configs import schema
 from trainer.modeling.initial import Initial, Weights
 
@@ -124,8 +122,8 @@ def with_padding_first(initial: Initial) -> Initial:
     place = initial.vocabulary.index("[PAD]")
     if not place:
         return initial
-    order = np.arange(len(initial.vocabulary))
-    order[[0, place]] = place, 0
+    order = list(range(len(initial.vocabulary)))
+    order[0], order[place] = place, 0
 
     def read_weights() -> Weights:
         arrays, dropped = initial.read_weights()
