@@ -39,15 +39,21 @@ _Result = tuple[
 ]
 
 
-def prepare(config: schema.Config) -> pathlib.Path:
+def prepare(
+    config: schema.Config, tokenizer: tokenizer_lib.Tokenizer | None = None
+) -> pathlib.Path:
     """The directory with the prepared rows, made where it is missing.
+
+    Args:
+      config: of the run.
+      tokenizer: used as it is; None = learned from the text.
 
     Raises:
       ValueError: the source cannot be read or holds nothing to train on.
       OSError: the directory cannot be written, for want of space or rights.
     """
     units = sources.list_units(config.data)
-    identity = _identity(config, units)
+    identity = _identity(config, units, tokenizer)
     fingerprint = storage.sha256_json(identity)[:16]
     parent = pathlib.Path(config.data.prepared_dir)
     directory = parent / fingerprint
@@ -56,14 +62,20 @@ def prepare(config: schema.Config) -> pathlib.Path:
             storage.remove_unfinished(parent, fingerprint)
             facts = {"fingerprint": fingerprint, "identity": identity}
             with storage.new_directory(directory, facts=facts) as temporary:
-                facts |= _write_all(config, units, temporary)
+                facts |= _write_all(config, units, tokenizer, temporary)
     return directory
 
 
 def _identity(
-    config: schema.Config, units: list[sources.Unit]
+    config: schema.Config,
+    units: list[sources.Unit],
+    tokenizer: tokenizer_lib.Tokenizer | None,
 ) -> dict[str, Any]:
     """All that decides the content of the rows; JSON."""
+    vocabulary = dataclasses.asdict(config.tokenizer)
+    if tokenizer:
+        sha256 = storage.sha256_json(tokenizer.vocabulary)
+        vocabulary = {"kind": tokenizer.kind, "sha256": sha256}
     used = [unit for unit in units if unit.split != "test"]
     data = config.data
     return {
@@ -76,12 +88,15 @@ def _identity(
         "sequence_length": data.sequence_length,
         "packing": data.packing,
         "validation_packing": data.validation_packing,
-        "tokenizer": dataclasses.asdict(config.tokenizer),
+        "tokenizer": vocabulary,
     }
 
 
 def _write_all(
-    config: schema.Config, units: list[sources.Unit], directory: pathlib.Path
+    config: schema.Config,
+    units: list[sources.Unit],
+    tokenizer: tokenizer_lib.Tokenizer | None,
+    directory: pathlib.Path,
 ) -> dict[str, Any]:
     """Writes vocabulary and shards; returns the facts for the manifest."""
     has_test = any(unit.split == "test" for unit in units)
@@ -92,7 +107,7 @@ def _write_all(
     )
     with reading.pool(__name__, config.data.num_processes, len(units)) as run:
         roles = _hold_out(config, units, roles, run)
-        tokenizer = _learn(config, units, roles, run)
+        tokenizer = tokenizer or _learn(config, units, roles, run)
         tokenizer.save(directory)
         task = functools.partial(_encode_unit, config, roles, str(directory))
         results = run(task, list(enumerate(units)))

@@ -169,6 +169,11 @@ def read_state(path: pathlib.Path) -> dict[str, Any]:
     return state
 
 
+def weights_of(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The weights of a checkpoint by variable path, float32."""
+    return _read_arrays(path / _WEIGHTS)
+
+
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = safetensors.numpy.load_file(path)
     return arrays

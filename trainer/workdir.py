@@ -78,9 +78,9 @@ def check(path: str, config: schema.Config) -> dict[str, Any]:
 
     Raises:
       ValueError: the workdir holds a run of another seed, data, tokenizer,
-        masking, model, global batch or classifier; or of another optimizer
-        or way to fine-tune, and `checkpoint.allow_changed` is not set. Every
-        difference is shown.
+        masking, model, init_from, global batch or classifier; or of another
+        optimizer or way to fine-tune, and `checkpoint.allow_changed` is not
+        set. Every difference is shown.
     """
     recorded, stages = read(path), _stages(path)
     if not recorded or not stages:
@@ -121,6 +121,8 @@ def _stages(path: str) -> set[str]:
 def _fixed(config: dict[str, Any], stages: set[str]) -> dict[str, Any]:
     """What a run never changes, of a recorded or a new config."""
     fixed = {name: config[name] for name in _FIXED}
+    # The vocabulary came from there.
+    fixed["init_from"] = config.get("init_from", "")
     fixed["data"] = {
         k: v for k, v in config["data"].items() if k not in _FREE_DATA
     }

@@ -9,10 +9,8 @@ import keras
 from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import labelled, manifest
-from input_pipeline import tokenizer as tokenizer_lib
-from trainer import checkpoint
 from trainer import workdir as workdir_lib
-from trainer.commands import prepare, stage
+from trainer.commands import prepare, stage, starting_point
 from trainer.commands import trainee as trainee_lib
 from trainer.training import signals
 from trainer.training import strategy as strategy_lib
@@ -29,9 +27,8 @@ def run(
 ) -> None:
     """Trains, or goes on where the workdir stopped, until all steps are done.
 
-    Starting order: the newest good checkpoint of the workdir; else the best
-    encoder of its pretraining, or of `init_from`; with
-    `finetune.from_scratch` an encoder without pretraining.
+    Where it starts from: see `starting_point`; with `finetune.from_scratch`
+    an encoder without pretraining.
 
     Raises:
       ValueError: bad config, input or workdir, or no encoder to begin with;
@@ -67,7 +64,9 @@ def run(
             config, strategy, prepared, arithmetic
         )
         if source:
-            _load_encoder(source, trainees[-1].model.encoder)
+            starting_point.load(
+                config, source, trainees[-1].model.encoder.variables
+            )
         with signals.StopSignal() as stop:
             for trainee in _not_passed(trainees, workdir):
                 frozen = trainee is not trainees[-1]
@@ -77,21 +76,23 @@ def run(
 
 
 def _source(config: schema.Config, workdir: str) -> str:
-    """The workdir whose encoder is fine-tuned."""
-    for path in (workdir, config.init_from):
-        if path and stage.checkpoints_of(path, "pretrain").exist():
-            return path
-    found = f"init_from={config.init_from}" if config.init_from else workdir
+    """The folder whose encoder is fine-tuned."""
+    if path := starting_point.source(config, workdir, "finetune"):
+        return path
     raise ValueError(
-        f"There is no pretrained encoder in {found} (no checkpoints/pretrain)."
-        " Run --mode=pretrain first, give a pretrained --config.init_from, or"
-        " set finetune.from_scratch for the control without pretraining."
+        f"There is no pretrained encoder in {workdir} (no"
+        " checkpoints/pretrain). Run --mode=pretrain first, give a pretrained"
+        " --config.init_from, or set finetune.from_scratch for the control"
+        " without pretraining."
     )
 
 
 def _open_labelled(config: schema.Config, workdir: str) -> manifest.Prepared:
     """Labelled rows in the vocabulary of the encoder."""
-    tokenizer = _tokenizer(config)
+    tokenizer = (
+        starting_point.tokenizer(config)
+        or prepare.open_prepared(config).tokenizer
+    )
     prepared = manifest.open_prepared(labelled.prepare(config, tokenizer))
     for role, report in prepared.report.items():
         _log.info(
@@ -104,19 +105,6 @@ def _open_labelled(config: schema.Config, workdir: str) -> manifest.Prepared:
             f"{report['tokens_cut']:,}",
         )
     return prepared
-
-
-def _tokenizer(config: schema.Config) -> tokenizer_lib.Tokenizer:
-    if config.init_from:
-        recorded = workdir_lib.read(config.init_from)
-        return tokenizer_lib.load(recorded["resolved"]["prepared"])
-    return prepare.open_prepared(config).tokenizer
-
-
-def _load_encoder(source: str, encoder: Any) -> None:
-    best = stage.checkpoints_of(source, "pretrain").best()
-    checkpoint.read_weights(best, encoder.variables)
-    _log.info("encoder from %s", best)
 
 
 def _not_passed(

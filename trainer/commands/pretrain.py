@@ -1,6 +1,7 @@
 """`--mode=pretrain`: rows to an encoder, by filling in masked tokens."""
 
 import logging
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import manifest
 from trainer import workdir as workdir_lib
-from trainer.commands import fill_ins, prepare, stage
+from trainer.commands import fill_ins, prepare, stage, starting_point
 from trainer.commands import trainee as trainee_lib
 from trainer.training import signals
 from trainer.training import strategy as strategy_lib
@@ -25,7 +26,7 @@ def run(
 ) -> None:
     """Trains, or goes on where the workdir stopped, until all steps are done.
 
-    Starting order: the newest good checkpoint of the workdir, else scratch.
+    Where it starts from: see `starting_point`.
 
     Args:
       config: what to train.
@@ -51,9 +52,13 @@ def run(
         arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
         if chief:
             workdir_lib.record(workdir, config, _resolved(prepared, arithmetic))
+            # Whoever starts from this run needs it, wherever its data went.
+            prepared.tokenizer.save(pathlib.Path(workdir))
         trainee = trainee_lib.create_masked_lm(
             config, strategy, prepared, arithmetic
         )
+        if source := starting_point.source(config, workdir, trainee.stage):
+            starting_point.load(config, source, trainee.model.variables)
         shown = fill_ins.FillIns(config.evaluation, prepared.tokenizer)
         with signals.StopSignal() as stop:
             stage.train(
