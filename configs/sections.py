@@ -328,6 +328,7 @@ class EvaluationConfig:
         "the [MASK] was terrible and i fell asleep",
     )  # Filled in at the end of every epoch.
     top_k: int = 5  # Fill-ins shown for every [MASK].
+    control: str = ""  # Evaluated workdir to compare with, text by text.
 
     def __post_init__(self) -> None:
         checks.at_least("evaluation.every_steps", self.every_steps, 0)

@@ -71,12 +71,10 @@ def test_modes_are_exactly_these():
         "all",
         "prepare",
         "pretrain",
-<<<<<<< HEAD
+        "finetune",
         "export",
         "predict",
-=======
         "evaluate",
->>>>>>> h3
         "inspect",
         "benchmark",
     ]
