@@ -139,7 +139,9 @@ def _masked_lm(
     arithmetic = trainee_lib.resolve(
         strategy, config.train, workdir_lib.check(workdir, config)
     )
-    trainee = trainee_lib.create(config, strategy, prepared, arithmetic)
+    trainee = trainee_lib.create_masked_lm(
+        config, strategy, prepared, arithmetic
+    )
     checkpoint.read_weights(best, trainee.model.variables)
     means = trainee.create_evaluate()()
     if not means:
