@@ -22,7 +22,7 @@ from trainer import checkpoint, storage
 from trainer import workdir as workdir_lib
 from trainer.commands import prepare
 from trainer.commands import trainee as trainee_lib
-from trainer.report import pictures, statistics
+from trainer.report import pictures, statistics, summary
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
@@ -95,8 +95,7 @@ def run(
             " --mode=finetune and --mode=export."
         )
     storage.write_json(folder / RESULT, result)
-    for name, value in shown(result).items():
-        print(f"{name:<28}{value}")
+    print(summary.table(shown(result)))
     if fill_card and export.is_dir():
         fill_card(export, shown(result))
     else:
@@ -104,24 +103,14 @@ def run(
     _log.info("written to %s", folder / RESULT)
 
 
-def shown(result: dict[str, Any]) -> dict[str, Any]:
+def shown(result: dict[str, Any]) -> dict[str, str]:
     """What a person reads of `evaluation.json`: a name and a value a line."""
-    lines: dict[str, Any] = {}
-    if result["masked_lm"]:
-        for name in ("loss", "perplexity", "accuracy"):
-            lines[f"masked-LM {name}"] = f"{result['masked_lm'][name]:.4g}"
-    if found := result.get("classifier"):
-        lines["test documents"] = result["documents"]["evaluated"]
-        for name in ("accuracy", "loss", "f1", "calibration_error"):
-            lines[f"test {name.replace('_', ' ')}"] = _with_range(found[name])
-        lines["F1 is of"] = found["f1_of"]
-    for name, gain in result.get("gain_over_control", {}).items():
-        lines[f"{name} gained over control"] = _with_range(gain)
-    return lines
-
-
-def _with_range(value: dict[str, float]) -> str:
-    return f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
+    lines = {
+        f"masked-LM {name}": f"{result['masked_lm'][name]:.4g}"
+        for name in ("loss", "perplexity", "accuracy")
+        if result["masked_lm"]
+    }
+    return lines | summary.evaluation_lines(result)
 
 
 def _masked_lm(

@@ -1,5 +1,6 @@
 """`--mode=pretrain`: rows to an encoder, by filling in masked tokens."""
 
+import functools
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -119,7 +120,11 @@ def _train(
 
     shown = [
         progress.Progress(plan.num_steps),
-        fill_ins.FillIns(config.evaluation, trainee.prepared.tokenizer),
+        fill_ins.FillIns(
+            config.evaluation,
+            trainee.prepared.tokenizer,
+            record=functools.partial(metrics.append, workdir, STAGE),
+        ),
     ]
     try:
         if first_step < plan.num_steps:
