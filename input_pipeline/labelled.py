@@ -30,18 +30,23 @@ _Labels = dict[str, collections.Counter[str]]  # By role.
 _Packed = dict[str, tuple[np.ndarray, packing.RowCounts]]
 
 
+class NoLabelsError(ValueError):
+    """The text has no labels at all."""
+
+
 def prepare(
     config: schema.Config, tokenizer: tokenizer_lib.Tokenizer
 ) -> pathlib.Path:
     """The directory with the labelled rows, made where it is missing.
 
     Raises:
+      NoLabelsError: the text has none.
       ValueError: the source cannot be read, or its labels cannot be learned:
-        none, one class alone, or a class that only validation has.
+        some are missing, one class alone, or one that only validation has.
       OSError: the directory cannot be written, for want of space or rights.
     """
     if config.data.source == "text":
-        raise ValueError(
+        raise NoLabelsError(
             "data.source=text has no labels; fine-tuning needs csv, jsonl or"
             " tfds with data.label_field."
         )
@@ -172,6 +177,10 @@ def _classes(
     field = f"data.label_field={config.data.label_field!r}"
     train, validation = found["train"], found["validation"]
     missing = train[""] + validation[""]
+    if set(train) == {""}:
+        raise NoLabelsError(
+            f"{field}: no document has a label; fine-tuning needs one for each."
+        )
     if missing:
         raise ValueError(
             f"{field}: {missing:,} of"

@@ -139,8 +139,16 @@ def test_plain_text_has_no_labels(tmp_path):
         tmp_path,
         **{"data.source": "text", "data.path": str(tmp_path / "a.txt")},
     )
-    with pytest.raises(ValueError, match="data.source=text has no labels"):
+    with pytest.raises(
+        labelled.NoLabelsError, match="data.source=text has no labels"
+    ):
         labelled.prepare(config, tiny.TOKENIZER)
+
+
+def test_records_without_labels(tmp_path):
+    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(50, labels=("",)))
+    with pytest.raises(labelled.NoLabelsError, match="no document has a label"):
+        _open(tiny.labelled_config(tmp_path))
 
 
 def test_width_of_the_rows(tmp_path):

@@ -20,9 +20,11 @@ from configs import schema
 from input_pipeline import held_out
 from trainer import checkpoint, storage
 from trainer import workdir as workdir_lib
+from trainer.commands import export as export_command
 from trainer.commands import prepare
 from trainer.commands import trainee as trainee_lib
-from trainer.report import pictures, statistics
+from trainer.report import pictures, statistics, summary
+from trainer.serving import card
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
@@ -31,9 +33,6 @@ PREDICTIONS = "predictions.npz"
 _NUM_WORST = 20
 _EXCERPT = 400  # Characters.
 _SORTED_BATCHES = 16  # Among these many batches texts are sorted by length.
-
-# (export directory, name -> number or text): fills in the model card.
-FillCard = Callable[[pathlib.Path, dict[str, Any]], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,17 +60,14 @@ def run(
     workdir: str,
     runtime: runtime_lib.Runtime,
     callbacks: Sequence[Any] = (),
-    fill_card: FillCard | None = None,
 ) -> None:
-    """Writes evaluation.json, evaluation.png and predictions.npz.
+    """Writes evaluation.json, evaluation.png, predictions.npz, model card.
 
     Args:
       config: whose test split is read.
       workdir: with `export/`, of a classifier, or a pretraining checkpoint.
       runtime: where the masked-LM half is computed.
       callbacks: not used.
-      fill_card: writes results into the model card of `export/`; None = the
-        card stays as it is, and a line says so.
 
     Raises:
       ValueError: there is nothing to evaluate, the export is damaged, or a
@@ -81,7 +77,9 @@ def run(
         runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
     )
     folder = pathlib.Path(workdir)
-    result = {"masked_lm": _masked_lm(config, strategy, workdir)}
+    result: dict[str, Any] = {
+        "masked_lm": _masked_lm(config, strategy, workdir)
+    }
     if not strategy_lib.is_chief(strategy):
         return  # All of a cluster share the masked-LM half alone.
     export = folder / "export"
@@ -94,34 +92,24 @@ def run(
             " no pretraining checkpoint; run --mode=pretrain, or"
             " --mode=finetune and --mode=export."
         )
+    if export.is_dir():
+        result["checkpoints"] = storage.read_manifest(export)["checkpoints"]
     storage.write_json(folder / RESULT, result)
-    for name, value in shown(result).items():
-        print(f"{name:<28}{value}")
-    if fill_card and export.is_dir():
-        fill_card(export, shown(result))
-    else:
-        _log.info("the model card is not filled in")
+    print(summary.table(shown(result)))
+    if export.is_dir():
+        known = export_command.last_validation(workdir)
+        card.rewrite_card(export, {**known, "test": shown(result)})
     _log.info("written to %s", folder / RESULT)
 
 
-def shown(result: dict[str, Any]) -> dict[str, Any]:
+def shown(result: dict[str, Any]) -> dict[str, str]:
     """What a person reads of `evaluation.json`: a name and a value a line."""
-    lines: dict[str, Any] = {}
-    if result["masked_lm"]:
-        for name in ("loss", "perplexity", "accuracy"):
-            lines[f"masked-LM {name}"] = f"{result['masked_lm'][name]:.4g}"
-    if found := result.get("classifier"):
-        lines["test documents"] = result["documents"]["evaluated"]
-        for name in ("accuracy", "loss", "f1", "calibration_error"):
-            lines[f"test {name.replace('_', ' ')}"] = _with_range(found[name])
-        lines["F1 is of"] = found["f1_of"]
-    for name, gain in result.get("gain_over_control", {}).items():
-        lines[f"{name} gained over control"] = _with_range(gain)
-    return lines
-
-
-def _with_range(value: dict[str, float]) -> str:
-    return f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
+    lines = {
+        f"masked-LM {name}": f"{result['masked_lm'][name]:.4g}"
+        for name in ("loss", "perplexity", "accuracy")
+        if result["masked_lm"]
+    }
+    return lines | summary.evaluation_lines(result)
 
 
 def _masked_lm(
@@ -197,9 +185,6 @@ def _classifier(
         **_gain(config.evaluation.control, folder),
         "most_wrong": _most_wrong(answers, names),
         "seconds": round(answers.seconds, 3),
-        "export_sha256": storage.sha256_json(
-            storage.read_manifest(folder / "export")
-        ),
         "test_sha256": storage.sha256_json(
             [answers.digests.tolist(), answers.labels.tolist()]
         ),

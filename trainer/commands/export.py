@@ -129,17 +129,21 @@ def _write_all(
         },
         "fingerprint": prepared.fingerprint,
         "report": prepared.report,
-        "checkpoints": {
-            stage: _state(source.checkpoint)
-            for stage, source in (("pretrain", pretrained), ("finetune", tuned))
-            if source
-        },
+        "checkpoints": best_states(workdir),
         "config": config.to_dict(),
         "versions": workdir_lib.read(workdir)["versions"],
     }
     text = card.write_card(facts, last_validation(workdir))
     (directory / card.FILE).write_text(text, encoding="utf-8")
     return facts
+
+
+def best_states(workdir: str) -> dict[str, dict[str, Any]]:
+    """Step and validation loss of what would be exported, by stage."""
+    stages = zip(("finetune", "pretrain"), _sources(workdir), strict=True)
+    return {
+        stage: _state(source.checkpoint) for stage, source in stages if source
+    }
 
 
 def last_validation(workdir: str) -> dict[str, dict[str, float]]:

@@ -1,5 +1,6 @@
 """`--mode=pretrain`: rows to an encoder, by filling in masked tokens."""
 
+import functools
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -13,7 +14,7 @@ from input_pipeline import manifest
 from trainer import workdir as workdir_lib
 from trainer.commands import fill_ins, prepare, stage, starting_point
 from trainer.commands import trainee as trainee_lib
-from trainer.training import signals
+from trainer.training import metrics, signals
 from trainer.training import strategy as strategy_lib
 
 
@@ -59,7 +60,11 @@ def run(
         )
         if source := starting_point.source(config, workdir, trainee.stage):
             starting_point.load(config, source, trainee.model.variables)
-        shown = fill_ins.FillIns(config.evaluation, prepared.tokenizer)
+        shown = fill_ins.FillIns(
+            config.evaluation,
+            prepared.tokenizer,
+            record=functools.partial(metrics.append, workdir, trainee.stage),
+        )
         with signals.StopSignal() as stop:
             stage.train(
                 trainee,

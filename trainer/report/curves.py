@@ -7,7 +7,7 @@ dark mode and the picture also stands alone.
 import dataclasses
 import html
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _WIDTH, _HEIGHT = 480, 250
@@ -24,7 +24,7 @@ class Curve:
     points: tuple[tuple[float, float], ...]
 
 
-def curve(events: Sequence[dict[str, Any]], key: str, name: str) -> Curve:
+def curve(events: Sequence[Mapping[str, Any]], key: str, name: str) -> Curve:
     """The finite values of a key in lines of metrics.jsonl."""
     points = tuple(
         (float(event["step"]), float(event[key]))

@@ -90,6 +90,7 @@ def flags(changes):
         values |= {k.replace("__", "."): v for k, v in more.items()}
         return [
             f"--workdir={workdir}",
+            "--mode=pretrain",
             "--strategy=one_device",
             *(f"--{name}={value}" for name, value in values.items()),
         ]
