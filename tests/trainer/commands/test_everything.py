@@ -1,0 +1,101 @@
+"""Tests of trainer/commands/everything.py: one command, every stage."""
+
+import json
+import logging
+import shutil
+
+import pytest
+
+from tests.trainer.commands import conftest as tiny_runs
+from trainer.commands import evaluate, everything, export, pretrain
+
+
+@pytest.fixture
+def reviews(tmp_path):
+    """A file of 200 labelled documents."""
+    path = tmp_path / "reviews.jsonl"
+    words = tiny_runs.random.Random(5)
+    records = []
+    for _ in range(200):
+        text = tiny_runs.line(words)
+        label = "good" if "good" in text else "bad"
+        records.append(json.dumps({"text": text, "label": label}) + "\n")
+    path.write_text("".join(records))
+    return path
+
+
+def _config(tiny, reviews, more=()):
+    return tiny(
+        {
+            "data.source": "jsonl",
+            "data.path": str(reviews),
+            "data.prepared_dir": str(reviews.parent / "prepared"),
+            "train.num_steps": 15,
+            "finetune.num_epochs": 1,
+            "finetune.global_batch_size": 4,
+            **dict(more),
+        }
+    )
+
+
+def _content(workdir):
+    return {
+        str(path.relative_to(workdir)): path.read_bytes()
+        for path in sorted(workdir.rglob("*"))
+        if path.is_file() and "tfevents" not in path.name
+    }
+
+
+def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
+    tiny, reviews, one_device, tmp_path, capsys, monkeypatch
+):
+    workdir, config = tmp_path / "run", _config(tiny, reviews)
+    everything.run(config, workdir=str(workdir), runtime=one_device)
+    out = capsys.readouterr().out
+    assert "test accuracy" in out
+    assert '{"masks": [[{"token":' in out
+    assert "report.html" in out
+    card = (workdir / "export" / "README.md").read_text()
+    assert "test accuracy" in card.partition("evaluate: begin")[2]
+    result = evaluate.read(str(workdir))
+    assert result["checkpoints"] == export.best_states(str(workdir))
+    assert {*result["checkpoints"]} == {"pretrain", "finetune"}
+    before = _content(workdir)
+    for command in (export, evaluate):
+        monkeypatch.setattr(command, "run", None)  # Would fail.
+    everything.run(config, workdir=str(workdir), runtime=one_device)
+    assert _content(workdir) == before
+    # More steps make another best checkpoint: what follows is done again.
+    monkeypatch.undo()
+    more = _config(tiny, reviews, {"finetune.num_epochs": 3})
+    everything.run(more, workdir=str(workdir), runtime=one_device)
+    again = evaluate.read(str(workdir))
+    assert again["checkpoints"] == export.best_states(str(workdir))
+
+
+def test_text_without_labels_keeps_the_pretraining_half(
+    tiny, finished, one_device, tmp_path, capsys, caplog
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished.workdir, workdir)
+    with caplog.at_level(logging.INFO):
+        everything.run(tiny(), workdir=str(workdir), runtime=one_device)
+    assert "no fine-tuning: data.source=text has no labels" in caplog.text
+    assert not (workdir / "checkpoints" / "finetune").exists()
+    out = capsys.readouterr().out
+    assert "masked-LM perplexity" in out
+    assert '{"masks":' in out
+    assert (workdir / "report.html").is_file()
+    assert evaluate.read(str(workdir))["masked_lm"]["perplexity"] > 1
+
+
+def test_other_errors_of_fine_tuning_are_errors(
+    tiny, reviews, one_device, tmp_path, monkeypatch
+):
+    reviews.write_text(reviews.read_text().replace('"bad"}', '"good"}'))
+    monkeypatch.setattr(pretrain, "run", lambda *_, **__: None)
+    config = _config(tiny, reviews, {"finetune.from_scratch": True})
+    with pytest.raises(ValueError, match="has one value"):
+        everything.run(
+            config, workdir=str(tmp_path / "run"), runtime=one_device
+        )
