@@ -190,6 +190,7 @@ def test_one_half_alone(half, create, tmp_path):
 
 
 def test_word_pieces_need_tensorflow_text(create, monkeypatch):
+    *_, directory = create("wordpiece")
     monkeypatch.setitem(sys.modules, "tensorflow_text", None)
     with pytest.raises(ValueError, match="install it"):
-        loading.load(create("wordpiece")[2])
+        loading.load(directory)
