@@ -36,7 +36,7 @@ MODES = {
     "all": ("everything", "every stage in turn, skipping what is done"),
     "prepare": ("prepare", "text -> tokenizer and packed rows, once a corpus"),
     "pretrain": ("pretrain", "rows -> encoder, by filling in masked tokens"),
-    "export": ("export", "checkpoints -> export/, a model that takes strings"),
+    "export": ("export", "checkpoints -> export/, which takes strings"),
     "predict": ("predict", "lines of text -> classes and fill-ins, as JSON"),
     "inspect": ("inspect", "show the rows of any step as text"),
     "benchmark": ("benchmark", "time what benchmark.what names"),

@@ -39,7 +39,7 @@ sys.meta_path[:] = [machinery.BuiltinImporter, machinery.FrozenImporter,
 import tensorflow as tf
 if "tensorflow_text" not in BLOCKED:
     import tensorflow_text
-model = tf.loading.load(sys.argv[1])
+model = tf.saved_model.load(sys.argv[1])
 answers = {}
 for name, function in model.signatures.items():
     out = function(text=tf.constant(json.loads(sys.argv[2]), tf.string))
