@@ -17,6 +17,8 @@ BIN := .venv/bin
 LOCK := requirements$(if $(EXTRA),-$(EXTRA)).txt
 # Newer than its lock file = installed from it.
 STAMP := .venv/installed-$(LOCK)
+# PyTorch and transformers, apart: only tests of the Hugging Face folder use it.
+HUGGINGFACE := .venv-huggingface/installed
 COMPILE := $(UV) pip compile pyproject.toml --quiet --extra dev --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
@@ -26,11 +28,11 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --extra dev --universal \
 run: $(STAMP)
 	$(BIN)/python -m trainer.main --strategy=mirrored $(ARGS)
 
-test: $(STAMP)
+test: $(STAMP) $(HUGGINGFACE)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -rs
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak
@@ -46,6 +48,13 @@ $(STAMP): $(LOCK)
 	$(BIN)/python -m pip install --require-hashes --requirement $(LOCK)
 	touch $@
 
+# Best effort: where it cannot be installed, those tests are skipped.
+$(HUGGINGFACE): requirements-huggingface.txt | $(STAMP)
+	@{ $(PYTHON) -m venv $(@D) && $(@D)/bin/python -m pip install --quiet \
+	 --requirement $< && touch $@; } || echo "WARNING: PyTorch and\
+	 transformers cannot be installed; the Hugging Face folder is NOT\
+	 TESTED." >&2
+
 requirements-%.txt:
 	@echo "EXTRA=$* is not known; use EXTRA=gpu or leave it out." >&2; exit 1
 
@@ -57,6 +66,6 @@ lock:
 		--output-file requirements-gpu.txt
 
 clean:
-	rm -rf .venv .mypy_cache .pytest_cache .ruff_cache *.egg-info
+	rm -rf .venv .venv-huggingface .mypy_cache .pytest_cache .ruff_cache *.egg-info
 	find configs input_pipeline trainer tests -name __pycache__ -prune \
 		-exec rm -rf {} +

@@ -23,6 +23,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.model.hidden_size = 512
     config.model.num_heads = 8
     config.model.intermediate_size = 2_048
+    # BERT's own code and KerasHub's compute it so.
+    config.model.activation = "gelu_tanh"
     config.model.normalization = "post"
     config.model.embedding_norm = True
     config.model.token_types = True

@@ -21,6 +21,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
     config.train.num_epochs = 4
+    config.finetune.num_epochs = 2
     # Not "auto", so that every machine computes the same numbers.
     config.train.precision = "float32"
     return config

@@ -1,9 +1,8 @@
-"""Every knob of a run: one frozen dataclass a section, validated once.
+"""A config: its sections, and the way from and to plain values.
 
 A config file holds `get_config()`, which edits a copy of `defaults()`; the
 command line edits that; `Config.from_config_dict` freezes and checks the
-result before TensorFlow is imported. No default is None, because such a field
-could not be overridden: "", 0 and -1 have the meaning that stands beside them.
+result before TensorFlow is imported.
 """
 
 import dataclasses
@@ -14,394 +13,39 @@ from typing import Any, Self
 import ml_collections
 
 from configs import checks
+from configs.sections import (
+    BenchmarkConfig,
+    CheckpointConfig,
+    DataConfig,
+    EvaluationConfig,
+    ExportConfig,
+    FinetuneConfig,
+    InspectConfig,
+    MaskingConfig,
+    ModelConfig,
+    OptimizerConfig,
+    PredictConfig,
+    TokenizerConfig,
+    TrainConfig,
+)
 
-# Ids are stored with one flag bit, in 32 bits at most.
-MAX_VOCABULARY_SIZE = 2**31 - 1
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """Where the text comes from and how it becomes rows."""
-
-    source: str = "sample"  # sample | tfds | text | csv | jsonl
-    name: str = ""  # tfds: the data set, such as "imdb_reviews".
-    path: str = ""  # text, csv, jsonl: file or glob; .gz too.
-    test_path: str = ""  # The same for the test split.
-    document: str = "line"  # text: a document is a "line" or a "file".
-    text_field: str = "text"  # tfds, csv, jsonl: the field with the text.
-    label_field: str = "label"  # The field with the label, if there is one.
-    train_split: str = "train"  # tfds: labelled text; validation is cut here.
-    unlabeled_split: str = ""  # tfds: more text for pretraining only.
-    test_split: str = "test"  # tfds: never seen by vocabulary or pretraining.
-    validation_rate: float = 0.05  # Share of documents held out, by hash.
-    sequence_length: int = 256  # L, slots a row.
-    packing: str = "fill"  # "fill" rows, or one "document" a row, cut at L.
-    validation_packing: str = "fill"  # The same for validation rows.
-    prepared_dir: str = "runs/prepared"  # Shared by all runs.
-    num_processes: int = 0  # For prepare; 0 = one a core.
-
-    def __post_init__(self) -> None:
-        checks.choice(
-            "data.source",
-            self.source,
-            ("sample", "tfds", "text", "csv", "jsonl"),
-        )
-        checks.choice("data.document", self.document, ("line", "file"))
-        checks.choice("data.packing", self.packing, ("fill", "document"))
-        checks.choice(
-            "data.validation_packing",
-            self.validation_packing,
-            ("fill", "document"),
-        )
-        if self.source in ("text", "csv", "jsonl"):
-            checks.require(
-                bool(self.path),
-                f"data.source={self.source} needs data.path, a file or a glob"
-                " such as 'reviews/*.txt'.",
-            )
-        if self.source == "tfds":
-            checks.require(
-                bool(self.name),
-                "data.source=tfds needs data.name, such as imdb_reviews.",
-            )
-        checks.at_least("data.sequence_length", self.sequence_length, 8)
-        checks.at_least("data.num_processes", self.num_processes, 0)
-        checks.require(
-            0 < self.validation_rate < 1,
-            f"data.validation_rate={self.validation_rate} must lie between 0"
-            " and 1 (exclusive).",
-        )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TokenizerConfig:
-    """How text becomes ids."""
-
-    kind: str = "word"  # word | wordpiece
-    vocabulary_size: int = 30_000  # At most; special tokens included.
-    max_documents: int = 0  # Learn from the first N documents; 0 = all.
-
-    def __post_init__(self) -> None:
-        checks.choice("tokenizer.kind", self.kind, ("word", "wordpiece"))
-        checks.at_least("tokenizer.vocabulary_size", self.vocabulary_size, 16)
-        checks.require(
-            self.vocabulary_size <= MAX_VOCABULARY_SIZE,
-            f"tokenizer.vocabulary_size={self.vocabulary_size} does not fit"
-            f" the id type; use at most {MAX_VOCABULARY_SIZE}.",
-        )
-        checks.at_least("tokenizer.max_documents", self.max_documents, 0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class MaskingConfig:
-    """What is hidden and how."""
-
-    policy: str = "token"  # token | whole_word | span
-    select_rate: float = 0.15  # Share of ordinary tokens to predict.
-    final_select_rate: float = -1.0  # Reached at decay_steps; -1 = constant.
-    decay_steps: int = 0  # Steps of the linear change of the rate.
-    mask_rate: float = 0.8  # Of the selected: replaced by [MASK].
-    random_rate: float = 0.1  # Of the selected: replaced by a random token.
-    evaluation_rate: float = 0.15  # Select rate of the frozen masks.
-
-    def __post_init__(self) -> None:
-        checks.choice(
-            "masking.policy", self.policy, ("token", "whole_word", "span")
-        )
-        checks.rate("masking.select_rate", self.select_rate)
-        checks.rate("masking.mask_rate", self.mask_rate)
-        checks.rate("masking.random_rate", self.random_rate)
-        checks.rate("masking.evaluation_rate", self.evaluation_rate)
-        checks.require(
-            self.mask_rate + self.random_rate <= 1 + 1e-9,
-            f"masking.mask_rate={self.mask_rate} + masking.random_rate="
-            f"{self.random_rate} must not exceed 1.",
-        )
-        if self.final_select_rate != -1.0:
-            checks.rate("masking.final_select_rate", self.final_select_rate)
-            checks.at_least(
-                "masking.decay_steps (needed by masking.final_select_rate)",
-                self.decay_steps,
-                1,
-            )
-        checks.require(
-            self.highest_rate > 0,
-            "masking.select_rate=0 leaves nothing to predict; 0.15 is usual.",
-        )
-
-    @property
-    def last_rate(self) -> float:
-        """The select rate from `decay_steps` on."""
-        constant = self.final_select_rate == -1.0
-        return self.select_rate if constant else self.final_select_rate
-
-    @property
-    def highest_rate(self) -> float:
-        """The highest select rate of training."""
-        return max(self.select_rate, self.last_rate)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """The encoder and its masked-LM head."""
-
-    num_layers: int = 2
-    hidden_size: int = 128  # D
-    num_heads: int = 4  # H
-    intermediate_size: int = 512
-    activation: str = "gelu"  # relu | gelu | gelu_tanh; encoder and head.
-    normalization: str = "pre"  # "pre" or "post" (BERT) LayerNorm.
-    embedding_norm: bool = False  # LayerNorm and dropout after embedding.
-    token_types: bool = False  # BERT's type embedding, always type 0.
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    layer_norm_epsilon: float = 1e-6
-    initializer_range: float = 0.02  # 0 = Keras' own initializers.
-    tie_embeddings: bool = True  # Head projects with the embedding table.
-    head_transform: bool = True  # Dense, activation, LayerNorm before it.
-    attend_padding: bool = False  # The Keras example attends to padding.
-    positions: str = "learned"  # "learned" table [L, D] | "rotary" (no table).
-
-    def __post_init__(self) -> None:
-        for name in (
-            "num_layers",
-            "hidden_size",
-            "num_heads",
-            "intermediate_size",
-        ):
-            checks.at_least(f"model.{name}", getattr(self, name), 1)
-        checks.require(
-            self.hidden_size % self.num_heads == 0,
-            f"model.hidden_size={self.hidden_size} must be a multiple of"
-            f" model.num_heads={self.num_heads}.",
-        )
-        checks.choice(
-            "model.activation", self.activation, ("relu", "gelu", "gelu_tanh")
-        )
-        checks.choice(
-            "model.normalization", self.normalization, ("pre", "post")
-        )
-        checks.choice("model.positions", self.positions, ("learned", "rotary"))
-        checks.require(
-            self.positions == "learned"
-            or self.hidden_size // self.num_heads % 2 == 0,
-            "model.positions=rotary turns pairs of a head's components:"
-            f" model.hidden_size={self.hidden_size} / model.num_heads="
-            f"{self.num_heads} must be even.",
-        )
-        for name in ("dropout", "attention_dropout"):
-            checks.rate(f"model.{name}", getattr(self, name))
-            checks.require(
-                getattr(self, name) < 1, f"model.{name} must be below 1."
-            )
-        checks.above_zero("model.layer_norm_epsilon", self.layer_norm_epsilon)
-        checks.at_least("model.initializer_range", self.initializer_range, 0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class OptimizerConfig:
-    """AdamW and its learning rate over the steps."""
-
-    learning_rate: float = 1e-3  # The highest, after warm-up.
-    schedule: str = "linear"  # linear | cosine | constant, after warm-up.
-    warmup_steps: int = 0
-    final_rate: float = 0.0  # Share of learning_rate left at the end.
-    weight_decay: float = 0.01  # Not on biases and LayerNorm.
-    beta_1: float = 0.9
-    beta_2: float = 0.98
-    epsilon: float = 1e-6
-    clip_norm: float = 1.0  # Global gradient norm; 0 = no clipping.
-
-    def __post_init__(self) -> None:
-        checks.above_zero("optimizer.learning_rate", self.learning_rate)
-        checks.above_zero("optimizer.epsilon", self.epsilon)
-        checks.choice(
-            "optimizer.schedule",
-            self.schedule,
-            ("linear", "cosine", "constant"),
-        )
-        checks.at_least("optimizer.warmup_steps", self.warmup_steps, 0)
-        checks.at_least("optimizer.weight_decay", self.weight_decay, 0)
-        checks.at_least("optimizer.clip_norm", self.clip_norm, 0)
-        checks.rate("optimizer.final_rate", self.final_rate)
-        for name in ("beta_1", "beta_2"):
-            checks.rate(f"optimizer.{name}", getattr(self, name))
-            checks.require(
-                getattr(self, name) < 1, f"optimizer.{name} must be below 1."
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How long, how much at once, on what arithmetic."""
-
-    global_batch_size: int = 32  # B, rows a step over all devices.
-    num_steps: int = 0  # 0 = num_epochs over the data.
-    num_epochs: int = 1  # Used where num_steps is 0.
-    steps_per_epoch: int = 0  # 0 = every row once.
-    accumulation_steps: int = 1  # Micro-batches a step on each device.
-    steps_per_call: int = 10  # Steps a Python call, at most.
-    precision: str = "auto"  # auto | float32 | bfloat16 | float16
-    jit: str = "auto"  # XLA for forward and backward: auto | on | off
-    log_every: int = 50  # Steps.
-
-    def __post_init__(self) -> None:
-        for name in (
-            "global_batch_size",
-            "num_epochs",
-            "accumulation_steps",
-            "steps_per_call",
-            "log_every",
-        ):
-            checks.at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("num_steps", "steps_per_epoch"):
-            checks.at_least(f"train.{name}", getattr(self, name), 0)
-        checks.choice(
-            "train.precision",
-            self.precision,
-            ("auto", "float32", "bfloat16", "float16"),
-        )
-        checks.choice("train.jit", self.jit, ("auto", "on", "off"))
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class FinetuneConfig:
-    """The classifier on the encoder, and how both learn from labels.
-
-    Momentum, epsilon and clipping are those of the section `optimizer`.
-    """
-
-    seed: int = 0  # Head, order and dropout; the encoder is what it is.
-    from_scratch: bool = False  # The control: an encoder without pretraining.
-    frozen_epochs: int = 0  # First, with the encoder frozen.
-    num_epochs: int = 3  # Then, with everything trained.
-    global_batch_size: int = 8  # Rows a step over all devices.
-    packing: str = "fill"  # "fill" rows, or one "document" a row.
-    pieces_per_row: int = 4  # Of L slots each; longer documents are cut.
-    pooling: str = "mean_max"  # max | mean | mean_max | attention
-    hidden_size: int = 0  # Dense layer before the output; 0 = none.
-    dropout: float = 0.1  # Before the output; of every layer: model.dropout.
-    word_dropout: float = 0.0  # Share of tokens shown as unknown.
-    learning_rate: float = 5e-4
-    schedule: str = "linear"  # linear | cosine | constant, after warm-up.
-    warmup_rate: float = 0.1  # Share of the steps.
-    weight_decay: float = 0.01
-    layer_decay: float = 1.0  # Learning rate of a layer over the one above.
-    average_decay: float = 0.0  # Moving average of the weights; 0 = none.
-
-    def __post_init__(self) -> None:
-        checks.require(
-            0 <= self.seed < 2**31,
-            f"finetune.seed={self.seed} must lie between 0 and 2147483647.",
-        )
-        for name in ("num_epochs", "global_batch_size", "pieces_per_row"):
-            checks.at_least(f"finetune.{name}", getattr(self, name), 1)
-        for name in ("frozen_epochs", "hidden_size", "weight_decay"):
-            checks.at_least(f"finetune.{name}", getattr(self, name), 0)
-        checks.choice("finetune.packing", self.packing, ("fill", "document"))
-        checks.choice(
-            "finetune.pooling",
-            self.pooling,
-            ("max", "mean", "mean_max", "attention"),
-        )
-        checks.choice(
-            "finetune.schedule",
-            self.schedule,
-            ("linear", "cosine", "constant"),
-        )
-        checks.above_zero("finetune.learning_rate", self.learning_rate)
-        checks.above_zero("finetune.layer_decay", self.layer_decay)
-        for name in (
-            "dropout",
-            "word_dropout",
-            "warmup_rate",
-            "layer_decay",
-            "average_decay",
-        ):
-            checks.rate(f"finetune.{name}", getattr(self, name))
-        for name in ("dropout", "word_dropout", "average_decay"):
-            checks.require(
-                getattr(self, name) < 1, f"finetune.{name} must be below 1."
-            )
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """Validation while training."""
-
-    every_steps: int = 0  # 0 = at the end of every epoch.
-    sentences: tuple[str, ...] = (
-        "i have watched this [MASK] and it was awesome",
-        "the [MASK] was terrible and i fell asleep",
-    )  # Filled in at the end of every epoch.
-    top_k: int = 5  # Fill-ins shown for every [MASK].
-
-    def __post_init__(self) -> None:
-        checks.at_least("evaluation.every_steps", self.every_steps, 0)
-        checks.at_least("evaluation.top_k", self.top_k, 1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class CheckpointConfig:
-    """What is kept, and what a resumed run may change."""
-
-    every_steps: int = 500
-    keep_last: int = 3  # Besides the best by validation loss.
-    allow_changed: bool = False  # Resume with another optimizer section.
-
-    def __post_init__(self) -> None:
-        checks.at_least("checkpoint.every_steps", self.every_steps, 1)
-        checks.at_least("checkpoint.keep_last", self.keep_last, 1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class ExportConfig:
-    """What the exported model answers."""
-
-    max_masks: int = 8  # M, masks of one text that are filled in.
-    top_k: int = 5  # K, fill-ins for each.
-
-    def __post_init__(self) -> None:
-        checks.at_least("export.max_masks", self.max_masks, 1)
-        checks.at_least("export.top_k", self.top_k, 1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class PredictConfig:
-    """What `--mode=predict` reads and asks."""
-
-    input: str = ""  # A file with one text a line; "" = standard input.
-    export_dir: str = ""  # The exported model; "" = <workdir>/export.
-    batch_size: int = 64  # Lines answered at once.
-
-    def __post_init__(self) -> None:
-        checks.at_least("predict.batch_size", self.batch_size, 1)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class InspectConfig:
-    """What `--mode=inspect` shows."""
-
-    step: int = 0
-    num_steps: int = 1
-    num_rows: int = 2  # Rows shown as text for every step.
-
-    def __post_init__(self) -> None:
-        checks.at_least("inspect.step", self.step, 0)
-        checks.at_least("inspect.num_steps", self.num_steps, 1)
-        checks.at_least("inspect.num_rows", self.num_rows, 0)
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class BenchmarkConfig:
-    """What `--mode=benchmark` measures."""
-
-    what: str = "input"  # input: prepared rows to masked batches.
-    num_rounds: int = 10  # Timed rounds, after one that is thrown away.
-
-    def __post_init__(self) -> None:
-        checks.choice("benchmark.what", self.what, ("input",))
-        checks.at_least("benchmark.num_rounds", self.num_rounds, 3)
+__all__ = [
+    "Config",
+    "defaults",
+    "BenchmarkConfig",
+    "CheckpointConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "ExportConfig",
+    "FinetuneConfig",
+    "InspectConfig",
+    "MaskingConfig",
+    "ModelConfig",
+    "OptimizerConfig",
+    "PredictConfig",
+    "TokenizerConfig",
+    "TrainConfig",
+]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

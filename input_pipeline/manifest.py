@@ -47,11 +47,13 @@ class Prepared:
     roles: dict[str, Role]
     tokenizer: tokenizer_lib.Tokenizer
     report: dict[str, Any]  # What was read, kept and dropped.
+    row_width: int  # Numbers stored for a row; L where there are no labels.
+    labels: tuple[str, ...] = ()  # Names of the classes, of labelled rows.
 
     @property
     def block_bytes(self) -> int:
         """Payload of a full block."""
-        return self.rows_per_block * self.sequence_length * self.dtype.itemsize
+        return self.rows_per_block * self.row_width * self.dtype.itemsize
 
     @property
     def blocks_per_window(self) -> int:
@@ -59,9 +61,9 @@ class Prepared:
         return max(1, _WINDOW_ROWS // self.rows_per_block)
 
 
-def rows_per_block(sequence_length: int) -> int:
+def rows_per_block(row_width: int) -> int:
     """K."""
-    return max(1, _BLOCK_SLOTS // sequence_length)
+    return max(1, _BLOCK_SLOTS // row_width)
 
 
 def open_prepared(directory: str | pathlib.Path) -> Prepared:
@@ -118,4 +120,6 @@ def _create(directory: pathlib.Path, facts: dict[str, Any]) -> Prepared:
         },
         tokenizer=tokenizer_lib.load(directory),
         report=facts["report"],
+        row_width=facts.get("row_width", facts["sequence_length"]),
+        labels=tuple(facts.get("labels", ())),
     )

@@ -23,6 +23,12 @@ _LONGEST_SPAN = 10
 # Keeps validation masks the same in every run, whatever its seed.
 EVALUATION_SEED = 20201
 _PHILOX = 1
+# What the bits of a slot's 64 decide: (first bit, number of bits).
+_WHICH = (0, 24)  # The random token.
+_KIND = (24, 16)  # Mask, random token, or as it is.
+_SCORE = (40, 24)  # Whether it is selected.
+# Lengths of spans are drawn apart, so that the rest does not know the policy.
+_SPAN_LENGTHS = 0x7370616E
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -62,15 +68,21 @@ class Masker:
         """
         token_ids = rows["token_ids"]
         length = token_ids.shape[1]
-        draws, count_draw = _uniform(
-            seed, first_position, tf.shape(token_ids)[0], length
-        )
+        # One number more, for the row itself.
+        bits = _bits(seed, first_position, tf.shape(token_ids)[0], length + 1)
+        draws = bits[:, :length]
         ordinary = ~tf.gather(self.is_special, token_ids)  # [B, L]
         scores = self._scores(
-            rows, first=draws[:, 0], second=draws[:, 1], ordinary=ordinary
+            rows,
+            first=_share(draws, _SCORE),
+            seed=seed,
+            first_position=first_position,
+            ordinary=ordinary,
         )
         count = _stochastic_count(
-            tf.math.count_nonzero(ordinary, axis=1), rate, count_draw
+            tf.math.count_nonzero(ordinary, axis=1),
+            rate,
+            _share(bits[:, -1], _SCORE),
         )
         count = tf.minimum(count, self.num_predictions)
         positions, weights = _select(
@@ -91,16 +103,19 @@ class Masker:
         rows: dict[str, tf.Tensor],
         *,
         first: tf.Tensor,
-        second: tf.Tensor,
+        seed: int,
+        first_position: tf.Tensor,
         ordinary: tf.Tensor,
     ) -> tf.Tensor:
         """Slots with the highest scores are selected, float32 [B, L]."""
         if self.config.policy == "whole_word":
             first = tf.gather(first, self._words(rows), batch_dims=1)
         if self.config.policy == "span":
+            batch, length = tf.shape(first)[0], first.shape[1]
+            lengths = _bits(seed ^ _SPAN_LENGTHS, first_position, batch, length)
             first = _span_scores(
                 first,
-                second,
+                _share(lengths, _SCORE),
                 segment_ids=rows["segment_ids"],
                 ordinary=ordinary,
             )
@@ -127,8 +142,8 @@ class Masker:
         """Writes [MASK], a random token or nothing into selected slots."""
         token_ids = rows["token_ids"]
         labels = tf.gather(token_ids, positions, batch_dims=1)  # [B, P]
-        kind = tf.gather(draws[:, 2], positions, batch_dims=1)
-        which = tf.gather(draws[:, 3], positions, batch_dims=1)
+        bits = tf.gather(draws, positions, batch_dims=1)
+        kind, which = _share(bits, _KIND), _share(bits, _WHICH)
         ordinary_ids = np.flatnonzero(~self.is_special).astype(np.int32)
         number = tf.cast(which * len(ordinary_ids), tf.int32)
         random_ids = tf.gather(
@@ -169,23 +184,31 @@ def rate_at(config: schema.MaskingConfig, step: tf.Tensor) -> tf.Tensor:
     )
 
 
-def _uniform(
-    seed: int, first_position: tf.Tensor, batch: tf.Tensor, length: int
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Uniform draws: float32 [B, 4, L] for slots and [B] for rows."""
-    draws_per_row = 4 * (length + 1)  # A multiple of Philox's block of four.
+def _bits(
+    seed: int, first_position: tf.Tensor, batch: tf.Tensor, number: int
+) -> tf.Tensor:
+    """uint64 [B, number], a function of seed and position."""
+    even = number + number % 2  # A step of Philox gives two.
     counter = tf.cast(first_position, tf.uint64) * tf.constant(
-        draws_per_row // 4, tf.uint64
+        even // 2, tf.uint64
     )
-    draws = tf.raw_ops.StatelessRandomUniformV2(
-        shape=tf.stack([batch, draws_per_row]),
+    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=tf.stack([batch, even]),
         # "mask" in ASCII keeps these draws apart from other users of the seed.
         key=tf.constant([seed ^ 0x6D61736B], tf.uint64),
         counter=tf.stack([counter, tf.constant(0, tf.uint64)]),
         alg=_PHILOX,
-        dtype=tf.float32,
+        dtype=tf.uint64,
     )
-    return tf.reshape(draws[:, 4:], [-1, 4, length]), draws[:, 0]
+    return bits[:, :number]
+
+
+def _share(bits: tf.Tensor, part: tuple[int, int]) -> tf.Tensor:
+    """Uniform float32 in [0, 1) from some of the bits of uint64 numbers."""
+    first, size = part
+    shifted = tf.bitwise.right_shift(bits, tf.constant(first, tf.uint64))
+    kept = tf.cast(shifted, tf.uint32) & tf.constant(2**size - 1, tf.uint32)
+    return tf.cast(tf.cast(kept, tf.int32), tf.float32) * 2.0**-size
 
 
 def _stochastic_count(

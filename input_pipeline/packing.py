@@ -82,7 +82,7 @@ def pack(
         groups = [[number] for number in range(len(pieces))]
     rows = np.zeros([len(groups), length], dtype)
     for row, group in zip(rows, groups, strict=True):
-        _fill(row, [pieces[number] for number in group])
+        fill(row, [pieces[number] for number in group])
     counts.rows = len(groups)
     counts.segments = len(pieces)
     counts.slots_used = sum(lengths)
@@ -130,24 +130,24 @@ def unpack(slots: tf.Tensor) -> dict[str, tf.Tensor]:
     token_ids = tf.cast(slots & tf.constant(flag - 1, slots.dtype), tf.int32)
     # Padding is id 0 behind the last segment; no text has id 0.
     is_text = tf.cast(token_ids > 0, tf.int32)
-    return {
-        "token_ids": token_ids,
-        "segment_ids": tf.cumsum(starts, axis=1) * is_text,
-        "position_ids": _place_in_segment(starts) * is_text,
-    }
-
-
-def _place_in_segment(starts: tf.Tensor) -> tf.Tensor:
-    """How far back the last 1 of `starts` is, int32 [B, L]."""
     place = tf.zeros_like(starts) + tf.range(tf.shape(starts)[1])
-    # All segments of the batch in one row; every row opens a new one.
+    # Segments of the whole batch, in one sum; every row opens a new one.
     opens = tf.maximum(starts, tf.cast(place == 0, tf.int32))
     number = tf.cumsum(tf.reshape(opens, [-1])) - 1  # [B * L]
     first = tf.math.segment_min(tf.reshape(place, [-1]), number)
-    return place - tf.reshape(tf.gather(first, number), tf.shape(starts))
+    position_ids = place - tf.reshape(
+        tf.gather(first, number), tf.shape(starts)
+    )
+    number = tf.reshape(number, tf.shape(starts))
+    return {
+        "token_ids": token_ids,
+        "segment_ids": (number - number[:, :1] + 1) * is_text,
+        "position_ids": position_ids * is_text,
+    }
 
 
-def _fill(row: np.ndarray, pieces: list[np.ndarray]) -> None:
+def fill(row: np.ndarray, pieces: list[np.ndarray]) -> None:
+    """Writes pieces into the slots [L] of a row, one behind the other."""
     flag = 1 << (row.dtype.itemsize * 8 - 1)
     start = 0
     for piece in pieces:

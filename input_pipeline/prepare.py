@@ -7,26 +7,23 @@ byte for byte, for any number.
 """
 
 import collections
-import contextlib
 import dataclasses
 import functools
-import multiprocessing
-import os
 import pathlib
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import process
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from configs import quiet, schema
+from configs import schema
 from input_pipeline import (
     blocks,
     cleaning,
     manifest,
     order,
     packing,
+    reading,
     sources,
 )
 from input_pipeline import roles as roles_lib
@@ -40,21 +37,23 @@ _Result = tuple[
     cleaning.Counts,
     collections.Counter[str],
 ]
-# `map`, over processes or not.
-_Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
-
-_DOCUMENTS_AT_ONCE = 512
 
 
-def prepare(config: schema.Config) -> pathlib.Path:
+def prepare(
+    config: schema.Config, tokenizer: tokenizer_lib.Tokenizer | None = None
+) -> pathlib.Path:
     """The directory with the prepared rows, made where it is missing.
+
+    Args:
+      config: of the run.
+      tokenizer: used as it is; None = learned from the text.
 
     Raises:
       ValueError: the source cannot be read or holds nothing to train on.
       OSError: the directory cannot be written, for want of space or rights.
     """
     units = sources.list_units(config.data)
-    identity = _identity(config, units)
+    identity = _identity(config, units, tokenizer)
     fingerprint = storage.sha256_json(identity)[:16]
     parent = pathlib.Path(config.data.prepared_dir)
     directory = parent / fingerprint
@@ -63,14 +62,20 @@ def prepare(config: schema.Config) -> pathlib.Path:
             storage.remove_unfinished(parent, fingerprint)
             facts = {"fingerprint": fingerprint, "identity": identity}
             with storage.new_directory(directory, facts=facts) as temporary:
-                facts |= _write_all(config, units, temporary)
+                facts |= _write_all(config, units, tokenizer, temporary)
     return directory
 
 
 def _identity(
-    config: schema.Config, units: list[sources.Unit]
+    config: schema.Config,
+    units: list[sources.Unit],
+    tokenizer: tokenizer_lib.Tokenizer | None,
 ) -> dict[str, Any]:
     """All that decides the content of the rows; JSON."""
+    vocabulary = dataclasses.asdict(config.tokenizer)
+    if tokenizer:
+        sha256 = storage.sha256_json(tokenizer.vocabulary)
+        vocabulary = {"kind": tokenizer.kind, "sha256": sha256}
     used = [unit for unit in units if unit.split != "test"]
     data = config.data
     return {
@@ -83,12 +88,15 @@ def _identity(
         "sequence_length": data.sequence_length,
         "packing": data.packing,
         "validation_packing": data.validation_packing,
-        "tokenizer": dataclasses.asdict(config.tokenizer),
+        "tokenizer": vocabulary,
     }
 
 
 def _write_all(
-    config: schema.Config, units: list[sources.Unit], directory: pathlib.Path
+    config: schema.Config,
+    units: list[sources.Unit],
+    tokenizer: tokenizer_lib.Tokenizer | None,
+    directory: pathlib.Path,
 ) -> dict[str, Any]:
     """Writes vocabulary and shards; returns the facts for the manifest."""
     has_test = any(unit.split == "test" for unit in units)
@@ -97,9 +105,9 @@ def _write_all(
         validation_rate=config.data.validation_rate,
         test_rate=0.0 if has_test else roles_lib.TEST_RATE,
     )
-    with _pool(config.data.num_processes, len(units)) as run:
+    with reading.pool(__name__, config.data.num_processes, len(units)) as run:
         roles = _hold_out(config, units, roles, run)
-        tokenizer = _learn(config, units, roles, run)
+        tokenizer = tokenizer or _learn(config, units, roles, run)
         tokenizer.save(directory)
         task = functools.partial(_encode_unit, config, roles, str(directory))
         results = run(task, list(enumerate(units)))
@@ -113,52 +121,11 @@ def _write_all(
         }
 
 
-@contextlib.contextmanager
-def _pool(num_processes: int, num_units: int) -> Iterator[_Map]:
-    """Yields a `map` over processes that keeps the order."""
-    wanted = num_processes or os.cpu_count() or 1
-    wanted = min(wanted, num_units)
-    if wanted <= 1:
-        yield map
-        return
-    with process.ProcessPoolExecutor(
-        wanted,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=quiet.start_worker,
-        initargs=(__name__,),
-    ) as executor:
-        try:
-            yield executor.map
-        except process.BrokenProcessPool as error:
-            raise ValueError(
-                "A process that prepares the text was killed, most likely for"
-                " want of memory; try --config.data.num_processes=1."
-            ) from error
-        except BaseException:
-            executor.shutdown(cancel_futures=True)
-            raise
-
-
-def _documents(
-    config: schema.Config,
-    unit: sources.Unit,
-    roles: roles_lib.Roles,
-    counts: cleaning.Counts,
-) -> Iterator[tuple[str, str]]:
-    """(role, clean text) of every document that is not empty."""
-    for document in sources.read(config.data, unit, counts):
-        text = cleaning.clean(document.raw, counts)
-        if text:
-            yield roles.of(text, unit.split), text
-        else:
-            yield "empty", ""
-
-
 def _hold_out(
     config: schema.Config,
     units: list[sources.Unit],
     roles: roles_lib.Roles,
-    run: _Map,
+    run: reading.Map,
 ) -> roles_lib.Roles:
     """Roles that know documents again which a second split repeats."""
     if all(unit.split == "train" for unit in units):
@@ -172,10 +139,10 @@ def _hold_out(
 def _digests_held_out(
     config: schema.Config, roles: roles_lib.Roles, unit: sources.Unit
 ) -> frozenset[bytes]:
-    documents = _documents(config, unit, roles, cleaning.Counts())
+    documents = reading.documents(config, unit, roles, cleaning.Counts())
     return frozenset(
         roles_lib.digest(text)
-        for role, text in documents
+        for role, text, _ in documents
         if role in ("validation", "test")
     )
 
@@ -184,7 +151,7 @@ def _learn(
     config: schema.Config,
     units: list[sources.Unit],
     roles: roles_lib.Roles,
-    run: _Map,
+    run: reading.Map,
 ) -> tokenizer_lib.Tokenizer:
     """The tokenizer, learned from the training documents alone."""
     limit = config.tokenizer.max_documents
@@ -216,9 +183,9 @@ def _count_unit(
     """Word or character counts of a unit, and how many documents it has."""
     total: collections.Counter[str] = collections.Counter()
     num_read = 0
-    documents = _documents(config, unit, roles, cleaning.Counts())
-    for batch in _batches(documents, limit):
-        texts = [text for role, text in batch if role == "train"]
+    documents = reading.documents(config, unit, roles, cleaning.Counts())
+    for batch in reading.in_batches(documents, limit):
+        texts = [item.text for item in batch if item.role == "train"]
         total.update(tokenizer_lib.count(config.tokenizer.kind, texts))
         num_read += len(batch)
     return total, num_read
@@ -232,8 +199,8 @@ def _training_texts(
 ) -> Iterator[str]:
     num_read = 0
     for unit in units:
-        documents = _documents(config, unit, roles, cleaning.Counts())
-        for role, text in documents:
+        documents = reading.documents(config, unit, roles, cleaning.Counts())
+        for role, text, _ in documents:
             if role == "train":
                 yield text
             num_read += 1
@@ -259,7 +226,9 @@ def _encode_unit(
     counts = cleaning.Counts()
     reserved: collections.Counter[str] = collections.Counter()
     ids: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
-    for batch in _batches(_documents(config, unit, roles, counts)):
+    for batch in reading.in_batches(
+        reading.documents(config, unit, roles, counts)
+    ):
         for role, group in _by_role(batch).items():
             if role in ids:
                 ids[role] += tokenizer.encode(group)
@@ -346,22 +315,8 @@ def _write_rows(
     }
 
 
-def _batches(items: Iterable[Any], limit: int = 0) -> Iterator[list[Any]]:
-    """Lists of neighbours; of the first `limit` items, or of all (0)."""
-    batch: list[Any] = []
-    for number, item in enumerate(items, start=1):
-        batch.append(item)
-        if len(batch) == _DOCUMENTS_AT_ONCE or number == limit:
-            yield batch
-            batch = []
-        if number == limit:
-            return
-    if batch:
-        yield batch
-
-
-def _by_role(batch: list[tuple[str, str]]) -> dict[str, list[str]]:
+def _by_role(batch: list[reading.CleanDocument]) -> dict[str, list[str]]:
     groups: dict[str, list[str]] = {}
-    for role, text in batch:
+    for role, text, _ in batch:
         groups.setdefault(role, []).append(text)
     return groups

@@ -5,7 +5,6 @@ L slots, P predictions a row.
 """
 
 import hashlib
-from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -21,8 +20,6 @@ KEYS = (
     "mask_labels",
     "mask_weights",
 )
-# (number of the global batch, slots [n, L] of it, place of the first of them)
-_Mask = Callable[[tf.Tensor, tf.Tensor, int], dict[str, tf.Tensor]]
 
 
 def training_batches(
@@ -60,10 +57,11 @@ def training_batches(
             rate=masking.rate_at(config.masking, step),
         )
 
-    return _batches(
+    return stream.replica_batches(
         rows,
         mask,
-        config,
+        row_width=prepared.row_width,
+        global_batch_size=config.train.global_batch_size,
         shard=shard or stream.Shard(),
         num_replicas=num_replicas,
     )
@@ -92,10 +90,11 @@ def validation_batches(
             rate=config.masking.evaluation_rate,
         )
 
-    return _batches(
+    return stream.replica_batches(
         rows,
         mask,
-        config,
+        row_width=prepared.row_width,
+        global_batch_size=config.train.global_batch_size,
         shard=shard or stream.Shard(),
         num_replicas=num_replicas,
     )
@@ -122,42 +121,3 @@ def digest(batch: dict[str, tf.Tensor]) -> str:
         value = batch[key].numpy()
         state.update(value.astype(value.dtype.newbyteorder("<")).tobytes())
     return state.hexdigest()
-
-
-def _batches(
-    rows: tf.data.Dataset,
-    mask: _Mask,
-    config: schema.Config,
-    *,
-    shard: stream.Shard,
-    num_replicas: int,
-) -> tf.data.Dataset:
-    """This host's part of every global batch, masked, replica by replica."""
-    size = config.train.global_batch_size
-    own = shard.slice_of(size)
-    per_replica = size // (shard.count * num_replicas)
-    length = config.data.sequence_length
-
-    def create(number: tf.Tensor, slots: tf.Tensor) -> dict[str, tf.Tensor]:
-        slots = tf.ensure_shape(slots[own], [own.stop - own.start, length])
-        return {
-            key: tf.reshape(
-                value, [num_replicas, per_replica, *value.shape[1:]]
-            )
-            for key, value in mask(number, slots, own.start).items()
-        }
-
-    batches = rows.map(create, num_parallel_calls=2, deterministic=True)
-    return batches.unbatch().prefetch(2 * num_replicas).with_options(_options())
-
-
-def _options() -> tf.data.Options:
-    options = tf.data.Options()
-    options.deterministic = True
-    options.autotune.enabled = False
-    # Batches are made side by side; splitting one over threads costs more.
-    options.threading.max_intra_op_parallelism = 1
-    options.experimental_distribute.auto_shard_policy = (
-        tf.data.experimental.AutoShardPolicy.OFF
-    )
-    return options

@@ -7,6 +7,7 @@ step 0, and nothing has to be saved. L slots, K rows a block, B rows a batch.
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
@@ -16,6 +17,8 @@ from input_pipeline import manifest, order
 # A TFRecord adds length and two checksums to a payload.
 _RECORD_BYTES = 16
 _MAX_INT64 = np.iinfo(np.int64).max
+# (number of the global batch, slots [n, width] of it, place of the first)
+Create = Callable[[tf.Tensor, tf.Tensor, int], dict[str, tf.Tensor]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,9 +65,8 @@ def validation_rows(
     Every row once, always in the same order; no batch where there is no row.
     """
     role = prepared.roles["validation"]
-    length = prepared.sequence_length
     missing = -role.num_rows % global_batch_size
-    padding = tf.zeros([missing, length], prepared.dtype)
+    padding = tf.zeros([missing, prepared.row_width], prepared.dtype)
     files = tf.constant(role.files, tf.string, [len(role.files)])
     rows = tf.data.TFRecordDataset(files).flat_map(
         lambda block: tf.data.Dataset.from_tensor_slices(
@@ -75,6 +77,41 @@ def validation_rows(
     rows = rows.apply(tf.data.experimental.assert_cardinality(role.num_rows))
     rows = rows.concatenate(tf.data.Dataset.from_tensor_slices(padding))
     return rows.batch(global_batch_size, drop_remainder=True).enumerate()
+
+
+def replica_batches(
+    rows: tf.data.Dataset,
+    create: Create,
+    *,
+    row_width: int,
+    global_batch_size: int,
+    shard: Shard,
+    num_replicas: int,
+) -> tf.data.Dataset:
+    """This host's part of every global batch, replica by replica.
+
+    Args:
+      rows: from `training_rows` or `validation_rows`.
+      create: makes the batch of this host's rows; one call a step.
+      row_width: of the stored rows.
+      global_batch_size: B.
+      shard: the part of the global batch that this host reads.
+      num_replicas: replicas of this host; their batches come in turn.
+    """
+    own = shard.slice_of(global_batch_size)
+    per_replica = global_batch_size // (shard.count * num_replicas)
+
+    def split(number: tf.Tensor, slots: tf.Tensor) -> dict[str, tf.Tensor]:
+        slots = tf.ensure_shape(slots[own], [own.stop - own.start, row_width])
+        return {
+            key: tf.reshape(
+                value, [num_replicas, per_replica, *value.shape[1:]]
+            )
+            for key, value in create(number, slots, own.start).items()
+        }
+
+    batches = rows.map(split, num_parallel_calls=2, deterministic=True)
+    return batches.unbatch().prefetch(2 * num_replicas).with_options(_options())
 
 
 class _Epochs:
@@ -171,4 +208,16 @@ def _decode(payload: tf.Tensor, prepared: manifest.Prepared) -> tf.Tensor:
     """Slots [rows, L] of one or several blocks."""
     dtype = tf.as_dtype(prepared.dtype)
     slots = tf.io.decode_raw(payload, dtype, little_endian=True)
-    return tf.reshape(slots, [-1, prepared.sequence_length])
+    return tf.reshape(slots, [-1, prepared.row_width])
+
+
+def _options() -> tf.data.Options:
+    options = tf.data.Options()
+    options.deterministic = True
+    options.autotune.enabled = False
+    # Batches are made side by side; splitting one over threads costs more.
+    options.threading.max_intra_op_parallelism = 1
+    options.experimental_distribute.auto_shard_policy = (
+        tf.data.experimental.AutoShardPolicy.OFF
+    )
+    return options

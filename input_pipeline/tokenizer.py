@@ -157,13 +157,18 @@ class WordPieceTokenizer(Tokenizer):
         return cls(sorted(ids, key=ids.__getitem__))
 
 
+def create(kind: str, vocabulary: Sequence[str]) -> Tokenizer:
+    """The tokenizer of a kind, "word" or "wordpiece", with a vocabulary."""
+    kinds = {"word": WordTokenizer, "wordpiece": WordPieceTokenizer}
+    return kinds[kind](vocabulary)
+
+
 def load(directory: str | pathlib.Path) -> Tokenizer:
     """The tokenizer that `Tokenizer.save` wrote; raises DamagedError."""
     path = pathlib.Path(directory) / _FILE
-    kinds = {"word": WordTokenizer, "wordpiece": WordPieceTokenizer}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return kinds[content["kind"]](content["vocabulary"])
+        return create(content["kind"], content["vocabulary"])
     except FileNotFoundError as error:
         raise storage.DamagedError(f"{path} is missing.") from error
     except (KeyError, TypeError, ValueError) as error:

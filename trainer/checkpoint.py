@@ -106,6 +106,10 @@ class Checkpoints:
             )
         return {}
 
+    def exist(self) -> bool:
+        """Whether there is any, damaged or not."""
+        return bool(self._newest_first())
+
     def best(self) -> pathlib.Path:
         """The checkpoint with the lowest validation loss, else the newest.
 
@@ -163,6 +167,11 @@ def read_state(path: pathlib.Path) -> dict[str, Any]:
     """What `save` was given besides the arrays: step, validation_loss, …."""
     state: dict[str, Any] = json.loads((path / _STATE).read_text())
     return state
+
+
+def weights_of(path: pathlib.Path) -> dict[str, np.ndarray]:
+    """The weights of a checkpoint by variable path, float32."""
+    return _read_arrays(path / _WEIGHTS)
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:

@@ -36,8 +36,10 @@ MODES = {
     "all": ("everything", "every stage in turn, skipping what is done"),
     "prepare": ("prepare", "text -> tokenizer and packed rows, once a corpus"),
     "pretrain": ("pretrain", "rows -> encoder, by filling in masked tokens"),
+    "finetune": ("finetune", "encoder and labelled text -> classifier"),
     "export": ("export", "checkpoints -> export/, which takes strings"),
     "predict": ("predict", "lines of text -> classes and fill-ins, as JSON"),
+    "evaluate": ("evaluate", "the exported model on the test split"),
     "inspect": ("inspect", "show the rows of any step as text"),
     "benchmark": ("benchmark", "time what benchmark.what names"),
 }
@@ -88,7 +90,7 @@ def usage() -> str:
     flags = [
         (f"--{name}={value}", text) for name, (value, text) in FLAGS.items()
     ]
-    flags.append(("--config.section.field=value", "see configs/schema.py"))
+    flags.append(("--config.section.field=value", "see configs/sections.py"))
     return "\n".join(
         [
             "usage: python -m trainer.main [--flag=value ...]",

@@ -13,6 +13,18 @@ from trainer import storage
 # Of data: where and how it is prepared, not what it is.
 _FREE_DATA = ("prepared_dir", "num_processes")
 _FIXED = ("seed", "data", "tokenizer", "masking", "model")
+# Of finetune: what its rows and its model are made of.
+_FIXED_FINETUNE = (
+    "seed",
+    "from_scratch",
+    "frozen_epochs",
+    "global_batch_size",
+    "packing",
+    "pieces_per_row",
+    "pooling",
+    "hidden_size",
+)
+_FREE_FINETUNE = ("num_epochs",)
 _PACKAGES = ("tensorflow", "keras", "keras-hub", "numpy")
 
 
@@ -66,18 +78,16 @@ def check(path: str, config: schema.Config) -> dict[str, Any]:
 
     Raises:
       ValueError: the workdir holds a run of another seed, data, tokenizer,
-        masking, model or global batch; or of another optimizer, and
-        `checkpoint.allow_changed` is not set. Every difference is shown.
+        masking, model, init_from, global batch or classifier; or of another
+        optimizer or way to fine-tune, and `checkpoint.allow_changed` is not
+        set. Every difference is shown.
     """
-    recorded = read(path)
-    if not recorded or not _has_checkpoint(path):
+    recorded, stages = read(path), _stages(path)
+    if not recorded or not stages:
         return {}
-    before, now = _comparable(recorded["config"]), _comparable(config.to_dict())
-    fixed = _differences(before, now)
-    guarded = _differences(
-        {"optimizer": recorded["config"]["optimizer"]},
-        {"optimizer": config.to_dict()["optimizer"]},
-    )
+    before, now = recorded["config"], config.to_dict()
+    fixed = _differences(_fixed(before, stages), _fixed(now, stages))
+    guarded = _differences(_guarded(before, stages), _guarded(now, stages))
     if fixed:
         raise ValueError(
             f"{path} holds another run: {'; '.join(fixed)}. Go on with its"
@@ -85,7 +95,7 @@ def check(path: str, config: schema.Config) -> dict[str, Any]:
         )
     if guarded and not config.checkpoint.allow_changed:
         raise ValueError(
-            f"{path} was trained with another optimizer:"
+            f"{path} was trained in another way:"
             f" {'; '.join(guarded)}. Set checkpoint.allow_changed to go on"
             " with the new one, or choose another --workdir."
         )
@@ -98,18 +108,43 @@ def _damaged(file: pathlib.Path, why: str) -> str:
     )
 
 
-def _has_checkpoint(path: str) -> bool:
+def _stages(path: str) -> set[str]:
+    """Which have a checkpoint: "pretrain", "finetune"."""
     found = pathlib.Path(path).glob("checkpoints/*/step-*")
-    return any(p.name.removeprefix("step-").isdigit() for p in found)
+    return {
+        p.parent.name.removesuffix("_frozen")
+        for p in found
+        if p.name.removeprefix("step-").isdigit()
+    }
 
 
-def _comparable(config: dict[str, Any]) -> dict[str, Any]:
+def _fixed(config: dict[str, Any], stages: set[str]) -> dict[str, Any]:
+    """What a run never changes, of a recorded or a new config."""
     fixed = {name: config[name] for name in _FIXED}
+    # The vocabulary came from there.
+    fixed["init_from"] = config.get("init_from", "")
     fixed["data"] = {
         k: v for k, v in config["data"].items() if k not in _FREE_DATA
     }
-    size = config["train"]["global_batch_size"]
-    return {**fixed, "train": {"global_batch_size": size}}
+    if "pretrain" in stages:
+        size = config["train"]["global_batch_size"]
+        fixed["train"] = {"global_batch_size": size}
+    if "finetune" in stages:
+        section = config["finetune"]
+        fixed["finetune"] = {name: section[name] for name in _FIXED_FINETUNE}
+    return fixed
+
+
+def _guarded(config: dict[str, Any], stages: set[str]) -> dict[str, Any]:
+    """What changes only where `checkpoint.allow_changed` says so."""
+    guarded = {"optimizer": config["optimizer"]}
+    if "finetune" in stages:
+        guarded["finetune"] = {
+            name: value
+            for name, value in config["finetune"].items()
+            if name not in (*_FIXED_FINETUNE, *_FREE_FINETUNE)
+        }
+    return guarded
 
 
 def _differences(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import math
 import subprocess
 import sys
 import typing
@@ -79,110 +78,6 @@ def test_to_dict_survives_json():
     assert isinstance(values["evaluation"]["sentences"], list)
 
 
-# Field and value -> a part of the message.
-BAD = [
-    ("seed", -1, "between 0 and 2147483647"),
-    ("seed", 2**31, "between 0 and 2147483647"),
-    ("data.source", "web", "sample, tfds, text, csv, jsonl"),
-    ("data.source", "text", "needs data.path"),
-    ("data.source", "csv", "needs data.path"),
-    ("data.source", "jsonl", "needs data.path"),
-    ("data.source", "tfds", "needs data.name"),
-    ("data.document", "page", "line, file"),
-    ("data.packing", "full", "fill, document"),
-    ("data.validation_packing", "full", "fill, document"),
-    ("data.sequence_length", 7, "at least 8"),
-    ("data.num_processes", -1, "at least 0"),
-    ("data.validation_rate", 0.0, "exclusive"),
-    ("data.validation_rate", 1.0, "exclusive"),
-    ("tokenizer.kind", "byte", "word, wordpiece"),
-    ("tokenizer.vocabulary_size", 15, "at least 16"),
-    ("tokenizer.vocabulary_size", 2**31, "at most 2147483647"),
-    ("tokenizer.max_documents", -1, "at least 0"),
-    ("masking.policy", "word", "token, whole_word, span"),
-    ("masking.select_rate", 1.1, "between 0 and 1"),
-    ("masking.select_rate", math.nan, "between 0 and 1"),
-    ("masking.select_rate", 0.0, "nothing to predict"),
-    ("masking.final_select_rate", -0.5, "between 0 and 1"),
-    ("masking.final_select_rate", 0.1, "decay_steps"),
-    ("masking.mask_rate", 0.95, "must not exceed 1"),
-    ("masking.random_rate", -0.1, "between 0 and 1"),
-    ("masking.evaluation_rate", 2.0, "between 0 and 1"),
-    ("model.num_layers", 0, "at least 1"),
-    ("model.hidden_size", 0, "at least 1"),
-    ("model.num_heads", 0, "at least 1"),
-    ("model.num_heads", 3, "multiple of"),
-    ("model.intermediate_size", 0, "at least 1"),
-    ("model.activation", "swish", "relu, gelu, gelu_tanh"),
-    ("model.normalization", "none", "pre, post"),
-    ("model.dropout", 1.0, "below 1"),
-    ("model.attention_dropout", -0.1, "between 0 and 1"),
-    ("model.layer_norm_epsilon", 0.0, "above 0"),
-    ("model.initializer_range", -0.1, "at least 0"),
-    ("optimizer.learning_rate", 0.0, "above 0"),
-    ("optimizer.learning_rate", math.nan, "above 0"),
-    ("optimizer.schedule", "step", "linear, cosine, constant"),
-    ("optimizer.warmup_steps", -1, "at least 0"),
-    ("optimizer.weight_decay", math.inf, "at least 0"),
-    ("optimizer.clip_norm", -1.0, "at least 0"),
-    ("optimizer.final_rate", 1.1, "between 0 and 1"),
-    ("optimizer.beta_1", -0.1, "between 0 and 1"),
-    ("optimizer.beta_2", 1.1, "between 0 and 1"),
-    ("train.global_batch_size", 0, "at least 1"),
-    ("train.num_epochs", 0, "at least 1"),
-    ("train.accumulation_steps", 0, "at least 1"),
-    ("train.steps_per_call", 0, "at least 1"),
-    ("train.log_every", 0, "at least 1"),
-    ("train.num_steps", -1, "at least 0"),
-    ("train.steps_per_epoch", -1, "at least 0"),
-    ("train.precision", "fp16", "auto, float32, bfloat16, float16"),
-    ("train.jit", "yes", "auto, on, off"),
-    ("evaluation.every_steps", -1, "at least 0"),
-    ("evaluation.top_k", 0, "at least 1"),
-    ("checkpoint.every_steps", 0, "at least 1"),
-    ("checkpoint.keep_last", 0, "at least 1"),
-    ("inspect.step", -1, "at least 0"),
-    ("inspect.num_steps", 0, "at least 1"),
-    ("inspect.num_rows", -1, "at least 0"),
-    ("benchmark.what", "all", "choose one of .*input"),
-    ("benchmark.num_rounds", 2, "at least 3"),
-]
-
-
-@pytest.mark.parametrize(("field", "value", "message"), BAD)
-def test_a_bad_value_dies_with_its_name(field, value, message):
-    with pytest.raises(ValueError, match=message) as error:
-        build({field: value})
-    assert field in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"seed": 2**31 - 1},
-        {"data.source": "text", "data.path": "reviews/*.txt"},
-        {"data.source": "tfds", "data.name": "imdb_reviews"},
-        {"data.sequence_length": 8},
-        {"tokenizer.vocabulary_size": 16},
-        {"tokenizer.vocabulary_size": 2**31 - 1},
-        {"masking.select_rate": 1.0},
-        {"masking.mask_rate": 1.0, "masking.random_rate": 0.0},
-        # In floating point they add up to more than 1.
-        {"masking.mask_rate": 0.7, "masking.random_rate": 0.3},
-        {"masking.final_select_rate": 0.1, "masking.decay_steps": 1},
-        {"model.num_layers": 1, "model.num_heads": 128},
-        {"model.dropout": 0.0, "model.initializer_range": 0.0},
-        {"optimizer.clip_norm": 0.0, "optimizer.final_rate": 1.0},
-    ],
-)
-def test_a_value_at_the_edge_is_fine(changes):
-    values = build(changes).to_dict()
-    for field, value in changes.items():
-        section, _, name = field.rpartition(".")
-        assert (values[section] if section else values)[name] == value
-
-
 @pytest.mark.parametrize(
     ("length", "rate", "expected"),
     [
@@ -214,6 +109,12 @@ def test_num_predictions_follows_the_highest_rate():
     assert (
         build(length | {"masking.evaluation_rate": 0.5}).num_predictions == 50
     )
+
+
+@pytest.mark.parametrize("seed", [-1, 2**31])
+def test_a_bad_seed_dies_with_its_name(seed):
+    with pytest.raises(ValueError, match="^seed=.*between 0 and 2147483647"):
+        build({"seed": seed})
 
 
 def test_last_rate_is_constant_by_default():

@@ -1,11 +1,54 @@
-"""Prepared rows without a corpus, for the tests that only read them."""
+"""Prepared rows without a corpus, and labelled reviews for one."""
+
+import json
 
 import numpy as np
 import pytest
 
+from configs import schema
 from input_pipeline import blocks, manifest, tokenizer
 
 VOCABULARY_SIZE = 200
+
+
+WORDS = ["good", "bad", "film", "plot"]
+TOKENIZER = tokenizer.WordTokenizer(["", "[UNK]", *WORDS, "[mask]"])
+
+
+def reviews(number, *, labels=("no", "yes")):
+    """Records with a text and a label, in turn."""
+    return [
+        {
+            "text": f"{WORDS[n % 4]} film number {n} " + "plot " * (n % 30),
+            "label": labels[n % len(labels)],
+        }
+        for n in range(number)
+    ]
+
+
+def write(path, records):
+    """Records as JSON lines."""
+    path.write_text("".join(json.dumps(r) + "\n" for r in records))
+    return path
+
+
+def labelled_config(tmp_path, **changes):
+    """A config on tmp_path/reviews.jsonl."""
+    config = schema.defaults()
+    config.update_from_flattened_dict(
+        {
+            "data.source": "jsonl",
+            "data.path": str(tmp_path / "reviews.jsonl"),
+            "data.prepared_dir": str(tmp_path / "prepared"),
+            "data.sequence_length": 8,
+            "data.validation_rate": 0.2,
+            "data.num_processes": 1,
+            "tokenizer.vocabulary_size": 16,
+            "finetune.global_batch_size": 4,
+            **changes,
+        }
+    )
+    return schema.Config.from_config_dict(config)
 
 
 @pytest.fixture(name="create_prepared")
@@ -43,6 +86,7 @@ def _create_prepared(tmp_path, monkeypatch):
             roles=roles,
             tokenizer=tokenizer.WordTokenizer(["", "[UNK]", *words, "[mask]"]),
             report={},
+            row_width=length,
         )
 
     return create

@@ -141,7 +141,7 @@ def test_golden_digest(prepared):
         pretraining.training_batches, prepared, _config(), num_steps=1
     )
     assert digest == (
-        "0baadd6c0e9f6752f893587335afb3df6aff051c96940ded0837a988c0e1d1c0"
+        "048344a376bd19e07b8d053c3d0b6e11f8c363dc99e7eb005a56265cf37a7de7"
     )
 
 

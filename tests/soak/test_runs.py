@@ -63,6 +63,7 @@ def flags(prepared_dir):
         changes |= {name.replace("__", "."): v for name, v in more.items()}
         return [
             f"--workdir={workdir}",
+            "--mode=pretrain",
             "--strategy=one_device",
             *(f"--config.{name}={value}" for name, value in changes.items()),
         ]

@@ -71,8 +71,10 @@ def test_modes_are_exactly_these():
         "all",
         "prepare",
         "pretrain",
+        "finetune",
         "export",
         "predict",
+        "evaluate",
         "inspect",
         "benchmark",
     ]

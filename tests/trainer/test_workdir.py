@@ -164,3 +164,19 @@ def test_only_the_chief_makes_the_directory(tmp_path):
     with workdir.locked(str(tmp_path / "new"), chief=False):
         pass
     assert not (tmp_path / "new").exists()
+
+
+def test_fine_tuning_guards_its_own_section(trained):
+    change = {"finetune": {"pooling": "max"}}
+    rate = {"finetune": {"learning_rate": 0.5}}
+    # Nothing is fine-tuned yet.
+    assert workdir.check(str(trained), _config(**change))
+    tuned = trained / "checkpoints" / "finetune_frozen" / "step-000000003"
+    tuned.mkdir(parents=True)
+    with pytest.raises(ValueError, match="finetune.pooling was 'mean_max'"):
+        workdir.check(str(trained), _config(**change))
+    with pytest.raises(ValueError, match=r"finetune.learning_rate.*allow"):
+        workdir.check(str(trained), _config(**rate))
+    allowed = {"checkpoint": {"allow_changed": True}}
+    assert workdir.check(str(trained), _config(**rate, **allowed))
+    assert workdir.check(str(trained), _config(finetune={"num_epochs": 9}))

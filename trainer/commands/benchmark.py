@@ -14,6 +14,7 @@ import tensorflow as tf
 from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import manifest, prepare, pretraining
+from trainer.commands import starting_point
 
 _log = logging.getLogger(__name__)
 _BATCHES_A_ROUND = 200
@@ -27,7 +28,8 @@ def run(
     callbacks: Sequence[Any] = (),
 ) -> None:
     """Prints a result and writes it to `<workdir>/benchmark-<what>.json`."""
-    prepared = manifest.open_prepared(prepare.prepare(config))
+    tokenizer = starting_point.tokenizer(config)
+    prepared = manifest.open_prepared(prepare.prepare(config, tokenizer))
     result = measure_input(config, prepared)
     path = pathlib.Path(workdir) / f"benchmark-{config.benchmark.what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,11 +1,27 @@
 """`--mode=all`: every stage in turn, skipping what is done."""
 
+import json
+import logging
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 from configs import schema
 from configs.runtime import Runtime
-from trainer.commands import pretrain
+from input_pipeline import labelled
+from trainer import storage
+from trainer.commands import (
+    evaluate,
+    export,
+    finetune,
+    predict,
+    pretrain,
+    report,
+)
+from trainer.serving import loading
+from trainer.training import strategy as strategy_lib
+
+_log = logging.getLogger(__name__)
 
 
 def run(
@@ -15,5 +31,47 @@ def run(
     runtime: Runtime,
     callbacks: Sequence[Any] = (),
 ) -> None:
-    """Prepares what is missing, then pretrains."""
-    pretrain.run(config, workdir=workdir, runtime=runtime, callbacks=callbacks)
+    """Prepares what is missing, pretrains, fine-tunes, exports, evaluates.
+
+    Text without labels is not fine-tuned, and a line says so. Ends with a few
+    predictions, `report.html` and a table.
+    """
+    arguments: dict[str, Any] = {"workdir": workdir, "runtime": runtime}
+    pretrain.run(config, callbacks=callbacks, **arguments)
+    try:
+        finetune.run(config, callbacks=callbacks, **arguments)
+    except labelled.NoLabelsError as error:
+        _log.info("no fine-tuning: %s", error)
+    # Created once more: a cluster gives the same one again.
+    strategy = strategy_lib.create(
+        runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
+    )
+    chief = strategy_lib.is_chief(strategy)
+    if chief and _exported(workdir) != export.best_states(workdir):
+        export.run(config, **arguments)
+    if evaluate.read(workdir).get("checkpoints") != export.best_states(workdir):
+        evaluate.run(config, **arguments)
+    if chief:
+        _predict(config, workdir)
+        print(report.write(config, workdir=workdir))
+
+
+def _exported(workdir: str) -> dict[str, Any]:
+    """The states of the checkpoints in `export/`; {} where it is no good."""
+    try:
+        facts = storage.verify(pathlib.Path(workdir) / loading.DIRECTORY)
+    except storage.DamagedError:
+        return {}
+    states: dict[str, Any] = facts.get("checkpoints", {})
+    return states
+
+
+def _predict(config: schema.Config, workdir: str) -> None:
+    """Prints what the export says to the configured sentences."""
+    exported = loading.load(pathlib.Path(workdir) / loading.DIRECTORY)
+    sentences = [s.encode() for s in config.evaluation.sentences]
+    for line, answer in zip(
+        sentences, predict.answers(exported, sentences), strict=True
+    ):
+        print(line.decode())
+        print(f"  {json.dumps(answer, ensure_ascii=False)}")

@@ -1,5 +1,6 @@
 """The best words for every [MASK] of some sentences, epoch by epoch."""
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -12,34 +13,57 @@ from trainer import modeling
 
 
 class FillIns(keras.callbacks.Callback):
-    """Prints the fill-ins of the configured sentences after every epoch."""
+    """Prints the fill-ins of the configured sentences after every epoch.
+
+    Args:
+      config: the sentences, and how many words for each mask.
+      tokenizer: of the model.
+      record: called with the step and an event for metrics.jsonl.
+    """
 
     def __init__(
         self,
         config: schema.EvaluationConfig,
         tokenizer: tokenizer_lib.Tokenizer,
+        record: Callable[[int, dict[str, Any]], None] | None = None,
     ):
         super().__init__()
         self._config = config
         self._tokenizer = tokenizer
+        self._record = record
+        self._place = 0  # Steps done of the epoch.
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        """Remembers the step, because the last epoch may be shorter."""
+        self._place = batch + 1
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Prints text, completed text, probability and token."""
+        found = []
         for sentence in self._config.sentences:
-            print(f"  {sentence}")
-            for number, masked in enumerate(
-                fill_in(
-                    self.model,
-                    self._tokenizer,
-                    sentence,
-                    top_k=self._config.top_k,
-                )
-            ):
-                for token, probability in masked:
-                    completed = _complete(sentence, number, token)
-                    print(f"    {probability:.3f}  {token:<14} {completed}")
+            masks = fill_in(
+                self.model,
+                self._tokenizer,
+                sentence,
+                top_k=self._config.top_k,
+            )
+            _print(sentence, masks)
+            found.append({"text": sentence, "masks": masks})
+        if self._record:
+            step = epoch * self.params["steps"] + self._place
+            self._record(step, {"event": "fill_ins", "fill_ins": found})
+
+
+def _print(sentence: str, masks: list[list[tuple[str, float]]]) -> None:
+    print(f"  {sentence}")
+    for number, masked in enumerate(masks):
+        for token, probability in masked:
+            completed = _complete(sentence, number, token)
+            print(f"    {probability:.3f}  {token:<14} {completed}")
 
 
 def fill_in(

@@ -12,6 +12,7 @@ from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import manifest, prepare, pretraining, stream
 from input_pipeline import tokenizer as tokenizer_lib
+from trainer.commands import starting_point
 from trainer.training import strategy as strategy_lib
 
 
@@ -27,7 +28,8 @@ def run(
         runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
     )
     strategy_lib.check_batch(strategy, config.train)
-    prepared = manifest.open_prepared(prepare.prepare(config))
+    tokenizer = starting_point.tokenizer(config)
+    prepared = manifest.open_prepared(prepare.prepare(config, tokenizer))
     first, number = config.inspect.step, config.inspect.num_steps
     batches = global_batches(config, strategy, prepared, first_step=first)
     for step, batch in zip(range(first, first + number), batches, strict=False):

@@ -8,6 +8,7 @@ from typing import Any
 from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import manifest, prepare
+from trainer.commands import starting_point
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ def run(
 def open_prepared(config: schema.Config) -> manifest.Prepared:
     """The prepared rows of a config, made where they are missing."""
     start = time.perf_counter()
-    directory = prepare.prepare(config)
+    directory = prepare.prepare(config, starting_point.tokenizer(config))
     prepared = manifest.open_prepared(directory)
     for line in describe(prepared):
         _log.info("%s", line)

@@ -1,44 +1,90 @@
-"""A masked-LM run put together: model, optimizer, batches and graphs."""
+"""A run put together: model, optimizer, batches and graphs.
+
+`MaskedLM` learns to fill in words, `Classifier` to tell labels; the rest of a
+run does not know which of the two it trains.
+"""
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import tensorflow as tf
 
 from configs import schema
-from input_pipeline import manifest, pretraining, stream
+from input_pipeline import classification, manifest, pretraining, stream
 from trainer import modeling
-from trainer.training import loop, objective, optimizers
+from trainer.training import loop, optimizers
+from trainer.training import objective as objective_lib
 from trainer.training import step as step_lib
 from trainer.training import strategy as strategy_lib
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Trainee:
-    """A model, what it learns from, and where."""
+    """A model, what it learns from, and where.
+
+    Attributes:
+      config: of the run.
+      strategy: where it computes.
+      prepared: the rows.
+      arithmetic: precision and XLA.
+      plan: how many steps, and at which of them something happens.
+      model: with its weights.
+      variables: those that are trained.
+      optimizer: built for them.
+      schedule: its section, as this stage uses it.
+      stage: names checkpoints and metrics.
+    """
 
     config: schema.Config
     strategy: tf.distribute.Strategy
     prepared: manifest.Prepared
     arithmetic: strategy_lib.Arithmetic
     plan: loop.Plan
-    model: modeling.MaskedLM
+    model: Any
+    variables: list[keras.Variable]
     optimizer: keras.optimizers.Optimizer
+    schedule: schema.OptimizerConfig
+    stage: str
+
+    # (prepared, config, first_step=, shard=, num_replicas=) -> data set
+    create_training_batches: ClassVar[Callable[..., tf.data.Dataset]]
+    create_validation_batches: ClassVar[Callable[..., tf.data.Dataset]]
+
+    @property
+    def train(self) -> schema.TrainConfig:
+        """The section `train`, as this stage uses it."""
+        return self.config.train
+
+    @property
+    def seed(self) -> int:
+        """Of the order of rows, of masks and of dropout."""
+        return self.config.seed
+
+    def objective(
+        self, batch: step_lib.Batch, step: tf.Tensor, first_row: tf.Tensor
+    ) -> objective_lib.Sums:
+        """What training minimises, see `step.Objective`."""
+        raise NotImplementedError
+
+    def evaluation_objective(self, batch: step_lib.Batch) -> objective_lib.Sums:
+        """What validation adds up."""
+        raise NotImplementedError
 
     def create_train_call(self, stop: tf.Variable) -> Callable[..., Any]:
-        """From `step.create_train_call`, with the masked-LM objective."""
+        """From `step.create_train_call`."""
         step = step_lib.Step(
-            objective=self._objective,
-            sum_names=objective.MASKED_LM_SUMS,
-            variables=self.model.trainable_variables,
+            objective=self.objective,
+            sum_names=objective_lib.SUMS,
+            variables=self.variables,
             optimizer=self.optimizer,
             rows_per_replica=strategy_lib.check_batch(
-                self.strategy, self.config.train
+                self.strategy, self.train
             ),
-            accumulation_steps=self.config.train.accumulation_steps,
+            accumulation_steps=self.train.accumulation_steps,
             jit=self.arithmetic.jit,
         )
         return step_lib.create_train_call(self.strategy, step, stop)
@@ -48,38 +94,34 @@ class Trainee:
         num_rows = self.prepared.roles["validation"].num_rows
         if not num_rows:
             return dict
-        mask_id = self.prepared.tokenizer.special.mask
         call = step_lib.create_evaluation_call(
-            self.strategy,
-            lambda batch: objective.masked_lm_by_kind(
-                self.model.predictions(batch), batch, mask_id=mask_id
-            ),
-            jit=self.arithmetic.jit,
+            self.strategy, self.evaluation_objective, jit=self.arithmetic.jit
         )
         # Without an end: several workers would agree about it at every batch,
         # and TensorFlow would forget the number of rows.
         batches = self._distribute(
-            lambda *args, **shard: pretraining.validation_batches(
+            lambda *args, **shard: self.create_validation_batches(
                 *args, **shard
             ).repeat()
         )
-        size = self.config.train.global_batch_size
+        size = self.train.global_batch_size
         return lambda: loop.evaluate(call, batches, -(-num_rows // size))
 
     def batches(self, first_step: int) -> Any:
         """Distributed training batches from a step on."""
         return self._distribute(
             functools.partial(
-                pretraining.training_batches, first_step=first_step
+                self.create_training_batches, first_step=first_step
             )
         )
 
     def learning_rate(self, step: int) -> float:
         """The rate that the update after this many steps uses."""
-        schedule = optimizers.Schedule(
-            self.config.optimizer, self.plan.num_steps
-        )
+        schedule = optimizers.Schedule(self.schedule, self.plan.num_steps)
         return float(schedule(tf.constant(step)))
+
+    def _noise(self, step: tf.Tensor, first_row: tf.Tensor) -> modeling.Noise:
+        return modeling.create_noise(self.seed, step=step, first_row=first_row)
 
     def _distribute(self, create_batches: Callable[..., Any]) -> Any:
         return strategy_lib.distribute(
@@ -92,24 +134,86 @@ class Trainee:
             ),
         )
 
-    def _objective(
+
+class MaskedLM(Trainee):
+    """Pretraining: an encoder and its masked-LM head."""
+
+    create_training_batches = staticmethod(pretraining.training_batches)
+    create_validation_batches = staticmethod(pretraining.validation_batches)
+
+    def objective(  # noqa: D102
         self, batch: step_lib.Batch, step: tf.Tensor, first_row: tf.Tensor
-    ) -> objective.Sums:
-        noise = modeling.create_noise(
-            self.config.seed, step=step, first_row=first_row
+    ) -> objective_lib.Sums:
+        predictions = self.model.predictions(
+            batch, noise=self._noise(step, first_row)
         )
-        predictions = self.model.predictions(batch, noise=noise)
-        return objective.masked_lm(predictions, batch)
+        return objective_lib.masked_lm(predictions, batch)
+
+    def create_evaluate(self) -> Callable[[], dict[str, float]]:
+        """The same, and `perplexity`."""
+        evaluate = super().create_evaluate()
+
+        def with_perplexity() -> dict[str, float]:
+            means = evaluate()
+            if "loss" in means:
+                means["perplexity"] = math.exp(min(means["loss"], 700.0))
+            return means
+
+        return with_perplexity
+
+    def evaluation_objective(  # noqa: D102
+        self, batch: step_lib.Batch
+    ) -> objective_lib.Sums:
+        return objective_lib.masked_lm_by_kind(
+            self.model.predictions(batch),
+            batch,
+            mask_id=self.prepared.tokenizer.special.mask,
+        )
 
 
-def create(
+class Classifier(Trainee):
+    """Fine-tuning: an encoder and its classifier head."""
+
+    create_training_batches = staticmethod(classification.training_batches)
+    create_validation_batches = staticmethod(classification.validation_batches)
+
+    @property
+    def train(self) -> schema.TrainConfig:  # noqa: D102
+        return finetune_section(self.config)
+
+    @property
+    def seed(self) -> int:  # noqa: D102
+        return self.config.finetune.seed
+
+    def objective(  # noqa: D102
+        self, batch: step_lib.Batch, step: tf.Tensor, first_row: tf.Tensor
+    ) -> objective_lib.Sums:
+        noise = self._noise(step, first_row)
+        tokenizer = self.prepared.tokenizer
+        shown = modeling.drop_words(
+            batch["token_ids"],
+            noise,
+            rate=self.config.finetune.word_dropout,
+            is_special=tokenizer.is_special,
+            unknown_id=tokenizer.special.unknown,
+        )
+        logits = self.model({**batch, "token_ids": shown}, noise=noise)
+        return objective_lib.classification(logits, batch)
+
+    def evaluation_objective(  # noqa: D102
+        self, batch: step_lib.Batch
+    ) -> objective_lib.Sums:
+        return objective_lib.classification(self.model(batch), batch)
+
+
+def create_masked_lm(
     config: schema.Config,
     strategy: tf.distribute.Strategy,
     prepared: manifest.Prepared,
     arithmetic: strategy_lib.Arithmetic,
-) -> Trainee:
+) -> MaskedLM:
     """The model and its optimizer, with variables in the strategy's scope."""
-    plan = create_plan(config, prepared)
+    plan = create_plan(config.train, config, prepared)
     with strategy.scope():
         model = modeling.create_masked_lm(
             config.model,
@@ -124,19 +228,104 @@ def create(
             num_steps=plan.num_steps,
             precision=arithmetic.precision,
         )
-    # Keras callbacks look for both on the model.
-    model.optimizer = optimizer
-    model.stop_training = False
-    return Trainee(
-        config, strategy, prepared, arithmetic, plan, model, optimizer
+    return MaskedLM(
+        config=config,
+        strategy=strategy,
+        prepared=prepared,
+        arithmetic=arithmetic,
+        plan=plan,
+        model=_for_callbacks(model, optimizer),
+        variables=model.trainable_variables,
+        optimizer=optimizer,
+        schedule=config.optimizer,
+        stage="pretrain",
+    )
+
+
+def create_classifiers(
+    config: schema.Config,
+    strategy: tf.distribute.Strategy,
+    prepared: manifest.Prepared,
+    arithmetic: strategy_lib.Arithmetic,
+) -> list[Classifier]:
+    """One model, and who trains it in turn: the head alone, then everything.
+
+    The first is left out where `finetune.frozen_epochs` is 0. The encoder's
+    weights are those of `finetune.seed`, until somebody assigns others.
+    """
+    with strategy.scope():
+        model = modeling.create_classifier(
+            config.model,
+            config.finetune,
+            vocabulary_size=prepared.tokenizer.vocabulary_size,
+            sequence_length=prepared.sequence_length,
+            num_classes=len(prepared.labels),
+            dtype=arithmetic.policy,
+        )
+    stages = [
+        (
+            "finetune_frozen",
+            config.finetune.frozen_epochs,
+            model.head.trainable_variables,
+        ),
+        ("finetune", config.finetune.num_epochs, model.trainable_variables),
+    ]
+    trainees = []
+    for stage, num_epochs, variables in stages:
+        if not num_epochs:
+            continue
+        train = finetune_section(config, num_epochs=num_epochs)
+        plan = create_plan(train, config, prepared)
+        schedule = _finetune_schedule(config, plan.num_steps)
+        with strategy.scope():
+            optimizer = optimizers.create(
+                schedule,
+                variables,
+                num_steps=plan.num_steps,
+                precision=arithmetic.precision,
+                rate_scales=optimizers.layer_scales(
+                    [variable.path for variable in variables],
+                    num_layers=config.model.num_layers,
+                    decay=config.finetune.layer_decay,
+                ),
+                average_decay=config.finetune.average_decay,
+            )
+        trainees.append(
+            Classifier(
+                config=config,
+                strategy=strategy,
+                prepared=prepared,
+                arithmetic=arithmetic,
+                plan=plan,
+                model=_for_callbacks(model, optimizer),
+                variables=variables,
+                optimizer=optimizer,
+                schedule=schedule,
+                stage=stage,
+            )
+        )
+    return trainees
+
+
+def finetune_section(
+    config: schema.Config, *, num_epochs: int = 1
+) -> schema.TrainConfig:
+    """The section `train` as fine-tuning uses it."""
+    return dataclasses.replace(
+        config.train,
+        global_batch_size=config.finetune.global_batch_size,
+        num_epochs=num_epochs,
+        num_steps=0,
+        steps_per_epoch=0,
     )
 
 
 def create_plan(
-    config: schema.Config, prepared: manifest.Prepared
+    train: schema.TrainConfig,
+    config: schema.Config,
+    prepared: manifest.Prepared,
 ) -> loop.Plan:
     """How many steps, and at which of them something happens."""
-    train = config.train
     num_rows = prepared.roles["train"].num_rows
     per_epoch = train.steps_per_epoch or -(-num_rows // train.global_batch_size)
     return loop.Plan(
@@ -168,3 +357,26 @@ def resolve(
     if before and train.jit == "auto" and not strategy_lib.is_tpu(strategy):
         train = dataclasses.replace(train, jit="on" if before["jit"] else "off")
     return strategy_lib.resolve(strategy, train)
+
+
+def _finetune_schedule(
+    config: schema.Config, num_steps: int
+) -> schema.OptimizerConfig:
+    finetune = config.finetune
+    return dataclasses.replace(
+        config.optimizer,
+        learning_rate=finetune.learning_rate,
+        schedule=finetune.schedule,
+        warmup_steps=round(finetune.warmup_rate * num_steps),
+        final_rate=0.0,
+        weight_decay=finetune.weight_decay,
+    )
+
+
+def _for_callbacks(
+    model: keras.Model, optimizer: keras.optimizers.Optimizer
+) -> keras.Model:
+    """The model with what Keras callbacks look for on it."""
+    model.optimizer = optimizer
+    model.stop_training = False
+    return model

@@ -3,33 +3,39 @@
 from trainer.modeling.classifier import (
     Classifier,
     create_classifier,
+    drop_words,
     probabilities,
 )
 from trainer.modeling.encoder import Encoder, features
 from trainer.modeling.heads import MaskedLM, MaskedLMHead, create_masked_lm
+from trainer.modeling.initial import Initial, Weights
 from trainer.modeling.layers import (
     Dropout,
     LayerFactory,
     Noise,
     create_noise,
 )
-from trainer.modeling.loading import load_encoder
+from trainer.modeling.loading import initial_weights, load_encoder
 from trainer.modeling.text import TextClassifier, TextMaskedLM
 
 __all__ = [
     "Classifier",
     "Dropout",
     "Encoder",
+    "Initial",
     "LayerFactory",
     "MaskedLM",
     "MaskedLMHead",
     "Noise",
     "TextClassifier",
     "TextMaskedLM",
+    "Weights",
     "create_classifier",
     "create_masked_lm",
     "create_noise",
+    "drop_words",
     "features",
+    "initial_weights",
     "load_encoder",
     "probabilities",
 ]

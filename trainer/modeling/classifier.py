@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from configs import schema
@@ -16,6 +17,7 @@ from trainer.modeling import layers
 
 # Far above the indices of the encoder's dropout: 1 + 3 a layer.
 _DROPOUT_INDEX = 10_000
+_WORD_DROPOUT_INDEX = 10_001
 
 
 class DocumentPooling(keras.layers.Layer):
@@ -131,6 +133,10 @@ class ClassifierHead(keras.layers.Layer):
             x = self.hidden(x)
         return tf.cast(self.logits(self.dropout(x, noise=noise)), tf.float32)
 
+    def compute_output_shape(self, input_shape: Any) -> Any:
+        """[M, 1 or C]."""
+        return (None, self.logits.units)
+
 
 class Classifier(keras.Model):
     """Encoder and classifier head."""
@@ -139,11 +145,14 @@ class Classifier(keras.Model):
         self,
         encoder: encoders.Encoder,
         head: ClassifierHead,
+        *,
+        pools_padding: bool = False,
         name: str = "classifier",
         **kwargs: Any,
     ) -> None:
         """Joins two built parts; their variables keep their own paths."""
         super().__init__(name=name, **kwargs)
+        self.pools_padding = pools_padding
         self.encoder = encoder
         self.head = head
 
@@ -174,6 +183,8 @@ class Classifier(keras.Model):
         )
         # document_ids count from 1 in every row; 0 = padding.
         number = batch["document_ids"] - 1  # [B, R]
+        if self.pools_padding:
+            number = tf.zeros_like(number)  # As the Keras example pools.
         first = tf.range(rows)[:, tf.newaxis] * documents
         owners = tf.where(number < 0, -1, first + number)
         logits = self.head(
@@ -185,12 +196,44 @@ class Classifier(keras.Model):
         return tf.reshape(logits, [rows, documents, -1])
 
 
+def pools_padding(
+    model: schema.ModelConfig, finetune: schema.FinetuneConfig
+) -> bool:
+    """Whether padding counts as its document's, as in the Keras example.
+
+    Where it is attended to, and each document has one row of L to itself.
+    """
+    alone = finetune.packing == "document" and finetune.pieces_per_row == 1
+    return model.attend_padding and alone
+
+
 def probabilities(logits: tf.Tensor) -> tf.Tensor:
     """float32 [..., 1 or C] -> float32 [..., C], each row's sum is 1."""
     if logits.shape[-1] > 1:
         return tf.nn.softmax(logits)
     # Both from the logit: 1 - p would round small ones away.
     return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=-1)
+
+
+def drop_words(
+    token_ids: tf.Tensor,
+    noise: layers.Noise,
+    *,
+    rate: float,
+    is_special: np.ndarray,
+    unknown_id: int,
+) -> tf.Tensor:
+    """int32 [B, R] with a share of the ordinary tokens shown as unknown."""
+    threshold = round(rate * 2**16)
+    if not threshold:
+        return token_ids
+    rows, slots = token_ids.shape
+    words = layers.random_words(
+        noise, index=_WORD_DROPOUT_INDEX, num_rows=rows, num_words=slots
+    )
+    dropped = words < tf.constant(threshold, tf.uint16)
+    dropped &= ~tf.gather(is_special, token_ids)
+    return tf.where(dropped, unknown_id, token_ids)
 
 
 def create_classifier(
@@ -222,7 +265,12 @@ def create_classifier(
     head = ClassifierHead(make, finetune, num_classes=num_classes)
     encoder.build(None)
     head.build((None, sequence_length, model_config.hidden_size))
-    model = Classifier(encoder, head, dtype=dtype)
+    model = Classifier(
+        encoder,
+        head,
+        pools_padding=pools_padding(model_config, finetune),
+        dtype=dtype,
+    )
     model.build(None)
     return model
 

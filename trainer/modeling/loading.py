@@ -1,10 +1,13 @@
-"""The trained encoder of a workdir, for people who want just that."""
+"""Trained weights from the disk: an encoder, or what training starts from."""
 
 import pathlib
+from typing import Any
 
 from configs import schema
 from trainer import checkpoint, workdir
 from trainer.modeling import encoder as encoders
+from trainer.modeling import interchange
+from trainer.modeling.initial import Initial, Weights
 
 
 def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
@@ -35,7 +38,67 @@ def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
         dtype=dtype,
     )
     encoder.build(None)
-    stage = pathlib.Path(path) / "checkpoints" / "pretrain"
-    best = checkpoint.Checkpoints(stage).best()
-    checkpoint.read_weights(best, encoder.variables)
+    checkpoint.read_weights(_checkpoints(path).best(), encoder.variables)
     return encoder
+
+
+def initial_weights(path: str) -> Initial:
+    """What `init_from` names; the weights themselves are read on demand.
+
+    Args:
+      path: the workdir of a pretraining run (its best checkpoint counts), a
+        KerasHub BERT preset folder or a Hugging Face BERT folder.
+
+    Raises:
+      ValueError: it is none of them, or damaged; says what was found.
+    """
+    directory = pathlib.Path(path)
+    if not directory.is_dir():
+        what = "is a file" if directory.exists() else "does not exist"
+        raise ValueError(
+            f"init_from={path} {what}; give the folder of a Cloze run, a"
+            " KerasHub BERT preset or a Hugging Face BERT."
+        )
+    content = interchange.read_json(directory / "config.json")
+    return (
+        _of_run(path) if "resolved" in content else interchange.read_bert(path)
+    )
+
+
+def _of_run(path: str) -> Initial:
+    recorded = workdir.read(path)
+    config = schema.Config.from_dict(recorded["config"])
+    if not _checkpoints(path).exist():
+        raise ValueError(
+            f"{path} is a run without a pretrained encoder (no"
+            " checkpoints/pretrain); run --mode=pretrain there first."
+        )
+    content = _read_vocabulary(path, recorded["resolved"])
+    return Initial(
+        path=path,
+        form="Cloze run",
+        kind=content["kind"],
+        vocabulary=content["vocabulary"],
+        model_config=config.model,
+        sequence_length=config.data.sequence_length,
+        read_weights=lambda: Weights(
+            checkpoint.weights_of(_checkpoints(path).best()), []
+        ),
+    )
+
+
+def _read_vocabulary(path: str, resolved: dict[str, Any]) -> dict[str, Any]:
+    """`kind` and `vocabulary`: the run's copy, else that of its data."""
+    file = pathlib.Path(path) / "vocabulary.json"
+    if not file.exists():
+        file = pathlib.Path(resolved["prepared"]) / file.name
+    content = interchange.read_json(file)
+    if not {"kind", "vocabulary"} <= set(content):
+        raise ValueError(f"{file} is damaged: it holds no vocabulary.")
+    return content
+
+
+def _checkpoints(path: str) -> checkpoint.Checkpoints:
+    return checkpoint.Checkpoints(
+        pathlib.Path(path) / "checkpoints" / "pretrain"
+    )

@@ -117,8 +117,7 @@ class TextClassifier(_TextModel):
     @property
     def max_pieces(self) -> int:
         """Of L slots each; what is behind them is cut, as in training."""
-        whole = self.finetune.packing == "fill"
-        return self.finetune.pieces_per_row if whole else 1
+        return self.finetune.pieces_per_row
 
     def call(self, text: tf.Tensor) -> tf.Tensor:
         """Raw strings [N] -> float32 [N, C]."""
@@ -134,9 +133,13 @@ class TextClassifier(_TextModel):
     def _answer(self, ids: tf.RaggedTensor) -> list[tf.Tensor]:
         parts, owners = pieces.cut(ids, room=self.room)
         rows = self.rows(parts)
+        owners = owners[:, tf.newaxis]
+        is_pooled = rows["segment_ids"] > 0
+        if classifiers.pools_padding(self.model_config, self.finetune):
+            is_pooled = tf.ones_like(is_pooled)
         logits = self.classifier.head(
             self.encoder(rows),
-            tf.where(rows["segment_ids"] > 0, owners[:, tf.newaxis], -1),
+            tf.where(is_pooled, owners, -1),
             num_documents=tf.cast(ids.nrows(), tf.int32),
         )
         return [classifiers.probabilities(logits)]

@@ -81,6 +81,13 @@ class _Interval:
             "real_tokens_per_second": round(tokens, 1),
         }
 
+    def totals(self) -> dict[str, float]:
+        """What adds up over the events of a run."""
+        return {
+            "real_tokens": self.sums["tokens"],
+            "seconds": round(self.seconds, 3),
+        }
+
 
 @dataclasses.dataclass
 class Loop:
@@ -130,7 +137,9 @@ class Loop:
             step, signal_stops = self._call(iterator, step, recent, whole)
             stops = signal_stops or self._callback_stops
             if step % plan.log_every == 0 or plan.ends_epoch(step) or stops:
-                self.metrics.write(step, self._logs(recent, step))
+                self.metrics.write(
+                    step, {**self._logs(recent, step), **recent.totals()}
+                )
                 recent = _Interval()
             self._after(step, whole, signal_stops=signal_stops)
         if step < plan.num_steps:
@@ -210,7 +219,7 @@ def evaluate(
     batches: Any,
     num_batches: int,
 ) -> dict[str, float]:
-    """Means over `num_batches` global batches, and `perplexity`.
+    """Means over `num_batches` global batches.
 
     Sums are added in float64, here on the host.
     """
@@ -218,7 +227,4 @@ def evaluate(
     for _ in range(num_batches):
         for name, value in call(iterator).items():
             total[name] = total.get(name, 0.0) + float(value)
-    means = objective.means(total)
-    if "loss" in means:
-        means["perplexity"] = math.exp(min(means["loss"], 700.0))
-    return means
+    return objective.means(total)

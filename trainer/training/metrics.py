@@ -63,6 +63,18 @@ class MetricsLog:
         self._open.close()
 
 
+def append(
+    workdir: str | pathlib.Path, stage: str, step: int, values: dict[str, Any]
+) -> None:
+    """Records what is no number, as JSON; the chief calls it.
+
+    Such an event has the key "event"; it is cut back like all others.
+    """
+    event = {"stage": stage, "step": step, **values}
+    with (pathlib.Path(workdir) / "metrics.jsonl").open("a") as file:
+        file.write(json.dumps(event) + "\n")
+
+
 def read(workdir: str | pathlib.Path, stage: str) -> list[dict[str, Any]]:
     """The events of a stage, in order; a torn last line is left out."""
     path = pathlib.Path(workdir) / "metrics.jsonl"

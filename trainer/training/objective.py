@@ -2,7 +2,7 @@
 
 Every value is float32 []: summed over slots, micro-batches, replicas and
 steps, and divided once, by the global `weight`. B rows, P predictions,
-D width, V vocabulary.
+D width, V vocabulary, S documents a row, C classes.
 """
 
 import tensorflow as tf
@@ -13,7 +13,7 @@ Sums = dict[str, tf.Tensor]
 # What is projected to logits, how, and with which bias: hidden [B * P, D] in
 # the compute dtype, kernel float32 [V, D], bias float32 [V].
 Predictions = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
-MASKED_LM_SUMS = ("loss", "weight", "correct", "tokens")
+SUMS = ("loss", "weight", "correct", "tokens")
 
 
 def masked_lm(predictions: Predictions, batch: dict[str, tf.Tensor]) -> Sums:
@@ -64,6 +64,38 @@ def masked_lm_by_kind(
         sums[f"weight{name}"] = tf.reduce_sum(part)
         sums[f"correct{name}"] = tf.reduce_sum(losses.correct * part)
     return sums
+
+
+def classification(logits: tf.Tensor, batch: dict[str, tf.Tensor]) -> Sums:
+    """Sums of a classification batch; gradients flow through `loss`.
+
+    Args:
+      logits: float32 [B, S, C], or [B, S, 1] where there are two classes.
+      batch: `labels`, `label_weights` [B, S] and `segment_ids` [B, R].
+
+    Returns:
+      loss: cross-entropy in nats; weight: documents; correct: those whose
+      best guess is right; tokens: slots that are not padding.
+    """
+    labels, weights = batch["labels"], batch["label_weights"]
+    if logits.shape[-1] == 1:
+        logit = logits[..., 0]
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(
+            labels=tf.cast(labels, tf.float32), logits=logit
+        )
+        best = tf.cast(logit > 0, tf.int32)
+    else:
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
+            labels=labels, logits=logits
+        )
+        best = tf.argmax(logits, axis=-1, output_type=tf.int32)
+    correct = tf.cast(best == labels, tf.float32)
+    return {
+        "loss": tf.reduce_sum(losses * weights),
+        "weight": tf.reduce_sum(weights),
+        "correct": tf.reduce_sum(correct * weights),
+        "tokens": _num_tokens(batch),
+    }
 
 
 def means(sums: dict[str, float]) -> dict[str, float]:

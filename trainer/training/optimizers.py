@@ -1,7 +1,10 @@
 """AdamW for gradients that the step has already reduced, and its schedule."""
 
+import contextlib
 import math
-from collections.abc import Iterable
+import re
+import types
+from collections.abc import Iterable, Iterator, Mapping
 
 import keras
 import tensorflow as tf
@@ -18,7 +21,13 @@ class FusedAdamW(keras.optimizers.AdamW):
     Keras would sum the gradients over the replicas once more, and after it
     has clipped them; this one takes them as they are. `update_step` computes
     the same as Keras' with one pass over memory instead of six.
+
+    Attributes:
+      rate_scales: variable path -> what multiplies its learning rate; 1 where
+        a path is missing. Weight decay keeps the unscaled rate.
     """
+
+    rate_scales: Mapping[str, float] = types.MappingProxyType({})
 
     def _all_reduce_sum_gradients(
         self, grads_and_vars: Iterable[tuple[tf.Tensor, tf.Variable]]
@@ -33,6 +42,8 @@ class FusedAdamW(keras.optimizers.AdamW):
     ) -> None:
         """Updates one variable on one device, in place."""
         index = self._get_variable_index(variable)
+        path = self._trainable_variables[index].path
+        rate = tf.cast(learning_rate, tf.float32)
         step = tf.cast(self.iterations.value + 1, tf.float32)
         tf.raw_ops.ResourceApplyAdam(
             var=variable.handle,
@@ -40,7 +51,7 @@ class FusedAdamW(keras.optimizers.AdamW):
             v=self._velocities[index].value.handle,
             beta1_power=tf.pow(tf.constant(self.beta_1), step),
             beta2_power=tf.pow(tf.constant(self.beta_2), step),
-            lr=tf.cast(learning_rate, tf.float32),
+            lr=rate * self.rate_scales.get(path, 1.0),
             beta1=self.beta_1,
             beta2=self.beta_2,
             epsilon=self.epsilon,
@@ -91,11 +102,22 @@ def create(
     *,
     num_steps: int,
     precision: str,
+    rate_scales: Mapping[str, float] | None = None,
+    average_decay: float = 0.0,
 ) -> keras.optimizers.Optimizer:
     """An optimizer, built for `variables`; call it in the strategy's scope.
 
     float16 comes with a dynamic loss scale, which is safe here because the
     gradients it looks at are those of all replicas.
+
+    Args:
+      config: the section `optimizer`.
+      variables: what is trained.
+      num_steps: where the schedule ends.
+      precision: of `strategy.Arithmetic`.
+      rate_scales: see `FusedAdamW`.
+      average_decay: of the moving average of the weights (see `Averages`);
+        0 = none is kept.
     """
     optimizer = FusedAdamW(
         learning_rate=Schedule(config, num_steps),
@@ -104,8 +126,11 @@ def create(
         beta_2=config.beta_2,
         epsilon=config.epsilon,
         global_clipnorm=config.clip_norm or None,
+        use_ema=average_decay > 0,
+        ema_momentum=average_decay or None,
         name="adamw",
     )
+    optimizer.rate_scales = dict(rate_scales or {})
     optimizer.exclude_from_weight_decay(
         var_list=[v for v in variables if v.path.split("/")[-1] in _NOT_DECAYED]
     )
@@ -115,3 +140,61 @@ def create(
         )
     optimizer.build(variables)
     return optimizer
+
+
+class Averages:
+    """Trades the weights for their moving averages, and back.
+
+    While they are traded, the model computes with the averages, and a
+    checkpoint holds them as its weights (Polyak and Juditsky, 1992; kept by
+    Keras' `use_ema`).
+    """
+
+    def __init__(
+        self,
+        optimizer: keras.optimizers.Optimizer,
+        variables: list[keras.Variable],
+    ) -> None:
+        """Does nothing where the optimizer keeps no averages."""
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        averages = (
+            inner._model_variables_moving_average if inner.use_ema else []
+        )
+        self._pairs = list(zip(variables, averages, strict=bool(averages)))
+
+    def trade(self) -> None:
+        """Exchanges them; a second call brings the weights back."""
+        for variable, average in self._pairs:
+            value = variable.numpy()
+            variable.assign(average.numpy())
+            average.assign(value)
+
+    @contextlib.contextmanager
+    def used(self) -> Iterator[None]:
+        """The block computes with the averages."""
+        self.trade()
+        try:
+            yield
+        finally:
+            self.trade()
+
+
+def layer_scales(
+    paths: Iterable[str], *, num_layers: int, decay: float
+) -> dict[str, float]:
+    """Path -> decay ** (layers between it and the head).
+
+    The head has 1, the last transformer layer `decay`, the embeddings
+    decay ** (num_layers + 1) (Howard and Ruder, "ULMFiT", 2018).
+    """
+    scales = {}
+    for path in paths:
+        found = re.search(r"transformer_layer_(\d+)/", path)
+        if found:
+            depth = num_layers - int(found[1])
+        elif "_embedding/" in path or "embedding_norm/" in path:
+            depth = num_layers + 1
+        else:
+            depth = 1 if path.startswith("encoder/") else 0
+        scales[path] = decay**depth
+    return scales

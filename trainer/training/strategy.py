@@ -1,6 +1,7 @@
 """Where a run computes: the strategy, its devices, and its `auto` choices."""
 
 import dataclasses
+import functools
 import json
 import logging
 import os
@@ -64,7 +65,10 @@ def is_tpu(strategy: tf.distribute.Strategy) -> bool:
 
 
 def check_batch(
-    strategy: tf.distribute.Strategy, config: schema.TrainConfig
+    strategy: tf.distribute.Strategy,
+    config: schema.TrainConfig,
+    *,
+    section: str = "train",
 ) -> int:
     """Rows of a replica's batch; raises ValueError where B does not divide."""
     replicas = strategy.num_replicas_in_sync
@@ -74,7 +78,7 @@ def check_batch(
         below = size // parts * parts
         sizes = [n for n in (below, below + parts) if n]
         raise ValueError(
-            f"train.global_batch_size={size} must be a multiple of {parts}"
+            f"{section}.global_batch_size={size} must be a multiple of {parts}"
             f" ({replicas} replica(s) x train.accumulation_steps="
             f"{config.accumulation_steps});"
             f" {' or '.join(map(str, sizes))} would do."
@@ -185,6 +189,7 @@ def _split_device(number: int) -> None:
         ) from error
 
 
+@functools.cache  # A process joins a cluster once, whatever it runs there.
 def _multi_worker() -> tf.distribute.Strategy:
     text = os.environ.get("TF_CONFIG", "")
     example = (
@@ -221,6 +226,7 @@ def _multi_worker() -> tf.distribute.Strategy:
         ) from error
 
 
+@functools.cache  # Connecting again would empty the TPU's memory.
 def _tpu() -> tf.distribute.Strategy:
     name = os.environ.get("TPU_NAME", "local")
     try:

@@ -90,6 +90,7 @@ def flags(changes):
         values |= {k.replace("__", "."): v for k, v in more.items()}
         return [
             f"--workdir={workdir}",
+            "--mode=pretrain",
             "--strategy=one_device",
             *(f"--{name}={value}" for name, value in values.items()),
         ]
@@ -176,7 +177,15 @@ def tuned(finished, tiny, tmp_path_factory):
         if not with_pretraining:
             shutil.rmtree(workdir / "checkpoints")
         resolved = workdir_lib.read(workdir)["resolved"]
-        workdir_lib.record(workdir, config, {**resolved, "labels": LABELS})
+        # The labelled rows carry the same tokenizer.
+        resolved |= {
+            "labels": LABELS,
+            "labelled": resolved["prepared"],
+            "labelled_fingerprint": resolved["fingerprint"],
+        }
+        if not with_pretraining:
+            del resolved["prepared"], resolved["fingerprint"]
+        workdir_lib.record(workdir, config, resolved)
         stage = checkpoint.Checkpoints(workdir / "checkpoints" / "finetune")
         for step, loss in ((10, 0.5), (20, 0.75)):
             model = modeling.create_classifier(
@@ -229,9 +238,9 @@ class Witness(tf.keras.callbacks.Callback):
         self.calls.append(("train_end", None, None))
 
 
-def checkpoints(workdir):
+def checkpoints(workdir, stage="pretrain"):
     """Complete checkpoints, the oldest first."""
-    return sorted(pathlib.Path(workdir).glob("checkpoints/pretrain/step-*"))
+    return sorted(pathlib.Path(workdir).glob(f"checkpoints/{stage}/step-*"))
 
 
 def events(workdir):
@@ -240,9 +249,9 @@ def events(workdir):
     return [json.loads(row) for row in text.splitlines()]
 
 
-def weights(workdir):
+def weights(workdir, stage="pretrain"):
     """The arrays of the newest checkpoint, the optimizer's among them."""
-    newest = checkpoints(workdir)[-1]
+    newest = checkpoints(workdir, stage)[-1]
     return {
         f"{file}/{name}": array
         for file in ("weights", "optimizer")

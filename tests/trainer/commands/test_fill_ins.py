@@ -1,5 +1,6 @@
 """Tests of trainer/commands/fill_ins.py."""
 
+import json
 import types
 
 import numpy as np
@@ -24,7 +25,7 @@ def create(tiny, prepared):
     """A function: strategy and precision -> a model that knows nothing."""
 
     def model(strategy=None, precision="float32"):
-        return trainee.create(
+        return trainee.create_masked_lm(
             tiny(),
             strategy or tf.distribute.OneDeviceStrategy("CPU:0"),
             prepared,
@@ -121,6 +122,37 @@ def test_prints_text_probability_and_token(create, prepared, tiny, capsys):
             ("the movie was [MASK] and i ", " it"),
         ][number // 2]
         assert completed == f"{before}{token}{after}"
+
+
+def test_records_an_event_at_the_step(create, prepared, tiny, capsys):
+    events = []
+    callback = fill_ins.FillIns(
+        tiny().evaluation,
+        prepared.tokenizer,
+        record=lambda *event: events.append(event),
+    )
+    callback.set_model(create())
+    callback.set_params({"steps": 15, "epochs": 3})
+    callback.on_train_batch_end(9)
+    callback.on_train_batch_end(14)
+    callback.on_epoch_end(0)
+    callback.on_train_batch_end(2)  # The run ends inside an epoch.
+    callback.on_epoch_end(2)
+    assert [step for step, _ in events] == [15, 33]
+    assert {event["event"] for _, event in events} == {"fill_ins"}
+    ((_, event), _) = events
+    (found,) = json.loads(json.dumps(event))["fill_ins"]
+    assert found["text"] == "the movie was [MASK] and i [MASK] it"
+    assert [len(masked) for masked in found["masks"]] == [2, 2]
+    for token, rate in found["masks"][0]:
+        assert token in prepared.tokenizer.vocabulary
+        assert 0 < rate < 1
+
+
+def test_a_run_records_them_after_every_epoch(finished, look):
+    found = [e for e in look.events(finished.workdir) if "event" in e]
+    assert [event["step"] for event in found] == [15, 30, 33]
+    assert {event["stage"] for event in found} == {"pretrain"}
 
 
 def test_a_piece_of_a_word_is_joined(prepared, create, tiny, capsys):

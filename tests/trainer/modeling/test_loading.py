@@ -1,5 +1,7 @@
 """Tests of trainer/modeling/loading.py."""
 
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -69,3 +71,54 @@ def test_a_run_without_checkpoint_is_refused(tmp_path):
     workdir.record(tmp_path, schema.Config(), {"vocabulary_size": VOCABULARY})
     with pytest.raises(ValueError, match="no complete checkpoint"):
         modeling.load_encoder(str(tmp_path))
+
+
+def _write_vocabulary(directory):
+    words = [f"w{number}" for number in range(VOCABULARY)]
+    content = {"kind": "word", "vocabulary": words}
+    (directory / "vocabulary.json").write_text(json.dumps(content))
+    return words
+
+
+def test_the_best_checkpoint_to_start_from(run):
+    path, models = run
+    words = _write_vocabulary(path)
+    initial = modeling.initial_weights(str(path))
+    assert (initial.form, initial.kind) == ("Cloze run", "word")
+    assert initial.vocabulary == words
+    assert initial.sequence_length == LENGTH
+    assert initial.model_config == models[10].encoder.model_config
+    weights = initial.read_weights()
+    assert weights.dropped == []
+    assert set(weights.arrays) == {v.path for v in models[10].variables}
+    for variable in models[10].variables:
+        np.testing.assert_array_equal(weights.arrays[variable.path], variable)
+
+
+def test_the_vocabulary_of_the_prepared_data(run):
+    path, _ = run
+    prepared = path / "prepared"
+    prepared.mkdir()
+    words = _write_vocabulary(prepared)
+    config = schema.Config.from_dict(workdir.read(path)["config"])
+    resolved = {"vocabulary_size": VOCABULARY, "prepared": str(prepared)}
+    workdir.record(path, config, resolved)
+    assert modeling.initial_weights(str(path)).vocabulary == words
+    (prepared / "vocabulary.json").unlink()
+    with pytest.raises(ValueError, match="vocabulary.json is missing"):
+        modeling.initial_weights(str(path))
+    (prepared / "vocabulary.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds no vocabulary"):
+        modeling.initial_weights(str(path))
+
+
+def test_what_is_nothing_to_start_from(tmp_path):
+    file = tmp_path / "model.keras"
+    file.write_bytes(b"")
+    for path, message in (
+        (file, "is a file; give the folder"),
+        (tmp_path / "typo", "does not exist; give"),
+        (tmp_path, "config.json is missing"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            modeling.initial_weights(str(path))

@@ -186,7 +186,7 @@ def create(
 
     step = step_lib.Step(
         objective=sums_of,
-        sum_names=objective.MASKED_LM_SUMS,
+        sum_names=objective.SUMS,
         variables=model.trainable_variables,
         optimizer=optimizer,
         rows_per_replica=ROWS // strategy.num_replicas_in_sync,

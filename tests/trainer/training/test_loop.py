@@ -247,7 +247,11 @@ def test_resumed_metrics_are_those_of_one_run(tmp_path):
     def lines(path):
         events = metrics.read(path, "s")
         return [
-            {k: v for k, v in e.items() if k != "real_tokens_per_second"}
+            {
+                k: v
+                for k, v in e.items()
+                if k not in ("real_tokens_per_second", "seconds")
+            }
             for e in events
         ]
 
@@ -382,8 +386,6 @@ def test_evaluation_adds_up_in_float64():
     means = loop.evaluate(call, range(100), 5)
     assert means["loss"] == (big + 4) / 5
     assert means["accuracy"] == 0.4
-    assert means["perplexity"] == math.exp(700)
-    assert loop.evaluate(call, range(2, 100), 3)["perplexity"] == math.e
 
 
 def test_evaluation_of_nothing():

@@ -97,3 +97,17 @@ def test_only_the_chief_writes(tmp_path):
     with _log(tmp_path, enabled=False) as log:
         log.write(1, {"loss": 1.0})
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_number_is_cut_back_as_well(tmp_path):
+    with _log(tmp_path) as log:
+        log.write(10, {"loss": 2.0})
+        metrics.append(tmp_path, "pretrain", 10, {"event": "x", "is": ["a"]})
+        log.write(20, {"loss": 1.0})
+        metrics.append(tmp_path, "pretrain", 20, {"event": "x", "is": ["b"]})
+    with _log(tmp_path, first_step=10):
+        pass
+    assert metrics.read(tmp_path, "pretrain") == [
+        {"stage": "pretrain", "step": 10, "loss": 2.0},
+        {"stage": "pretrain", "step": 10, "event": "x", "is": ["a"]},
+    ]

@@ -173,3 +173,76 @@ def test_optimizer_follows_the_schedule():
         optimizer.apply_gradients([(tf.constant([1.0]), variable)])
         moves.append(before - variable.numpy()[0])
     np.testing.assert_allclose(moves, [0.5, 0.25, 0.0], rtol=1e-4)
+
+
+def test_scaled_rates_of_a_variable():
+    first, scaled = _variables(), _variables()
+    config = _config(learning_rate=0.03, weight_decay=0.0, clip_norm=0.0)
+    for variables, scales in ((first, {}), (scaled, {"kernel": 0.25})):
+        optimizer = optimizers.create(
+            config,
+            variables,
+            num_steps=9,
+            precision="float32",
+            rate_scales=scales,
+        )
+        optimizer.apply_gradients(zip(_gradients(0), variables, strict=True))
+    moved = [
+        [a.numpy() - b.numpy() for a, b in zip(v, _variables(), strict=True)]
+        for v in (first, scaled)
+    ]
+    np.testing.assert_allclose(0.25 * moved[0][0], moved[1][0], atol=1e-6)
+    for a, b in zip(moved[0][1:], moved[1][1:], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_scales_fall_from_the_head_to_the_embeddings():
+    paths = [
+        "encoder/token_embedding/embeddings",
+        "encoder/embedding_norm/gamma",
+        "encoder/transformer_layer_0/attention/query/kernel",
+        "encoder/transformer_layer_1/output_dense/bias",
+        "encoder/final_norm/gamma",
+        "classifier_head/logits/kernel",
+    ]
+    scales = optimizers.layer_scales(paths, num_layers=2, decay=0.5)
+    assert [scales[path] for path in paths] == [
+        *(0.125, 0.125, 0.25, 0.5, 0.5, 1.0)
+    ]
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_averages_are_those_of_the_formula(precision):
+    variables = _variables()
+    optimizer = optimizers.create(
+        _config(learning_rate=0.1),
+        variables,
+        num_steps=9,
+        precision=precision,
+        average_decay=0.75,
+    )
+    expected = None
+    for step in range(4):
+        gradients = _gradients(step)
+        if precision == "float16":
+            gradients = [optimizer.scale_loss(g) for g in gradients]
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+        weight = variables[0].numpy()
+        expected = (
+            weight if expected is None else 0.75 * expected + 0.25 * weight
+        )
+    averages = optimizers.Averages(optimizer, variables)
+    with averages.used():
+        np.testing.assert_allclose(variables[0].numpy(), expected, rtol=1e-5)
+    np.testing.assert_array_equal(variables[0].numpy(), weight)
+
+
+def test_without_averages_nothing_is_traded():
+    variables = _variables()
+    optimizer = optimizers.create(
+        _config(), variables, num_steps=9, precision="float32"
+    )
+    with optimizers.Averages(optimizer, variables).used():
+        np.testing.assert_array_equal(
+            variables[0].numpy(), _variables()[0].numpy()
+        )

@@ -1,4 +1,4 @@
-"""Tests of trainer/commands/everything.py: the program as people run it.
+"""Pretraining as people run it: processes, signals, bad input.
 
 Processes that are killed, stopped, doubled, and given bad input.
 """
@@ -24,7 +24,7 @@ import pytest
 from trainer import main as cli
 from trainer import storage
 from trainer import workdir as workdir_lib
-from trainer.commands import everything
+from trainer.commands import pretrain
 
 ROOT = pathlib.Path(cli.__file__).resolve().parents[1]
 
@@ -107,7 +107,7 @@ def undisturbed(tiny, one_device, tmp_path_factory):
     """The workdir of a longer run."""
     workdir = tmp_path_factory.mktemp("undisturbed")
     changes = {name.replace("__", "."): value for name, value in LONG.items()}
-    everything.run(tiny(changes), workdir=str(workdir), runtime=one_device)
+    pretrain.run(tiny(changes), workdir=str(workdir), runtime=one_device)
     return workdir
 
 

@@ -1,0 +1,63 @@
+"""Batches of labelled rows for fine-tuning and its validation.
+
+B rows of the global batch, R slots, S documents a row.
+"""
+
+import tensorflow as tf
+
+from configs import schema
+from input_pipeline import labelled_rows, manifest, stream
+
+
+def training_batches(
+    prepared: manifest.Prepared,
+    config: schema.Config,
+    *,
+    first_step: int = 0,
+    shard: stream.Shard | None = None,
+    num_replicas: int = 1,
+) -> tf.data.Dataset:
+    """Batches of `labelled_rows.unpack`, one for every local replica and step.
+
+    Endless, from `first_step` on; the order is that of `finetune.seed`. The
+    other arguments are those of `stream.replica_batches`.
+    """
+    rows = stream.training_rows(
+        prepared,
+        seed=config.finetune.seed,
+        first_step=first_step,
+        global_batch_size=config.finetune.global_batch_size,
+    )
+    return _batches(rows, prepared, config, shard, num_replicas)
+
+
+def validation_batches(
+    prepared: manifest.Prepared,
+    config: schema.Config,
+    *,
+    shard: stream.Shard | None = None,
+    num_replicas: int = 1,
+) -> tf.data.Dataset:
+    """The same for validation: every row once, always in the same order."""
+    rows = stream.validation_rows(
+        prepared, global_batch_size=config.finetune.global_batch_size
+    )
+    return _batches(rows, prepared, config, shard, num_replicas)
+
+
+def _batches(
+    rows: tf.data.Dataset,
+    prepared: manifest.Prepared,
+    config: schema.Config,
+    shard: stream.Shard | None,
+    num_replicas: int,
+) -> tf.data.Dataset:
+    layout = labelled_rows.Layout.of(config)
+    return stream.replica_batches(
+        rows,
+        lambda number, slots, first: labelled_rows.unpack(slots, layout),
+        row_width=prepared.row_width,
+        global_batch_size=config.finetune.global_batch_size,
+        shard=shard or stream.Shard(),
+        num_replicas=num_replicas,
+    )

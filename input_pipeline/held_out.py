@@ -1,0 +1,64 @@
+"""The labelled documents of the role `test`, as they are stored.
+
+Only an evaluation reads them: what prepares and trains never does.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from configs import schema
+from input_pipeline import cleaning, roles, sources
+
+
+class Example(NamedTuple):
+    """A document with a label, and where it stands."""
+
+    raw: bytes
+    label: str
+    digest: bytes  # Eight bytes for the clean text.
+    place: str  # For messages.
+
+
+@dataclasses.dataclass
+class Counts:
+    """What was found, and what is not evaluated."""
+
+    evaluated: int = 0
+    empty: int = 0  # In the source's own test split.
+    without_label: int = 0
+    split: int = 0  # Further pieces of documents that were too long.
+    own_split: bool = False  # Not by hash out of the training text.
+
+
+def examples(data: schema.DataConfig, counts: Counts) -> Iterator[Example]:
+    """Test documents in order: the source's own, else a tenth by hash.
+
+    Which tenth is what `prepare` decided with: it set the same aside.
+    """
+    units = sources.list_units(data)
+    own = [unit for unit in units if unit.split == "test"]
+    counts.own_split = bool(own)
+    decide = roles.Roles(
+        validation_rate=data.validation_rate, test_rate=roles.TEST_RATE
+    )
+    number, read = 0, cleaning.Counts()
+    for unit in own or [unit for unit in units if unit.split == "train"]:
+        for document in sources.read(data, unit, read):
+            text = cleaning.clean(document.raw, read)
+            if not own and not (text and decide.of(text, "train") == "test"):
+                continue
+            number += 1
+            if not text:
+                counts.empty += 1
+            elif not document.label:
+                counts.without_label += 1
+            else:
+                counts.evaluated += 1
+                yield Example(
+                    document.raw,
+                    document.label,
+                    roles.digest(text),
+                    f"test document {number}, in {unit.pieces[0].path}",
+                )
+    counts.split = read.documents_split

@@ -1,0 +1,147 @@
+"""Tests of configs/sections.py: bad values die with their names."""
+
+import math
+
+import pytest
+
+from configs import schema
+
+
+def build(changes):
+    """The config that differs from the defaults in dotted fields."""
+    config = schema.defaults()
+    config.update_from_flattened_dict(changes)
+    return schema.Config.from_config_dict(config)
+
+
+# Field and value -> a part of the message.
+BAD = [
+    ("data.source", "web", "sample, tfds, text, csv, jsonl"),
+    ("data.source", "text", "needs data.path"),
+    ("data.source", "csv", "needs data.path"),
+    ("data.source", "jsonl", "needs data.path"),
+    ("data.source", "tfds", "needs data.name"),
+    ("data.document", "page", "line, file"),
+    ("data.packing", "full", "fill, document"),
+    ("data.validation_packing", "full", "fill, document"),
+    ("data.sequence_length", 7, "at least 8"),
+    ("data.num_processes", -1, "at least 0"),
+    ("data.validation_rate", 0.0, "exclusive"),
+    ("data.validation_rate", 1.0, "exclusive"),
+    ("tokenizer.kind", "byte", "word, wordpiece"),
+    ("tokenizer.vocabulary_size", 15, "at least 16"),
+    ("tokenizer.vocabulary_size", 2**31, "at most 2147483647"),
+    ("tokenizer.max_documents", -1, "at least 0"),
+    ("masking.policy", "word", "token, whole_word, span"),
+    ("masking.select_rate", 1.1, "between 0 and 1"),
+    ("masking.select_rate", math.nan, "between 0 and 1"),
+    ("masking.select_rate", 0.0, "nothing to predict"),
+    ("masking.final_select_rate", -0.5, "between 0 and 1"),
+    ("masking.final_select_rate", 0.1, "decay_steps"),
+    ("masking.mask_rate", 0.95, "must not exceed 1"),
+    ("masking.random_rate", -0.1, "between 0 and 1"),
+    ("masking.evaluation_rate", 2.0, "between 0 and 1"),
+    ("model.num_layers", 0, "at least 1"),
+    ("model.hidden_size", 0, "at least 1"),
+    ("model.num_heads", 0, "at least 1"),
+    ("model.num_heads", 3, "multiple of"),
+    ("model.intermediate_size", 0, "at least 1"),
+    ("model.activation", "swish", "relu, gelu, gelu_tanh"),
+    ("model.normalization", "none", "pre, post"),
+    ("model.dropout", 1.0, "below 1"),
+    ("model.attention_dropout", -0.1, "between 0 and 1"),
+    ("model.layer_norm_epsilon", 0.0, "above 0"),
+    ("model.initializer_range", -0.1, "at least 0"),
+    ("optimizer.learning_rate", 0.0, "above 0"),
+    ("optimizer.learning_rate", math.nan, "above 0"),
+    ("optimizer.schedule", "step", "linear, cosine, constant"),
+    ("optimizer.warmup_steps", -1, "at least 0"),
+    ("optimizer.weight_decay", math.inf, "at least 0"),
+    ("optimizer.clip_norm", -1.0, "at least 0"),
+    ("optimizer.final_rate", 1.1, "between 0 and 1"),
+    ("optimizer.beta_1", -0.1, "between 0 and 1"),
+    ("optimizer.beta_2", 1.1, "between 0 and 1"),
+    ("train.global_batch_size", 0, "at least 1"),
+    ("train.num_epochs", 0, "at least 1"),
+    ("train.accumulation_steps", 0, "at least 1"),
+    ("train.steps_per_call", 0, "at least 1"),
+    ("train.log_every", 0, "at least 1"),
+    ("train.num_steps", -1, "at least 0"),
+    ("train.steps_per_epoch", -1, "at least 0"),
+    ("train.precision", "fp16", "auto, float32, bfloat16, float16"),
+    ("train.jit", "yes", "auto, on, off"),
+    ("model.positions", "absolute", "learned, rotary"),
+    ("finetune.seed", -1, "between 0 and 2147483647"),
+    ("finetune.num_epochs", 0, "at least 1"),
+    ("finetune.frozen_epochs", -1, "at least 0"),
+    ("finetune.global_batch_size", 0, "at least 1"),
+    ("finetune.pieces_per_row", 0, "at least 1"),
+    ("finetune.hidden_size", -1, "at least 0"),
+    ("finetune.weight_decay", -0.1, "at least 0"),
+    ("finetune.packing", "full", "fill, document"),
+    ("finetune.pooling", "sum", "max, mean, mean_max, attention"),
+    ("finetune.schedule", "step", "linear, cosine, constant"),
+    ("finetune.learning_rate", 0.0, "above 0"),
+    ("finetune.layer_decay", 0.0, "above 0"),
+    ("finetune.layer_decay", 1.1, "between 0 and 1"),
+    ("finetune.warmup_rate", 1.1, "between 0 and 1"),
+    ("finetune.dropout", 1.0, "below 1"),
+    ("finetune.word_dropout", 1.0, "below 1"),
+    ("finetune.average_decay", 1.0, "below 1"),
+    ("export.max_masks", 0, "at least 1"),
+    ("export.top_k", 0, "at least 1"),
+    ("predict.batch_size", 0, "at least 1"),
+    ("evaluation.every_steps", -1, "at least 0"),
+    ("evaluation.top_k", 0, "at least 1"),
+    ("checkpoint.every_steps", 0, "at least 1"),
+    ("checkpoint.keep_last", 0, "at least 1"),
+    ("inspect.step", -1, "at least 0"),
+    ("inspect.num_steps", 0, "at least 1"),
+    ("inspect.num_rows", -1, "at least 0"),
+    ("benchmark.what", "all", "choose one of .*input"),
+    ("benchmark.num_rounds", 2, "at least 3"),
+]
+
+
+@pytest.mark.parametrize(("field", "value", "message"), BAD)
+def test_a_bad_value_dies_with_its_name(field, value, message):
+    with pytest.raises(ValueError, match=message) as error:
+        build({field: value})
+    assert field in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data.source": "text", "data.path": "reviews/*.txt"},
+        {"data.source": "tfds", "data.name": "imdb_reviews"},
+        {"data.sequence_length": 8},
+        {"tokenizer.vocabulary_size": 16},
+        {"tokenizer.vocabulary_size": 2**31 - 1},
+        {"masking.select_rate": 1.0},
+        {"masking.mask_rate": 1.0, "masking.random_rate": 0.0},
+        # In floating point they add up to more than 1.
+        {"masking.mask_rate": 0.7, "masking.random_rate": 0.3},
+        {"masking.final_select_rate": 0.1, "masking.decay_steps": 1},
+        {"model.num_layers": 1, "model.num_heads": 128},
+        {"model.dropout": 0.0, "model.initializer_range": 0.0},
+        {"optimizer.clip_norm": 0.0, "optimizer.final_rate": 1.0},
+    ],
+)
+def test_a_value_at_the_edge_is_fine(changes):
+    values = build(changes).to_dict()
+    for field, value in changes.items():
+        section, _, name = field.rpartition(".")
+        assert (values[section] if section else values)[name] == value
+
+
+def test_rotary_needs_pairs():
+    with pytest.raises(ValueError, match="hidden_size=6 .*must be even"):
+        build(
+            {
+                "model.positions": "rotary",
+                "model.hidden_size": 6,
+                "model.num_heads": 2,
+            }
+        )

@@ -1,0 +1,239 @@
+"""A hand-made artifact is measured on raw test strings; so is a pretraining."""
+
+import json
+import logging
+import shutil
+import types
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from input_pipeline import held_out
+from trainer import storage
+from trainer.commands import evaluate
+
+
+class Classifier(tf.Module):
+    """Knows "good"; says what it is told by the number of letters "!"."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+    def classify(self, text):
+        is_good = tf.strings.regex_full_match(text, "(?s).*good.*")
+        sure = 0.6 + 0.1 * tf.cast(
+            tf.strings.length(tf.strings.regex_replace(text, "[^!]", "")),
+            tf.float32,
+        )
+        good = tf.where(is_good, sure, 1 - sure)
+        return {
+            "probabilities": tf.stack([1 - good, good], axis=1),
+            "label": tf.where(is_good, "pos", "neg"),
+        }
+
+
+def export(workdir, labels=("neg", "pos")):
+    with storage.new_directory(
+        workdir / "export", facts={"labels": [*labels], "checkpoints": {}}
+    ) as directory:
+        model = Classifier()
+        tf.saved_model.save(
+            model, str(directory / "saved_model"), {"classify": model.classify}
+        )
+
+
+RECORDS = [
+    {"text": "a good film!", "label": "pos"},
+    {"text": "a bad film, though long and with\x00 many words", "label": "neg"},
+    {"text": "   ", "label": "neg"},
+    {"text": "good? <b>no</b>!!!", "label": "neg"},
+    {"text": "dull", "label": "neg"},
+    {"text": "nobody says what this is"},
+    {"text": "fine, I say", "label": "pos"},
+]
+
+
+@pytest.fixture
+def create(tmp_path, tiny):
+    """A function: test records and changes -> config."""
+
+    def config(records=RECORDS, **changes):
+        paths = {}
+        for name, content in (("path", RECORDS), ("test_path", records)):
+            paths[name] = tmp_path / f"{name}.jsonl"
+            paths[name].write_text(
+                "".join(json.dumps(record) + "\n" for record in content)
+            )
+        return tiny(
+            {
+                "data.source": "jsonl",
+                "data.path": str(paths["path"]),
+                "data.test_path": str(paths["test_path"]),
+                "predict.batch_size": 2,
+                **{k.replace("__", "."): v for k, v in changes.items()},
+            }
+        )
+
+    return config
+
+
+@pytest.fixture(autouse=True)
+def cards(monkeypatch):
+    """What the model card would be written from."""
+    found = []
+    monkeypatch.setattr(
+        evaluate.card, "rewrite_card", lambda *args: found.append(args)
+    )
+    return found
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    path = tmp_path / "run"
+    path.mkdir()
+    return path
+
+
+@pytest.fixture
+def ask(one_device):
+    """A function: config, workdir -> the content of evaluation.json."""
+
+    def run(config, workdir):
+        evaluate.run(config, workdir=str(workdir), runtime=one_device)
+        return evaluate.read(str(workdir))
+
+    return run
+
+
+def test_every_labelled_document_is_measured(
+    create, workdir, ask, capsys, cards
+):
+    export(workdir)
+    result = ask(create(), workdir)
+    assert result["documents"] == {
+        "evaluated": 5,
+        "empty": 1,
+        "without_label": 1,
+        "split": 0,
+        "own_split": True,
+    }
+    found = result["classifier"]
+    assert found["accuracy"]["value"] == 3 / 5
+    assert found["confusion"] == [[2, 1], [1, 1]]
+    assert found["f1"]["value"] == pytest.approx(0.5)
+    assert found["f1_of"] == "“pos”"
+    true = [0.7, 0.6, 0.1, 0.6, 0.4]
+    assert found["loss"]["value"] == pytest.approx(
+        -np.log(true).mean(), rel=1e-6
+    )
+    assert found["loss"]["low"] < found["loss"]["value"]
+    assert result["masked_lm"] == {}
+    ((directory, metrics),) = cards
+    lines = metrics["test"]
+    assert directory == workdir / "export"
+    assert lines["test accuracy"].startswith("0.6000 (0.2307 to 0.8824)")
+    assert "test accuracy" in capsys.readouterr().out
+    assert (workdir / evaluate.PICTURE).read_bytes().startswith(b"\x89PNG")
+
+
+def test_predictions_keep_the_order_of_the_documents(create, workdir, ask):
+    export(workdir)
+    ask(create(), workdir)
+    saved = np.load(workdir / evaluate.PREDICTIONS)
+    assert saved["labels"].tolist() == [1, 0, 0, 0, 1]
+    np.testing.assert_allclose(
+        saved["probabilities"][:, 1], [0.7, 0.4, 0.9, 0.4, 0.4], rtol=1e-6
+    )
+    assert saved["names"].tolist() == ["neg", "pos"]
+    examples = held_out.examples(create().data, held_out.Counts())
+    assert saved["digests"].tolist() == [
+        int.from_bytes(example.digest) for example in examples
+    ]
+
+
+def test_the_worst_mistake_comes_first(create, workdir, ask):
+    export(workdir)
+    first, second = ask(create(), workdir)["most_wrong"]
+    assert first["text"] == "good? <b>no</b>!!!"
+    assert (first["label"], first["answer"]) == ("neg", "pos")
+    assert first["probability"] == pytest.approx(0.9)
+    assert first["document"] == 3  # Of those that are evaluated.
+    assert second["label"] == "pos"
+
+
+def test_the_same_run_gains_nothing_over_itself(create, workdir, ask, tmp_path):
+    export(workdir)
+    ask(create(), workdir)
+    control = tmp_path / "control"
+    shutil.copytree(workdir, control)
+    config = create(evaluation__control=str(control))
+    gain = ask(config, workdir)["gain_over_control"]["accuracy"]
+    assert gain == {"value": 0, "low": 0, "high": 0}
+
+
+def test_a_control_on_other_documents_is_refused(
+    create, workdir, ask, tmp_path
+):
+    export(workdir)
+    ask(create(RECORDS[:3]), workdir)
+    control = tmp_path / "control"
+    shutil.copytree(workdir, control)
+    with pytest.raises(ValueError, match="other documents"):
+        ask(create(evaluation__control=str(control)), workdir)
+    with pytest.raises(ValueError, match=r"holds no predictions\.npz"):
+        ask(create(evaluation__control=str(tmp_path)), workdir)
+
+
+def test_an_unknown_label_is_named_with_its_place(create, workdir, ask):
+    export(workdir)
+    records = [*RECORDS[:4], {"text": "new", "label": "mixed"}]
+    message = r"test document 5, in .*test_path\.jsonl has the label 'mixed'"
+    with pytest.raises(ValueError, match=message):
+        ask(create(records), workdir)
+    assert not (workdir / evaluate.RESULT).exists()
+
+
+def test_a_damaged_export_is_refused(create, workdir, ask):
+    export(workdir)
+    (workdir / "export" / "saved_model" / "saved_model.pb").write_bytes(b"")
+    with pytest.raises(storage.DamagedError, match=r"saved_model\.pb"):
+        ask(create(), workdir)
+
+
+def test_nothing_to_evaluate(create, workdir, ask):
+    with pytest.raises(ValueError, match="nothing to evaluate"):
+        ask(create(), workdir)
+
+
+def test_without_labels_the_masked_lm_half(
+    copied, tiny, ask, caplog, monkeypatch
+):
+    workdir = copied(33)
+    caplog.set_level(logging.INFO)
+    result = ask(tiny(), workdir)
+    assert [*result] == ["masked_lm"]
+    assert "masked-LM half alone" in caplog.text
+    validations = [
+        event
+        for event in map(
+            json.loads, (workdir / "metrics.jsonl").read_text().splitlines()
+        )
+        if event.get("validation_loss")
+    ]
+    best = min(validations, key=lambda event: event["validation_loss"])
+    found = result["masked_lm"]
+    assert found["checkpoint"] == f"step-{best['step']:09d}"
+    assert found["loss"] == pytest.approx(best["validation_loss"], rel=1e-5)
+    assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
+
+
+def test_other_workers_write_nothing(create, workdir, one_device, monkeypatch):
+    export(workdir)
+    monkeypatch.setattr(
+        evaluate,
+        "strategy_lib",
+        types.SimpleNamespace(
+            create=lambda *_, **__: None, is_chief=lambda _: False
+        ),
+    )
+    evaluate.run(create(), workdir=str(workdir), runtime=one_device)
+    assert evaluate.read(str(workdir)) == {}

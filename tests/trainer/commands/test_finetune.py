@@ -1,0 +1,211 @@
+"""Tests of trainer/commands/finetune.py: whole runs, inside this process."""
+
+import json
+import logging
+import random
+import shutil
+import types
+
+import numpy as np
+import pytest
+
+from tests.trainer.commands import conftest as tiny_runs
+from trainer import workdir as workdir_lib
+from trainer.commands import finetune, pretrain
+
+STAGES = ("finetune_frozen", "finetune")
+LABELS = ["bad", "good"]
+
+
+@pytest.fixture(scope="session")
+def labelled(tiny, tmp_path_factory):
+    """A function: more changes -> a config on 200 labelled documents."""
+    path = tmp_path_factory.mktemp("labelled") / "reviews.jsonl"
+    words = random.Random(3)
+    records = []
+    for _ in range(200):
+        text = tiny_runs.line(words)
+        label = "good" if "good" in text else "bad"
+        records.append(json.dumps({"text": text, "label": label}) + "\n")
+    path.write_text("".join(records))
+    changes = {
+        "data.source": "jsonl",
+        "data.path": str(path),
+        "data.prepared_dir": str(path.parent / "prepared"),
+        "train.num_steps": 20,
+        "model.dropout": 0.1,
+        "finetune.frozen_epochs": 1,
+        "finetune.num_epochs": 2,
+        "finetune.global_batch_size": 4,
+        "finetune.learning_rate": 0.01,
+        "finetune.average_decay": 0.5,
+        "finetune.layer_decay": 0.9,
+        "finetune.word_dropout": 0.1,
+        "checkpoint.every_steps": 5,
+    }
+    return lambda more=(): tiny({**changes, **dict(more)})
+
+
+@pytest.fixture(scope="session")
+def tuned(labelled, one_device, tmp_path_factory):
+    """Pretrained and fine-tuned workdirs; nobody changes them."""
+    pretrained = tmp_path_factory.mktemp("tuned") / "pretrained"
+    pretrain.run(labelled(), workdir=str(pretrained), runtime=one_device)
+    workdir = pretrained.with_name("run")
+    shutil.copytree(pretrained, workdir)
+    finetune.run(labelled(), workdir=str(workdir), runtime=one_device)
+    return types.SimpleNamespace(pretrained=pretrained, workdir=workdir)
+
+
+def _losses(workdir):
+    return [
+        (event["stage"], event["step"], name, event[name])
+        for event in tiny_runs.events(workdir)
+        for name in ("loss", "validation_loss")
+        if name in event and event["stage"] != "pretrain"
+    ]
+
+
+def _assert_same_run(workdir, other):
+    mine, theirs = _losses(workdir), _losses(other)
+    assert [row[:3] for row in mine] == [row[:3] for row in theirs]
+    np.testing.assert_allclose(
+        [row[3] for row in mine], [row[3] for row in theirs], rtol=1e-5
+    )
+    for stage in STAGES:
+        mine = tiny_runs.weights(workdir, stage)
+        theirs = tiny_runs.weights(other, stage)
+        assert mine.keys() == theirs.keys()
+        for name in mine:
+            np.testing.assert_allclose(
+                mine[name], theirs[name], atol=1e-5, err_msg=name
+            )
+
+
+def test_learns_the_labels(tuned):
+    accuracies = [
+        event["validation_accuracy"]
+        for event in tiny_runs.events(tuned.workdir)
+        if event["stage"] == "finetune" and "validation_accuracy" in event
+    ]
+    assert accuracies[-1] > 0.8
+    resolved = workdir_lib.read(str(tuned.workdir))["resolved"]
+    assert resolved["labels"] == LABELS
+    # What pretraining found out stays.
+    before = workdir_lib.read(str(tuned.pretrained))["resolved"]
+    assert before.items() <= resolved.items()
+
+
+def test_no_perplexity_of_labels(tuned):
+    for event in tiny_runs.events(tuned.workdir):
+        if event["stage"] != "pretrain":
+            assert "validation_perplexity" not in event
+
+
+def test_a_frozen_encoder_keeps_every_bit(tuned):
+    frozen = tiny_runs.weights(tuned.workdir, "finetune_frozen")
+    best = min(
+        tiny_runs.checkpoints(tuned.pretrained),
+        key=lambda path: json.loads((path / "state.json").read_text()).get(
+            "validation_loss", np.inf
+        ),
+    )
+    start = tiny_runs.safetensors.numpy.load_file(best / "weights.safetensors")
+    encoder = [name for name in start if name.startswith("encoder/")]
+    assert encoder
+    for name in encoder:
+        np.testing.assert_array_equal(
+            frozen[f"weights/{name}"], start[name], err_msg=name
+        )
+    # Its optimizer knows the head alone.
+    slots = [name for name in frozen if name.startswith("optimizer/")]
+    assert not [name for name in slots if "transformer_layer" in name]
+    moved = tiny_runs.weights(tuned.workdir, "finetune")
+    for name in encoder:
+        if not name.endswith("key/bias"):
+            assert (moved[f"weights/{name}"] != start[name]).any(), name
+
+
+def test_a_finished_run_is_left_alone(tuned, labelled, one_device, caplog):
+    before = tiny_runs.events(tuned.workdir)
+    with caplog.at_level(logging.INFO):
+        finetune.run(labelled(), workdir=str(tuned.workdir), runtime=one_device)
+    assert tiny_runs.events(tuned.workdir) == before
+    assert "steps are done already" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("stage", "step"), [("finetune_frozen", 5), ("finetune", 10)]
+)
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_resumes_in_either_stage_on_other_devices(
+    tuned, labelled, one_device, devices, tmp_path, stage, step, num_devices
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(tuned.workdir, workdir)
+    if stage == STAGES[0]:
+        shutil.rmtree(workdir / "checkpoints" / STAGES[1])
+    for path in tiny_runs.checkpoints(workdir, stage):
+        if int(path.name.removeprefix("step-")) > step:
+            shutil.rmtree(path)
+    layout = devices(num_devices) if num_devices > 1 else one_device
+    more = {"train.accumulation_steps": num_devices}
+    finetune.run(labelled(more), workdir=str(workdir), runtime=layout)
+    _assert_same_run(workdir, tuned.workdir)
+
+
+def test_takes_the_encoder_of_another_workdir(
+    tuned, labelled, one_device, tmp_path
+):
+    workdir = tmp_path / "run"
+    config = labelled({"init_from": str(tuned.pretrained)})
+    finetune.run(config, workdir=str(workdir), runtime=one_device)
+    _assert_same_run(workdir, tuned.workdir)
+
+
+def test_from_scratch_is_the_control(tuned, labelled, one_device, tmp_path):
+    workdir = tmp_path / "run"
+    config = labelled(
+        {
+            "init_from": str(tuned.pretrained),
+            "finetune.from_scratch": True,
+            "finetune.frozen_epochs": 0,
+            "finetune.num_epochs": 1,
+        }
+    )
+    finetune.run(config, workdir=str(workdir), runtime=one_device)
+    assert not tiny_runs.checkpoints(workdir, STAGES[0])
+    assert (
+        workdir_lib.read(str(workdir))["resolved"]["vocabulary_size"]
+        == workdir_lib.read(str(tuned.workdir))["resolved"]["vocabulary_size"]
+    )
+
+
+def test_without_an_encoder_it_says_what_to_do(labelled, one_device, tmp_path):
+    with pytest.raises(ValueError, match="no pretrained encoder.*pretrain"):
+        finetune.run(
+            labelled(), workdir=str(tmp_path / "new"), runtime=one_device
+        )
+    config = labelled({"init_from": str(tmp_path / "nothing")})
+    with pytest.raises(ValueError, match=r"init_from=.*nothing"):
+        finetune.run(config, workdir=str(tmp_path / "new"), runtime=one_device)
+
+
+def test_a_batch_that_does_not_divide(labelled, devices, tmp_path):
+    config = labelled({"finetune.global_batch_size": 5})
+    with pytest.raises(
+        ValueError, match=r"finetune.global_batch_size=5 .* 4 or 6 would do"
+    ):
+        finetune.run(config, workdir=str(tmp_path / "new"), runtime=devices(2))
+
+
+def test_text_without_labels(tiny, one_device, tmp_path):
+    config = tiny({"finetune.from_scratch": True})
+    with pytest.raises(ValueError, match="data.source=text has no labels"):
+        finetune.run(config, workdir=str(tmp_path / "new"), runtime=one_device)
+
+
+def test_the_summary_shows_what_is_trained(tuned, labelled, one_device, caplog):
+    with caplog.at_level(logging.INFO):
+        finetune.run(labelled(), workdir=str(tuned.workdir), runtime=one_device)
+    assert "Non-trainable params: 0" in caplog.text

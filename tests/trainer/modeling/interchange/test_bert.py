@@ -1,0 +1,102 @@
+"""Tests of trainer/modeling/interchange/bert.py."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import bert_base, bert_small, sample, schema
+from trainer import modeling
+from trainer.modeling.interchange import bert, why_not_keras_hub
+
+SHAPE = {
+    "num_layers": 2,
+    "hidden_size": 12,
+    "num_heads": 3,
+    "intermediate_size": 16,
+    **bert.SHAPE,
+}
+
+
+@pytest.mark.parametrize("module", [bert_small, bert_base])
+def test_the_bert_configs_are_bert(module):
+    config = schema.Config.from_config_dict(module.get_config())
+    assert bert.why_not_bert(config.model) == ""
+    assert why_not_keras_hub(config.model) == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("normalization", "pre"),
+        ("embedding_norm", False),
+        ("token_types", False),
+        ("tie_embeddings", False),
+        ("head_transform", False),
+        ("attend_padding", True),
+        ("positions", "rotary"),
+        ("activation", "relu"),
+    ],
+)
+def test_every_field_that_does_not_map_is_named(field, value):
+    model = schema.ModelConfig(**{**SHAPE, field: value})
+    assert bert.why_not_bert(model).startswith(f"model.{field}={value} (BERT:")
+    two = schema.ModelConfig(**{**SHAPE, "activation": "relu", field: value})
+    assert "model.activation=relu" in bert.why_not_bert(two)
+
+
+def test_the_sample_is_no_bert():
+    config = schema.Config.from_config_dict(sample.get_config())
+    assert "model.normalization=pre (BERT: post)" in bert.why_not_bert(
+        config.model
+    )
+
+
+def test_padding_becomes_the_first_token(create, vocabulary):
+    model = create()
+    ids = np.array([[4, 5, 6, 2, 8, 1]])
+    vocabulary[0], vocabulary[3] = vocabulary[3], vocabulary[0]
+    initial = modeling.Initial(
+        path="there",
+        form="BERT",
+        kind="wordpiece",
+        vocabulary=tuple(vocabulary),
+        model_config=model.encoder.model_config,
+        sequence_length=model.encoder.sequence_length,
+        read_weights=lambda: modeling.Weights(
+            {v.path: v.numpy() for v in model.variables}, ["pooler"]
+        ),
+    )
+    first = bert.with_padding_first(initial)
+    assert bert.with_padding_first(first) is first
+    assert first.vocabulary[0] == "[PAD]"
+    assert first.vocabulary[3] == vocabulary[0]
+    assert first.vocabulary[4:] == vocabulary[4:]
+    other = create(seed=1)
+    assert first.read_weights().assign(other.variables).dropped == ["pooler"]
+    batch = {"mask_positions": tf.constant([[0, 3]])}
+    before = model({**modeling.features(ids, pad_id=99), **batch})
+    moved = [[first.vocabulary.index(vocabulary[i]) for i in ids[0]]]
+    after = other({**modeling.features(moved, pad_id=99), **batch})
+    order = [first.vocabulary.index(token) for token in vocabulary]
+    np.testing.assert_array_equal(before, tf.gather(after, order, axis=-1))
+
+
+def test_shapes_are_those_of_the_model():
+    config = schema.ModelConfig(**SHAPE)
+    sizes = {"vocabulary_size": 23, "sequence_length": 8}
+    model = modeling.create_masked_lm(config, **sizes)
+    expected = {v.path: tuple(v.shape) for v in model.variables}
+    assert bert.shapes(config, **sizes) == expected
+
+
+@pytest.mark.parametrize(
+    ("vocabulary", "message"),
+    [
+        (["", "[UNK]", "the", "[mask]"], r"lacks \[PAD\], \[CLS\]"),
+        ([*bert.SPECIAL, "a", "a"], "twice"),
+        ([*bert.SPECIAL, "a"], "holds 6 tokens.* has 7 rows"),
+    ],
+)
+def test_a_bad_vocabulary_is_refused(vocabulary, message):
+    with pytest.raises(ValueError, match=message):
+        bert.check_vocabulary(vocabulary, size=7, source="It")

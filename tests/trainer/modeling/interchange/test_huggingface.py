@@ -1,0 +1,383 @@
+"""Tests of trainer/modeling/interchange/huggingface.py.
+
+Those that need transformers run it in another interpreter: the one that
+CLOZE_HF_PYTHON names, else that of .venv-huggingface, which `make test` makes.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import pickle
+import subprocess
+
+import numpy as np
+import pytest
+import safetensors.numpy
+import tensorflow as tf
+
+from input_pipeline import tokenizer
+from trainer import modeling
+from trainer.modeling import interchange
+
+ROOT = pathlib.Path(__file__).resolve().parents[4]
+LAYERS, WIDTH, INNER, LENGTH = 2, 12, 20, 10
+CONFIG = {
+    "architectures": ["BertForMaskedLM"],
+    "model_type": "bert",
+    "hidden_size": WIDTH,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 3,
+    "intermediate_size": INNER,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "max_position_embeddings": LENGTH,
+    "type_vocab_size": 2,
+}
+
+
+def _carried(size):
+    """Tensors that a Hugging Face BertForMaskedLM has, and we carry."""
+    shapes = {
+        "bert.embeddings.word_embeddings.weight": (size, WIDTH),
+        "bert.embeddings.position_embeddings.weight": (LENGTH, WIDTH),
+        "bert.embeddings.token_type_embeddings.weight": (2, WIDTH),
+        "bert.embeddings.LayerNorm": None,
+        "cls.predictions.bias": (size,),
+        "cls.predictions.transform.dense": (WIDTH, WIDTH),
+        "cls.predictions.transform.LayerNorm": None,
+    }
+    for number in range(LAYERS):
+        layer = f"bert.encoder.layer.{number}"
+        for name in ("query", "key", "value"):
+            shapes[f"{layer}.attention.self.{name}"] = (WIDTH, WIDTH)
+        shapes |= {
+            f"{layer}.attention.output.dense": (WIDTH, WIDTH),
+            f"{layer}.attention.output.LayerNorm": None,
+            f"{layer}.intermediate.dense": (INNER, WIDTH),
+            f"{layer}.output.dense": (WIDTH, INNER),
+            f"{layer}.output.LayerNorm": None,
+        }
+    draw = np.random.default_rng(0)
+    tensors = {}
+    for name, shape in shapes.items():
+        full = [(name, shape)]
+        if not name.endswith((".weight", ".bias")):
+            shape = shape or (WIDTH,)
+            full = [(f"{name}.weight", shape), (f"{name}.bias", shape[:1])]
+        for key, value in full:
+            tensors[key] = draw.normal(0, 0.5, value).astype(np.float32)
+    return tensors
+
+
+def _not_carried():
+    return {
+        "bert.embeddings.position_ids": np.arange(LENGTH)[np.newaxis],
+        "bert.pooler.dense.weight": np.ones([WIDTH, WIDTH], np.float32),
+        "bert.pooler.dense.bias": np.ones([WIDTH], np.float32),
+        "cls.seq_relationship.weight": np.ones([2, WIDTH], np.float32),
+    }
+
+
+@pytest.fixture(name="folder")
+def _folder(tmp_path, vocabulary):
+    """A function: tensors and changes of config.json -> a folder with them."""
+
+    def create(tensors=None, **config):
+        path = tmp_path / "theirs"
+        path.mkdir(exist_ok=True)
+        content = {**CONFIG, "vocab_size": len(vocabulary), **config}
+        (path / "config.json").write_text(json.dumps(content))
+        (path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
+        if tensors is None:
+            tensors = _carried(len(vocabulary)) | _not_carried()
+        safetensors.numpy.save_file(tensors, path / "model.safetensors")
+        return path
+
+    return create
+
+
+def _model(initial):
+    """Our model with the weights of a folder, and what was dropped."""
+    model = modeling.create_masked_lm(
+        initial.model_config,
+        vocabulary_size=len(initial.vocabulary),
+        sequence_length=initial.sequence_length,
+    )
+    given = initial.read_weights().assign(model.variables)
+    assert set(given.arrays) == {v.path for v in model.variables}
+    return model, given.dropped
+
+
+def test_what_is_carried_comes_back_bit_equal(folder, tmp_path):
+    theirs = folder()
+    initial = interchange.read_bert(theirs)
+    model, dropped = _model(initial)
+    assert dropped == [
+        "cls.seq_relationship.weight",
+        "embeddings.position_ids",
+        "pooler.dense.bias",
+        "pooler.dense.weight",
+    ]
+    ours = tmp_path / "ours"
+    interchange.write_huggingface(ours, model, initial.vocabulary)
+    written = safetensors.numpy.load_file(ours / "model.safetensors")
+    read = safetensors.numpy.load_file(theirs / "model.safetensors")
+    assert set(written) == set(_carried(len(initial.vocabulary)))
+    for name, tensor in written.items():
+        assert tensor.dtype == np.float32
+        assert tensor.tobytes() == read[name].tobytes(), name
+    config = json.loads((ours / "config.json").read_text())
+    assert {k: config[k] for k in CONFIG} == CONFIG
+    assert config["pad_token_id"] == initial.vocabulary.index("[PAD]")
+    assert (ours / "vocab.txt").read_bytes() == (
+        theirs / "vocab.txt"
+    ).read_bytes()
+    again = interchange.read_bert(ours)
+    assert again.model_config == initial.model_config
+    assert again.vocabulary == initial.vocabulary
+    for path, array in again.read_weights().arrays.items():
+        value = next(v for v in model.variables if v.path == path)
+        np.testing.assert_array_equal(array, value)
+
+
+def test_names_without_prefix_and_of_old(folder, vocabulary):
+    carried = _carried(len(vocabulary))
+    expected = interchange.read_bert(folder(carried)).read_weights()
+    old = {
+        name.removeprefix("bert.")
+        .replace("LayerNorm.weight", "LayerNorm.gamma")
+        .replace("LayerNorm.bias", "LayerNorm.beta"): tensor
+        for name, tensor in carried.items()
+    }
+    table = carried["bert.embeddings.word_embeddings.weight"]
+    old["cls.predictions.decoder.weight"] = table
+    old["cls.predictions.decoder.bias"] = old.pop("cls.predictions.bias")
+    found = interchange.read_bert(folder(old)).read_weights()
+    assert found.dropped == expected.dropped == []
+    for path, array in expected.arrays.items():
+        np.testing.assert_array_equal(array, found.arrays[path])
+    encoder = {k: v for k, v in old.items() if not k.startswith("cls.")}
+    found = interchange.read_bert(folder(encoder)).read_weights()
+    assert set(found.arrays) == {
+        path for path in expected.arrays if path.startswith("encoder/")
+    }
+
+
+def test_several_files_and_half_precision(folder, vocabulary):
+    carried = _carried(len(vocabulary))
+    expected = interchange.read_bert(folder(carried)).read_weights().arrays
+    path = folder({})
+    (path / "model.safetensors").unlink()
+    names = sorted(carried)
+    for number, part in enumerate((names[:20], names[20:]), start=1):
+        safetensors.numpy.save_file(
+            {name: carried[name].astype(np.float16) for name in part},
+            path / f"model-0000{number}-of-00002.safetensors",
+        )
+    found = interchange.read_bert(path).read_weights().arrays
+    for name, array in expected.items():
+        assert found[name].dtype == np.float32
+        np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-6)
+
+
+def test_bfloat16_is_widened(folder, vocabulary):
+    rounded = {
+        name: tf.cast(tensor, tf.bfloat16).numpy()
+        for name, tensor in _carried(len(vocabulary)).items()
+    }
+    found = interchange.read_bert(folder(rounded)).read_weights().arrays
+    table = rounded["bert.embeddings.word_embeddings.weight"]
+    np.testing.assert_array_equal(
+        found["encoder/token_embedding/embeddings"], table.astype(np.float32)
+    )
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [
+        ("gelu", "gelu"),
+        ("gelu_new", "gelu_tanh"),
+        ("gelu_pytorch_tanh", "gelu_tanh"),
+    ],
+)
+def test_the_activation_is_the_same_function(folder, tmp_path, theirs, ours):
+    initial = interchange.read_bert(folder(hidden_act=theirs))
+    assert initial.model_config.activation == ours
+    path = tmp_path / "again"
+    interchange.write_huggingface(path, _model(initial)[0], initial.vocabulary)
+    written = json.loads((path / "config.json").read_text())["hidden_act"]
+    assert written == {"gelu": "gelu", "gelu_tanh": "gelu_new"}[ours]
+
+
+def test_the_vocabulary_of_tokenizer_json(folder, vocabulary):
+    path = folder()
+    (path / "vocab.txt").unlink()
+    content = {
+        "model": {"vocab": {t: n for n, t in enumerate(vocabulary)}},
+        "added_tokens": [{"content": "[PAD]", "id": 0}],
+        "normalizer": {"lowercase": True},
+    }
+    (path / "tokenizer.json").write_text(json.dumps(content))
+    assert interchange.read_bert(path).vocabulary == vocabulary
+    content["normalizer"]["lowercase"] = False
+    (path / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="keeps upper case"):
+        interchange.read_bert(path)
+    (path / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
+    with pytest.raises(ValueError, match="no WordPiece vocabulary"):
+        interchange.read_bert(path)
+
+
+class _Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("exploded",)
+
+
+def test_a_pickle_is_refused_and_not_run(folder, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    path = folder()
+    bomb = pickle.dumps(_Bomb())
+    (path / "model.safetensors").write_bytes(bomb)
+    with pytest.raises(ValueError, match="model.safetensors is damaged"):
+        interchange.read_bert(path).read_weights()
+    (path / "model.safetensors").rename(path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match="only as pytorch_model.bin.*refused"):
+        interchange.read_bert(path)
+    (path / "pytorch_model.bin").unlink()
+    with pytest.raises(ValueError, match="model.safetensors is missing"):
+        interchange.read_bert(path)
+    assert not (tmp_path / "exploded").exists()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "roberta"}, "another architecture, 'roberta'"),
+        ({"hidden_act": "relu"}, "hidden_act='relu'"),
+        ({"type_vocab_size": 3}, "type_vocab_size=3"),
+        ({"is_decoder": True}, "is_decoder=True"),
+        ({"tie_word_embeddings": False}, "tie_word_embeddings=False"),
+        ({"position_embedding_type": "relative_key"}, "'relative_key'"),
+        ({"hidden_size": None}, "none of a BERT"),
+        ({"vocab_size": 99}, "holds 16 tokens, but .* 99 rows"),
+    ],
+)
+def test_another_model_is_refused(folder, changes, message):
+    with pytest.raises(ValueError, match=message):
+        interchange.read_bert(folder(**changes))
+
+
+def test_weights_that_do_not_fit_the_config(folder, vocabulary):
+    tensors = _carried(len(vocabulary))
+    path = folder(tensors, intermediate_size=INNER + 1)
+    with pytest.raises(ValueError, match=r"intermediate.dense.weight .*shape"):
+        interchange.read_bert(path).read_weights()
+    tensors.pop("bert.encoder.layer.1.attention.self.key.bias")
+    with pytest.raises(ValueError, match="layer.1.attention.self.key.bias"):
+        interchange.read_bert(folder(tensors)).read_weights()
+    tensors = _carried(len(vocabulary))
+    tensors["cls.predictions.decoder.weight"] = np.ones([16, WIDTH], "f4")
+    with pytest.raises(ValueError, match="not its token embedding"):
+        interchange.read_bert(folder(tensors)).read_weights()
+
+
+def test_an_upper_case_vocabulary_is_refused(folder):
+    path = folder()
+    (path / "tokenizer_config.json").write_text('{"do_lower_case": false}')
+    with pytest.raises(ValueError, match="keeps upper case"):
+        interchange.read_bert(path)
+
+
+def test_another_shape_or_vocabulary_is_not_written(
+    create, tmp_path, vocabulary
+):
+    with pytest.raises(ValueError, match=r"cannot become .*pre \(BERT: post"):
+        interchange.write_huggingface(
+            tmp_path / "x", create(normalization="pre"), vocabulary
+        )
+    words = ["", "[UNK]", *(f"w{n}" for n in range(14)), "[mask]"]
+    with pytest.raises(ValueError, match="no WordPiece vocabulary"):
+        interchange.write_huggingface(tmp_path / "x", create(), words)
+    assert not (tmp_path / "x").exists()
+
+
+@functools.cache
+def _interpreter():
+    """A Python with transformers; skips the test where there is none."""
+    path = os.environ.get("CLOZE_HF_PYTHON") or str(
+        ROOT / ".venv-huggingface" / "bin" / "python"
+    )
+    try:
+        subprocess.run(
+            [path, "-c", "import torch, transformers"],
+            check=True,
+            capture_output=True,
+        )
+    except (OSError, subprocess.CalledProcessError) as error:
+        return "", f"Hugging Face is NOT TESTED: {error}"
+    return path, ""
+
+
+_THEIR_ANSWERS = """
+import json, sys
+import torch, transformers
+folder, text, out = sys.argv[1:]
+transformers.logging.set_verbosity_error()
+model, report = transformers.BertForMaskedLM.from_pretrained(
+    folder, output_loading_info=True
+)
+tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+inputs = tokenizer(json.loads(text), return_tensors="pt", padding=True)
+with torch.no_grad():
+    logits = model(**inputs).logits
+fill_mask = transformers.pipeline("fill-mask", model=model, tokenizer=tokenizer)
+answers = fill_mask(json.loads(text)[0], top_k=3)
+json.dump({
+    "ids": inputs["input_ids"].tolist(),
+    "logits": logits.tolist(),
+    "answers": [(a["token"], a["score"], a["token_str"]) for a in answers],
+    "report": {k: sorted(map(str, v)) for k, v in report.items()},
+}, open(out, "w"))
+"""
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_tanh"])
+def test_transformers_give_the_same_logits(
+    create, tmp_path, vocabulary, activation
+):
+    interpreter, why_not = _interpreter()
+    if why_not:
+        pytest.skip(why_not)
+    # Not the first, as in some vocabularies of others.
+    vocabulary.insert(3, vocabulary.pop(0))
+    model = create(activation=activation, layer_norm_epsilon=1e-3)
+    interchange.write_huggingface(tmp_path / "hf", model, vocabulary)
+    texts = ["The film [MASK] good.", "Badly, Unknown É films"]
+    subprocess.run(
+        [interpreter, "-c", _THEIR_ANSWERS]
+        + [str(tmp_path / "hf"), json.dumps(texts), str(tmp_path / "out")],
+        check=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    theirs = json.loads((tmp_path / "out").read_text())
+    for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
+        assert theirs["report"][problem] == []
+    ids = np.array(theirs["ids"])
+    words = [" ".join(vocabulary[i] for i in row) for row in ids]
+    assert words[0] == "[CLS] the film [MASK] good . [SEP] [PAD] [PAD]"
+    assert words[1] == "[CLS] bad ##ly , [UNK] [UNK] film ##s [SEP]"
+    for text, row in zip(texts, ids, strict=True):
+        own = tokenizer.WordPieceTokenizer(vocabulary).encode_prompt(text)
+        np.testing.assert_array_equal(row[: len(own)], own)
+    batch = modeling.features(ids, pad_id=vocabulary.index("[PAD]"))
+    everywhere = tf.zeros_like(batch["token_ids"]) + tf.range(ids.shape[1])
+    ours = model({**batch, "mask_positions": everywhere}).numpy()
+    real = batch["segment_ids"].numpy() > 0
+    difference = np.abs(ours - np.array(theirs["logits"]))[real].max()
+    print(f"{activation}: largest difference of the logits {difference:.1e}")
+    assert difference < 1e-4
+    best = tf.math.top_k(tf.nn.softmax(ours[0, 3]), 3)
+    tokens, scores, _ = zip(*theirs["answers"], strict=True)
+    np.testing.assert_array_equal(tokens, best.indices)
+    np.testing.assert_allclose(scores, best.values, atol=1e-5)

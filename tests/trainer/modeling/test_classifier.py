@@ -1,0 +1,237 @@
+"""The classifier: pooling by hand, packed as alone, two classes as one."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from configs import schema
+from trainer import modeling
+from trainer.modeling import classifier
+
+VOCABULARY, LENGTH = 40, 6
+
+
+def _model(*, num_classes=3, dtype=None, attend_padding=False, **fields):
+    return modeling.create_classifier(
+        schema.ModelConfig(
+            num_layers=2,
+            hidden_size=8,
+            num_heads=2,
+            intermediate_size=12,
+            initializer_range=0.3,
+            positions="rotary",
+            attend_padding=attend_padding,
+        ),
+        schema.FinetuneConfig(**fields),
+        vocabulary_size=VOCABULARY,
+        sequence_length=LENGTH,
+        num_classes=num_classes,
+        dtype=dtype,
+    )
+
+
+def _batch(rows, *, chunks=2, num_documents=3):
+    """Rows of lists of (document, tokens), one list a chunk."""
+    shape = [len(rows), chunks * LENGTH]
+    batch = {
+        key: np.zeros(shape, np.int32)
+        for key in ("token_ids", "segment_ids", "position_ids", "document_ids")
+    }
+    for row, parts in enumerate(rows):
+        segment = 0
+        for number, chunk in enumerate(parts):
+            place = number * LENGTH
+            for document, tokens in chunk:
+                segment += 1
+                slots = slice(place, place + len(tokens))
+                batch["token_ids"][row, slots] = tokens
+                batch["segment_ids"][row, slots] = segment
+                batch["position_ids"][row, slots] = np.arange(len(tokens))
+                batch["document_ids"][row, slots] = document
+                place += len(tokens)
+    batch["labels"] = np.zeros([len(rows), num_documents], np.int32)
+    return {key: tf.constant(value) for key, value in batch.items()}
+
+
+@pytest.mark.parametrize("pooling", ["max", "mean", "mean_max", "attention"])
+@pytest.mark.parametrize("hidden_size", [0, 5])
+def test_packed_documents_equal_lonely_ones(pooling, hidden_size):
+    model = _model(pooling=pooling, hidden_size=hidden_size)
+    long, short, other = [5, 6, 7, 8, 9, 10, 11, 12], [20, 21], [30]
+    packed = _batch(
+        [
+            [[(1, long[:6])], [(2, short), (1, long[6:]), (3, other)]],
+            [[(1, other)], []],
+        ]
+    )
+    alone = _batch(
+        [
+            [[(1, long[:6])], [(1, long[6:])]],
+            [[(1, short)], []],
+            [[(1, other)], []],
+        ],
+        num_documents=1,
+    )
+    together, apart = model(packed).numpy(), model(alone).numpy()
+    np.testing.assert_allclose(together[0], apart[:, 0], atol=1e-5)
+    np.testing.assert_allclose(together[1, 0], apart[2, 0], atol=1e-5)
+    assert np.abs(together[0, 0] - together[0, 1]).max() > 1e-3
+    assert np.isfinite(together).all()
+
+
+def test_pooling_by_hand():
+    states = tf.constant(
+        [
+            [[1.0, -2.0], [3.0, -4.0], [9.0, 9.0]],
+            [[5.0, -9.0], [7.0, 7.0], [8.0, 8.0]],
+        ]
+    )
+    owners = tf.constant([[0, 0, -1], [0, 2, 2]])
+    make = modeling.LayerFactory(
+        schema.ModelConfig(hidden_size=2, num_heads=1),
+        seed=0,
+        stream=0,
+        dtype=None,
+    )
+
+    def pool(kind):
+        layer = classifier.DocumentPooling(make, kind)
+        layer.build((None, 3, 2))
+        return layer(states, owners, num_documents=3).numpy()
+
+    mean = [[3.0, -5.0], [0.0, 0.0], [7.5, 7.5]]
+    highest = [[5.0, -2.0], [0.0, 0.0], [8.0, 8.0]]
+    np.testing.assert_allclose(pool("mean"), mean)
+    np.testing.assert_allclose(pool("max"), highest)
+    np.testing.assert_allclose(
+        pool("mean_max"), np.concatenate([mean, highest], 1)
+    )
+    attended = pool("attention")
+    assert attended[1].tolist() == [0.0, 0.0]
+    assert 7.0 <= attended[2, 0] <= 8.0
+
+
+def test_attention_is_a_softmax_within_the_document():
+    scores = tf.constant([1.0, 2.0, 50.0, -3.0, 2.0])
+    owners = tf.constant([0, 0, -1, 1, 0])
+    weights = classifier._weights(scores, owners, num_documents=3).numpy()
+    expected = np.exp([1.0, 2.0, 2.0]) / np.exp([1.0, 2.0, 2.0]).sum()
+    np.testing.assert_allclose(weights[[0, 1, 4]], expected, rtol=1e-6)
+    assert weights[2] == 0
+    assert weights[3] == 1
+
+
+@pytest.mark.parametrize(("num_classes", "logits"), [(2, 1), (3, 3), (5, 5)])
+def test_logits_and_probabilities(num_classes, logits):
+    model = _model(num_classes=num_classes)
+    batch = _batch([[[(1, [5, 6]), (2, [7])], []]])
+    found = model(batch)
+    assert found.shape == (1, 3, logits)
+    assert found.dtype == tf.float32
+    shares = modeling.probabilities(found).numpy()
+    assert shares.shape == (1, 3, num_classes)
+    np.testing.assert_allclose(shares.sum(-1), 1, rtol=1e-6)
+
+
+def test_one_logit_is_that_of_the_second_class():
+    shares = modeling.probabilities(tf.constant([[40.0], [-40.0]])).numpy()
+    assert shares[0, 1] == 1
+    assert 0 < shares[0, 0] < 1e-16  # Not rounded away.
+    assert 0 < shares[1, 1] < 1e-16
+
+
+def test_the_example_has_its_number_of_weights():
+    model = modeling.create_classifier(
+        schema.ModelConfig(
+            num_layers=1,
+            num_heads=8,
+            intermediate_size=128,
+            activation="relu",
+            normalization="post",
+            initializer_range=0.0,
+        ),
+        schema.FinetuneConfig(pooling="max", hidden_size=64),
+        vocabulary_size=30_000,
+        sequence_length=256,
+        num_classes=2,
+    )
+    # The example prints 3,947,905 and counts no table of positions in its
+    # masked-LM model of 7,809,584: 32,768 less.
+    head = sum(np.prod(v.shape) for v in model.head.trainable_variables)
+    assert head == 8_321
+    assert model.count_params() == 3_947_905 + 32_768 * 1
+
+
+def test_dropout_does_not_know_the_layout():
+    model = _model(dropout=0.5)
+    rows = [[[(1, [5 + n, 6]), (2, [7, 8 + n])], [(1, [9])]] for n in range(4)]
+    noise = modeling.create_noise(3, step=2)
+    whole = model(_batch(rows), noise=noise).numpy()
+    noise = modeling.create_noise(3, step=2, first_row=2)
+    half = model(_batch(rows[2:]), noise=noise).numpy()
+    np.testing.assert_allclose(whole[2:], half, atol=1e-6)
+    assert np.abs(whole - model(_batch(rows)).numpy()).max() > 0.01
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.999])
+def test_words_are_dropped_at_their_rate(rate):
+    is_special = np.zeros(VOCABULARY, bool)
+    is_special[:3] = True
+    tokens = np.random.default_rng(0).integers(0, VOCABULARY, [50, 200])
+    tokens = tokens.astype(np.int32)
+    shown = modeling.drop_words(
+        tf.constant(tokens),
+        modeling.create_noise(1, step=4),
+        rate=rate,
+        is_special=is_special,
+        unknown_id=1,
+    ).numpy()
+    ordinary = tokens >= 3
+    np.testing.assert_array_equal(shown[~ordinary], tokens[~ordinary])
+    dropped = (shown != tokens)[ordinary]
+    assert abs(dropped.mean() - rate) < 0.02
+    assert set(shown[ordinary & (shown != tokens)]) <= {1}
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+def test_gradients_reach_everything(jit_compile):
+    model = _model(pooling="attention", hidden_size=4)
+    batch = _batch([[[(1, [5, 6, 7]), (2, [7])], [(1, [9, 8])]]])
+
+    @tf.function(jit_compile=jit_compile)
+    def gradients():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(model(batch) ** 2)
+        return tape.gradient(loss, [v.value for v in model.variables])
+
+    for variable, gradient in zip(model.variables, gradients(), strict=True):
+        if variable.path.endswith("key/bias"):  # Cancelled by softmax.
+            continue
+        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, variable.path
+
+
+def test_the_seed_of_fine_tuning_makes_the_weights():
+    first, same, other = _model(), _model(), _model(seed=1)
+    for a, b in zip(first.variables, same.variables, strict=True):
+        np.testing.assert_array_equal(a.numpy(), b.numpy())
+    assert any(
+        (a.numpy() != b.numpy()).any()
+        for a, b in zip(first.variables, other.variables, strict=True)
+    )
+
+
+def test_padding_is_pooled_only_where_it_is_attended():
+    def logits(attend_padding, tokens):
+        model = _model(
+            pooling="max",
+            attend_padding=attend_padding,
+            packing="document",
+            pieces_per_row=1,
+        )
+        batch = _batch([[[(1, [5, 6])]]], chunks=1, num_documents=1)
+        shown = batch["token_ids"].numpy()
+        shown[0, 2:] = tokens
+        return model({**batch, "token_ids": tf.constant(shown)}).numpy()
+
+    np.testing.assert_array_equal(logits(False, 0), logits(False, 33))
+    assert np.abs(logits(True, 0) - logits(True, 33)).max() > 1e-3

@@ -1,0 +1,110 @@
+"""Tests of trainer/modeling/initial.py."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from configs import schema
+from trainer import modeling
+
+LENGTH, VOCABULARY, WIDTH = 8, 23, 12
+SHAPE = schema.ModelConfig(
+    num_layers=1, hidden_size=WIDTH, num_heads=3, intermediate_size=16
+)
+POSITIONS = "encoder/position_embedding/embeddings"
+
+
+def _model(length=LENGTH, seed=0):
+    return modeling.create_masked_lm(
+        SHAPE, vocabulary_size=VOCABULARY, sequence_length=length, seed=seed
+    )
+
+
+def _weights(model):
+    arrays = {v.path: v.numpy() for v in model.variables}
+    return modeling.Weights(arrays, ["pooler"])
+
+
+def _config(model=SHAPE, kind="word", length=LENGTH):
+    return schema.Config(
+        model=model,
+        tokenizer=schema.TokenizerConfig(kind=kind),
+        data=schema.DataConfig(sequence_length=length),
+    )
+
+
+def _initial(**changes):
+    initial = modeling.Initial(
+        path="there",
+        form="Cloze run",
+        kind="word",
+        vocabulary=[],
+        model_config=SHAPE,
+        sequence_length=LENGTH,
+        read_weights=lambda: modeling.Weights({}, []),
+    )
+    return dataclasses.replace(initial, **changes)
+
+
+def test_what_fits_is_let_through():
+    free = dataclasses.replace(
+        SHAPE, dropout=0.3, attention_dropout=0.2, initializer_range=0.5
+    )
+    _initial().check_fits(_config(free))
+    _initial(sequence_length=20).check_fits(_config())
+    rotary = dataclasses.replace(SHAPE, positions="rotary")
+    _initial(model_config=rotary).check_fits(_config(rotary, length=99))
+
+
+def test_every_difference_is_shown_with_its_flag():
+    other = dataclasses.replace(SHAPE, num_layers=3, token_types=True)
+    with pytest.raises(ValueError) as caught:
+        _initial().check_fits(_config(other, kind="wordpiece", length=9))
+    message = str(caught.value)
+    assert "model.num_layers is 1 there, 3 here" in message
+    flags = [word for word in message.split() if word.startswith("--")]
+    assert flags == [
+        "--config.tokenizer.kind=word",
+        "--config.model.num_layers=1",
+        "--config.model.token_types=False",
+        "--config.data.sequence_length=8",
+    ]
+
+
+def test_variables_get_the_arrays_of_their_paths():
+    source, model = _model(seed=1), _model()
+    given = _weights(source).assign(model.variables)
+    assert given.dropped == ["pooler"]
+    for theirs, ours in zip(source.variables, model.variables, strict=True):
+        np.testing.assert_array_equal(theirs, ours)
+
+
+def test_a_part_can_be_given():
+    source, model = _model(seed=1), _model()
+    before = model.head.transform[0].kernel.numpy()
+    given = _weights(source).assign(model.encoder.variables)
+    assert set(given.arrays) == {v.path for v in model.encoder.variables}
+    np.testing.assert_array_equal(before, model.head.transform[0].kernel)
+
+
+def test_more_positions_than_needed_are_cut():
+    source, model = _model(length=LENGTH + 4, seed=1), _model()
+    given = _weights(source).assign(model.variables)
+    assert given.dropped == ["pooler", f"{POSITIONS} 8 to 11"]
+    np.testing.assert_array_equal(
+        model.encoder.position_embedding.embeddings,
+        source.encoder.position_embedding.embeddings[:LENGTH],
+    )
+
+
+def test_another_shape_changes_nothing():
+    source, model = _model(seed=1), _model()
+    weights = _weights(source)
+    weights.arrays["masked_lm_head/bias"] = np.ones([VOCABULARY + 1], "f4")
+    before = model.encoder.token_embedding.embeddings.numpy()
+    with pytest.raises(ValueError, match=r"masked_lm_head/bias has shape \(24"):
+        weights.assign(model.variables)
+    np.testing.assert_array_equal(
+        before, model.encoder.token_embedding.embeddings
+    )

@@ -1,0 +1,136 @@
+"""One page, well-formed, nothing from elsewhere, no text becomes markup."""
+
+import html.parser
+import json
+import re
+
+import pytest
+
+from trainer.report import page
+
+EVENTS = [
+    {"step": 50, "loss": 6.0, "accuracy": 0.1, "real_tokens_per_second": 9e3},
+    {"step": 100, "loss": 5.0, "accuracy": 0.2, "real_tokens_per_second": 1e4},
+    {"step": 100, "validation_loss": 5.5, "validation_accuracy": 0.15},
+    {
+        "step": 100,
+        "event": "fill_ins",
+        "fill_ins": [
+            {
+                "text": "a [MASK] <b>film",
+                "masks": [[["good", 0.5], ["<i>", 0.25]]],
+            }
+        ],
+    },
+    {
+        "step": 200,
+        "event": "fill_ins",
+        "fill_ins": [{"text": "a [MASK] <b>film", "masks": [[["bad", 0.75]]]}],
+    },
+]
+EVIL = "</td><script>alert(1)</script> & \ud800"
+VOID = {"meta", "img", "br"}
+
+
+def create(**changes):
+    values = {
+        "title": "a run",
+        "summary": {"test accuracy": "0.9"},
+        "stages": {"pretrain": EVENTS},
+        "config": {"seed": 3},
+    }
+    return page.render(page.Page(**{**values, **changes}))
+
+
+class Checker(html.parser.HTMLParser):
+    """Notes tags and attributes; complains about what is not closed."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.attributes = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def full():
+    return create(
+        stages={"pretrain": EVENTS, "finetune": EVENTS[:3]},
+        picture=b"\x89PNG",
+        mistakes=[
+            {"text": EVIL, "label": "neg", "answer": EVIL, "probability": 0.991}
+        ],
+        title=EVIL,
+        summary={EVIL: EVIL},
+        config={"data": {"path": EVIL}},
+    )
+
+
+def test_everything_is_there(full):
+    checked = Checker(full)
+    assert checked.tags.count("svg") == 6
+    assert "Stage pretrain" in full
+    assert "Stage finetune" in full
+    assert "99.1 %" in full
+    assert 'src="data:image/png;base64,iVBORw=="' in full
+
+
+def test_texts_cannot_become_markup(full):
+    checked = Checker(full)
+    assert "script" not in checked.tags
+    assert "<script" not in full
+    assert "alert(1)" in full
+    full.encode()  # No lone surrogate.
+
+
+def test_nothing_comes_from_elsewhere(full):
+    for name, value in Checker(full).attributes:
+        if name in ("src", "href", "srcset", "action"):
+            assert value.startswith("data:")
+    assert not re.search(r"url\(|@import|<link|<iframe", full)
+
+
+def test_fill_ins_stand_epoch_by_epoch():
+    text = create()
+    assert "a [MASK] &lt;b&gt;film" in text
+    first = text.index("good 0.50, &lt;i&gt; 0.25")
+    assert text.index("step 100") < first < text.index("step 200")
+    assert first < text.index("bad 0.75")
+
+
+def test_without_a_classifier_half_is_left_out():
+    text = create()
+    Checker(text)
+    assert "test split" not in text
+    assert "<img " not in text
+    assert "Stage pretrain" in text
+
+
+def test_a_run_that_measured_nothing_still_has_a_page():
+    text = create(stages={"pretrain": []}, summary={})
+    Checker(text)
+    assert "<svg" not in text
+    assert json.dumps({"seed": 3}, indent=2).replace('"', "&quot;") in text
+
+
+def test_it_fits_phones_and_the_dark(full):
+    assert 'name="viewport"' in full
+    assert "prefers-color-scheme: dark" in full
+
+
+def test_the_same_run_is_the_same_page():
+    assert create() == create()

@@ -1,0 +1,215 @@
+"""Every metric by hand, every range against theory or a second way."""
+
+import math
+
+import numpy as np
+import pytest
+
+from trainer.report import statistics
+
+LABELS = np.array([0, 0, 1, 1])
+PROBABILITIES = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
+
+
+def many(number=4_000, classes=3, seed=1):
+    """Labels drawn from the very probabilities: perfectly calibrated."""
+    random = np.random.default_rng(seed)
+    probabilities = random.dirichlet(np.ones(classes), size=number)
+    places = probabilities.cumsum(axis=1) < random.random([number, 1])
+    return np.minimum(places.sum(axis=1), classes - 1), probabilities
+
+
+def test_four_documents_by_hand():
+    results = statistics.results(LABELS, PROBABILITIES)
+    assert results.num_documents == 4
+    assert results.loss.value == pytest.approx(
+        -(math.log(0.9) + math.log(0.4) + math.log(0.8) + math.log(0.7)) / 4
+    )
+    assert results.accuracy.value == 0.75
+    # Of class 1: two right, none missed, one false: 2 * 2 / (2 + 3).
+    assert results.f1.value == pytest.approx(0.8)
+    assert results.confusion.tolist() == [[1, 1], [0, 2]]
+
+
+def test_calibration_error_by_hand():
+    # 0.9 alone in its bin, right; 0.6 wrong; 0.8 right; 0.7 right.
+    error = (0.1 + 0.6 + 0.2 + 0.3) / 4
+    results = statistics.results(LABELS, PROBABILITIES)
+    assert results.calibration_error.value == pytest.approx(error)
+    bins = results.reliability
+    assert bins.counts.sum() == 4
+    assert [*np.flatnonzero(bins.counts)] == [8, 10, 11, 13]
+    assert bins.confidence[8] == pytest.approx(0.6)
+    assert bins.accuracy[[8, 10, 11, 13]].tolist() == [0, 1, 1, 1]
+
+
+def test_documents_of_one_bin_are_averaged_before_the_distance():
+    # Sure at 0.75 and right three times in four: no error at all.
+    probabilities = np.array([[0.75, 0.25]] * 4)
+    results = statistics.results(np.array([0, 0, 0, 1]), probabilities)
+    assert results.calibration_error.value == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("confidence", "place"), [(0.5, 7), (0.6, 8), (0.61, 9), (1.0, 14)]
+)
+def test_a_bin_ends_at_its_upper_edge(confidence, place):
+    probabilities = np.array([[confidence, 1 - confidence]])
+    results = statistics.results(np.array([0]), probabilities)
+    assert results.reliability.counts[place] == 1
+
+
+def test_macro_f1_by_hand():
+    labels = np.array([0, 0, 1, 2, 2])
+    answers = np.array([0, 1, 1, 2, 0])
+    results = statistics.results(labels, np.eye(4)[answers])
+    # 2 * 1 / (2 + 2), 2 * 1 / (1 + 2), 2 * 1 / (2 + 1); class 3 is nowhere.
+    assert results.f1.value == pytest.approx((1 / 2 + 2 / 3 + 2 / 3) / 3)
+
+
+def test_no_positive_at_all_is_an_f1_of_zero():
+    results = statistics.results(np.zeros(3, int), np.eye(2)[[0, 0, 0]])
+    assert results.f1.value == 0
+    assert results.accuracy.value == 1
+
+
+def test_sure_and_wrong_costs_what_the_clip_says():
+    results = statistics.results(np.array([0, 1]), np.eye(2)[[0, 0]])
+    assert results.loss.value == pytest.approx(-math.log(1e-7) / 2)
+    assert (
+        math.copysign(
+            1, statistics.results(np.array([0]), np.eye(2)[[0]]).loss.value
+        )
+        == 1
+    )
+
+
+def test_one_document_says_nothing_about_others():
+    results = statistics.results(LABELS[:1], PROBABILITIES[:1])
+    assert (results.f1.low, results.f1.high) == (0, 1)
+    assert (results.loss.low, results.calibration_error.high) == (0, 1)
+    assert results.accuracy.low == pytest.approx(0.2065, abs=1e-4)
+    assert results.accuracy.high == 1
+
+
+def test_wilson_as_in_the_books():
+    # Newcombe (1998), table I: 81 of 263, and 15 of 148.
+    for right, number, low, high in [
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0, 0.1611),
+        (29, 29, 0.8830, 1.0),
+    ]:
+        found = statistics.wilson(right, number)
+        assert found.value == right / number
+        assert found.low == pytest.approx(low, abs=6e-5)
+        assert found.high == pytest.approx(high, abs=6e-5)
+
+
+def test_the_range_of_a_mean_is_that_of_theory():
+    labels, probabilities = many()
+    loss = statistics.results(labels, probabilities).loss
+    losses = -np.log(probabilities[np.arange(len(labels)), labels])
+    spread = 1.96 * losses.std() / math.sqrt(len(labels))
+    assert loss.low == pytest.approx(loss.value - spread, abs=0.1 * spread)
+    assert loss.high == pytest.approx(loss.value + spread, abs=0.1 * spread)
+
+
+def test_the_range_of_f1_is_that_of_resampling_one_by_one():
+    labels, probabilities = many(300, classes=2)
+    answers = probabilities.argmax(axis=1)
+    random, scores = np.random.default_rng(5), []
+    for _ in range(2_000):
+        drawn = random.integers(300, size=300)
+        a, b = answers[drawn], labels[drawn]
+        scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
+    low, high = np.quantile(scores, [0.025, 0.975])
+    f1 = statistics.results(labels, probabilities).f1
+    assert f1.low == pytest.approx(low, abs=0.01)
+    assert f1.high == pytest.approx(high, abs=0.01)
+    assert f1.low < f1.value < f1.high
+
+
+def test_the_range_of_the_calibration_error_finds_the_truth():
+    def too_sure(number, seed):
+        labels, probabilities = many(number, classes=2, seed=seed)
+        probabilities = probabilities**1.3
+        return labels, probabilities / probabilities.sum(axis=1, keepdims=True)
+
+    # So many documents leave next to no bias.
+    truth = statistics.results(*too_sure(40_000, 999)).calibration_error.value
+    found = [
+        statistics.results(*too_sure(200, seed)).calibration_error
+        for seed in range(60)
+    ]
+    assert np.mean([e.value for e in found]) > truth + 0.02  # Biased.
+    hits = [error.low <= truth <= error.high for error in found]
+    assert np.mean(hits) > 0.85
+    assert all(0 <= error.low <= error.high <= 1 for error in found)
+
+
+def test_the_seed_decides():
+    labels, probabilities = many(200)
+    one, same, other = (
+        statistics.results(labels, probabilities, seed=seed)
+        for seed in (3, 3, 4)
+    )
+    assert one.loss == same.loss
+    assert one.f1 == same.f1
+    assert one.loss != other.loss
+    assert one.loss.value == other.loss.value
+
+
+def test_resampling_in_parts_loses_no_resample(monkeypatch):
+    monkeypatch.setattr(statistics, "_AT_ONCE", 700)
+    labels, probabilities = many(200)
+    loss = statistics.results(labels, probabilities).loss
+    assert loss.low < loss.value < loss.high
+
+
+def test_a_gain_on_the_same_documents_is_surer_than_on_others():
+    labels, control = many(2_000, classes=2)
+    better = control.copy()
+    wrong = np.flatnonzero(control.argmax(axis=1) != labels)[:40]
+    better[wrong] = better[wrong, ::-1]
+    gain = statistics.paired_gain(labels, better, control)
+    assert gain["accuracy"].value == pytest.approx(40 / 2_000)
+    # Forty gains and no loss: sqrt(40) / 2000 is their standard error.
+    width = 2 * 1.96 * math.sqrt(40) / 2_000
+    found = gain["accuracy"].high - gain["accuracy"].low
+    assert found == pytest.approx(width, rel=0.1)
+    assert gain["accuracy"].low > 0
+    assert gain["loss"].high < 0
+
+
+def test_no_gain_over_itself():
+    gain = statistics.paired_gain(LABELS, PROBABILITIES, PROBABILITIES)
+    assert gain["accuracy"] == statistics.Estimate(0, 0, 0)
+
+
+def test_runs_with_other_classes_are_not_compared():
+    with pytest.raises(ValueError, match=r"\[4, 3\], the run \[4, 2\]"):
+        statistics.paired_gain(LABELS, PROBABILITIES, np.eye(3)[[0, 1, 2, 0]])
+
+
+@pytest.mark.parametrize(
+    ("labels", "probabilities", "message"),
+    [
+        ([], np.zeros([0, 2]), "at least one"),
+        ([0, 1], np.eye(2)[[0]], r"\[1, 2\].*2 labels"),
+        ([0], [[1.0]], "two classes at least"),
+        ([0, 2], np.eye(2), "reach from 0 to 2"),
+        ([-1, 0], np.eye(2), "reach from -1"),
+        ([0, 1], [[1, 0], [0.5, 0.4]], "document 1"),
+        ([0, 1], [[math.nan, 0], [0.5, 0.5]], "document 0"),
+        ([0, 1], [[1.5, -0.5], [0.5, 0.5]], "document 0"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(labels, probabilities, message):
+    with pytest.raises(ValueError, match=message):
+        statistics.results(np.array(labels, int), np.array(probabilities))
+
+
+def test_f1_says_of_what_it_is():
+    assert "pos" in statistics.label_of_f1(["neg", "pos"])
+    assert "mean" in statistics.label_of_f1(["a", "b", "c"])

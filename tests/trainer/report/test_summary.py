@@ -1,0 +1,71 @@
+"""The lines say what the files say, and nothing where they say nothing."""
+
+import pytest
+
+from trainer.report import summary
+
+EVENTS = [
+    {"step": 50, "loss": 6.0, "real_tokens": 1_000.0, "seconds": 3_000.0},
+    {"step": 50, "validation_loss": 5.0, "validation_perplexity": 148.4},
+    {"step": 50, "event": "fill_ins", "fill_ins": []},
+    {"step": 1_100, "loss": 4.0, "real_tokens": 234.0, "seconds": 725.4},
+    {"step": 1_100, "validation_loss": 5.5, "validation_perplexity": 244.7},
+]
+
+
+def estimate(value):
+    return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+
+EVALUATION = {
+    "documents": {"evaluated": 25_000},
+    "classifier": {
+        "f1_of": "“pos”",
+        "accuracy": estimate(0.9),
+        "loss": estimate(0.25),
+        "f1": estimate(0.91),
+        "calibration_error": estimate(0.02),
+    },
+    "gain_over_control": {"accuracy": estimate(0.05)},
+}
+
+
+@pytest.fixture
+def lines():
+    return summary.lines(
+        stages={"pretrain": EVENTS, "finetune": []},
+        parameters={"pretrain": 7_842_352},
+        evaluation=EVALUATION,
+        places={"artifact": "runs/a/export"},
+    )
+
+
+def test_a_stage_is_added_up_and_its_best_step_found(lines):
+    assert lines["pretrain: parameters"] == "7,842,352"
+    assert lines["pretrain: steps"] == "1,100"
+    assert lines["pretrain: real tokens seen"] == "1,234"
+    assert lines["pretrain: time in steps"] == "1:02:05"
+    assert lines["pretrain: best validation loss"] == "5.0000 after step 50"
+    assert lines["pretrain: validation perplexity there"] == "148.4000"
+
+
+def test_results_come_with_their_ranges(lines):
+    assert lines["test accuracy"] == (
+        "0.9000 (0.8900 to 0.9100), of 25,000 documents"
+    )
+    assert lines["test F1 of “pos”"] == "0.9100 (0.9000 to 0.9200)"
+    assert lines["accuracy gained over control"].startswith("0.0500")
+    assert lines["artifact"] == "runs/a/export"
+
+
+def test_what_is_not_there_is_not_said(lines):
+    assert not [name for name in lines if name.startswith("finetune")]
+    assert (
+        summary.lines(stages={}, parameters={}, evaluation={}, places={}) == {}
+    )
+    assert summary.evaluation_lines({"masked_lm": {"loss": 2.0}}) == {}
+    assert summary.table({}) == ""
+
+
+def test_values_stand_below_each_other():
+    assert summary.table({"a": "1", "long": "2"}) == "a     1\nlong  2"

@@ -1,0 +1,316 @@
+"""`--mode=evaluate`: the exported model on the test split, raw strings in.
+
+The test split is read here and nowhere else.
+"""
+
+import dataclasses
+import itertools
+import json
+import logging
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs import runtime as runtime_lib
+from configs import schema
+from input_pipeline import held_out
+from trainer import checkpoint, storage
+from trainer import workdir as workdir_lib
+from trainer.commands import export as export_command
+from trainer.commands import prepare
+from trainer.commands import trainee as trainee_lib
+from trainer.report import pictures, statistics, summary
+from trainer.serving import card
+from trainer.training import strategy as strategy_lib
+
+_log = logging.getLogger(__name__)
+RESULT, PICTURE = "evaluation.json", "evaluation.png"
+PREDICTIONS = "predictions.npz"
+_NUM_WORST = 20
+_EXCERPT = 400  # Characters.
+_SORTED_BATCHES = 16  # Among these many batches texts are sorted by length.
+
+
+@dataclasses.dataclass(frozen=True)
+class _Answers:
+    """What a classifier says to N test documents, in their order.
+
+    Attributes:
+      labels: int64 [N].
+      probabilities: float32 [N, C].
+      digests: uint64 [N], of the clean texts.
+      excerpts: the beginnings of the texts.
+      seconds: spent by the model.
+    """
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    digests: np.ndarray
+    excerpts: list[str]
+    seconds: float
+
+
+def run(
+    config: schema.Config,
+    *,
+    workdir: str,
+    runtime: runtime_lib.Runtime,
+    callbacks: Sequence[Any] = (),
+) -> None:
+    """Writes evaluation.json, evaluation.png, predictions.npz, model card.
+
+    Args:
+      config: whose test split is read.
+      workdir: with `export/`, of a classifier, or a pretraining checkpoint.
+      runtime: where the masked-LM half is computed.
+      callbacks: not used.
+
+    Raises:
+      ValueError: there is nothing to evaluate, the export is damaged, or a
+        test label is none of the classifier's.
+    """
+    strategy = strategy_lib.create(
+        runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
+    )
+    folder = pathlib.Path(workdir)
+    result: dict[str, Any] = {
+        "masked_lm": _masked_lm(config, strategy, workdir)
+    }
+    if not strategy_lib.is_chief(strategy):
+        return  # All of a cluster share the masked-LM half alone.
+    export = folder / "export"
+    names = _labels(export)
+    if names:
+        result |= _classifier(config, folder, names)
+    if not any(result.values()):
+        raise ValueError(
+            f"{workdir} has nothing to evaluate: no classifier in {export} and"
+            " no pretraining checkpoint; run --mode=pretrain, or"
+            " --mode=finetune and --mode=export."
+        )
+    if export.is_dir():
+        result["checkpoints"] = storage.read_manifest(export)["checkpoints"]
+    storage.write_json(folder / RESULT, result)
+    print(summary.table(shown(result)))
+    if export.is_dir():
+        known = export_command.last_validation(workdir)
+        card.rewrite_card(export, {**known, "test": shown(result)})
+    _log.info("written to %s", folder / RESULT)
+
+
+def shown(result: dict[str, Any]) -> dict[str, str]:
+    """What a person reads of `evaluation.json`: a name and a value a line."""
+    lines = {
+        f"masked-LM {name}": f"{result['masked_lm'][name]:.4g}"
+        for name in ("loss", "perplexity", "accuracy")
+        if result["masked_lm"]
+    }
+    return lines | summary.evaluation_lines(result)
+
+
+def _masked_lm(
+    config: schema.Config, strategy: tf.distribute.Strategy, workdir: str
+) -> dict[str, Any]:
+    """Means over the validation rows with frozen masks; {} = not pretrained."""
+    checkpoints = checkpoint.Checkpoints(
+        pathlib.Path(workdir) / "checkpoints" / "pretrain"
+    )
+    if not any(checkpoints.directory.glob("step-*")):
+        _log.info("no pretraining in %s: no masked-LM loss", workdir)
+        return {}
+    best = checkpoints.best()
+    prepared = prepare.open_prepared(config)
+    arithmetic = trainee_lib.resolve(
+        strategy, config.train, workdir_lib.check(workdir, config)
+    )
+    trainee = trainee_lib.create_masked_lm(
+        config, strategy, prepared, arithmetic
+    )
+    checkpoint.read_weights(best, trainee.model.variables)
+    means = trainee.create_evaluate()()
+    if not means:
+        _log.info("no validation rows: no masked-LM loss")
+        return {}
+    return {
+        **means,
+        "checkpoint": best.name,
+        "fingerprint": prepared.fingerprint,
+    }
+
+
+def _labels(export: pathlib.Path) -> list[str]:
+    """What the exported classifier answers with; [] = there is none."""
+    if not export.is_dir():
+        _log.info("no %s: the masked-LM half alone", export)
+        return []
+    names: list[str] = storage.verify(export).get("labels", [])
+    if not names:
+        _log.info("%s classifies nothing: the masked-LM half alone", export)
+    return names
+
+
+def _classifier(
+    config: schema.Config, folder: pathlib.Path, names: list[str]
+) -> dict[str, Any]:
+    """The results of the classifier; {} where no test document has a label."""
+    counts = held_out.Counts()
+    answers = _ask(config, folder / "export" / "saved_model", names, counts)
+    if not counts.evaluated:
+        _log.info("no labelled test document: the masked-LM half alone")
+        return {"documents": dataclasses.asdict(counts)}
+    found = statistics.results(answers.labels, answers.probabilities)
+    np.savez(
+        folder / PREDICTIONS,
+        labels=answers.labels,
+        probabilities=answers.probabilities,
+        digests=answers.digests,
+        names=np.array(names),
+    )
+    (folder / PICTURE).write_bytes(pictures.evaluation_png(found, names))
+    return {
+        "documents": dataclasses.asdict(counts),
+        "labels": names,
+        "classifier": {
+            "f1_of": statistics.label_of_f1(names),
+            **{
+                name: getattr(found, name).to_dict()
+                for name in ("loss", "accuracy", "f1", "calibration_error")
+            },
+            "confusion": found.confusion.tolist(),
+        },
+        **_gain(config.evaluation.control, folder),
+        "most_wrong": _most_wrong(answers, names),
+        "seconds": round(answers.seconds, 3),
+        "test_sha256": storage.sha256_json(
+            [answers.digests.tolist(), answers.labels.tolist()]
+        ),
+    }
+
+
+def _ask(
+    config: schema.Config,
+    model: pathlib.Path,
+    names: list[str],
+    counts: held_out.Counts,
+) -> _Answers:
+    loaded = tf.saved_model.load(str(model))
+    classify = loaded.signatures["classify"]
+    number_of = {name: number for number, name in enumerate(names)}
+    size = config.predict.batch_size
+    labels, digests, excerpts = [], [], []
+    probabilities = [np.zeros([0, len(names)], np.float32)]
+    seconds = 0.0
+    for window in _windows(config.data, size * _SORTED_BATCHES, counts):
+        for example in window:
+            if example.label not in number_of:
+                raise ValueError(
+                    f"{example.place} has the label {example.label!r}, which"
+                    f" the classifier does not know; it knows"
+                    f" {', '.join(map(repr, names))}. Correct the label, or"
+                    " fine-tune with it."
+                )
+            labels.append(number_of[example.label])
+            digests.append(int.from_bytes(example.digest))
+            excerpts.append(_excerpt(example.raw))
+        start = time.perf_counter()
+        probabilities.append(
+            _probabilities(classify, [e.raw for e in window], size)
+        )
+        seconds += time.perf_counter() - start
+    return _Answers(
+        labels=np.array(labels, np.int64),
+        probabilities=np.concatenate(probabilities),
+        digests=np.array(digests, np.uint64),
+        excerpts=excerpts,
+        seconds=seconds,
+    )
+
+
+def _windows(
+    data: schema.DataConfig, size: int, counts: held_out.Counts
+) -> Iterator[list[held_out.Example]]:
+    examples = held_out.examples(data, counts)
+    while window := list(itertools.islice(examples, size)):
+        yield window
+
+
+def _probabilities(
+    classify: Callable[..., dict[str, tf.Tensor]], texts: list[bytes], size: int
+) -> np.ndarray:
+    """Float32 [N, C] in the order of the texts, asked in order of length."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
+    answers = [
+        classify(text=tf.constant([texts[i] for i in order[first:][:size]]))
+        for first in range(0, len(order), size)
+    ]
+    asked = np.concatenate([a["probabilities"].numpy() for a in answers])
+    probabilities = np.empty_like(asked)
+    probabilities[order] = asked
+    return probabilities
+
+
+def _excerpt(raw: bytes) -> str:
+    # A cut character at the end becomes one mark, which is cut off again.
+    text = raw[: 4 * _EXCERPT].decode(errors="replace")
+    return " ".join(text.split())[:_EXCERPT]
+
+
+def _most_wrong(answers: _Answers, names: list[str]) -> list[dict[str, Any]]:
+    """Documents with the least probability of their label, the worst first."""
+    rows = np.arange(len(answers.labels))
+    true = answers.probabilities[rows, answers.labels]
+    said = answers.probabilities.argmax(axis=1)
+    worst = np.argsort(true, kind="stable")
+    worst = worst[(said != answers.labels)[worst]][:_NUM_WORST]
+    return [
+        {
+            "document": int(i) + 1,
+            "text": answers.excerpts[i],
+            "label": names[answers.labels[i]],
+            "answer": names[said[i]],
+            "probability": float(answers.probabilities[i, said[i]]),
+        }
+        for i in worst
+    ]
+
+
+def _gain(control: str, folder: pathlib.Path) -> dict[str, Any]:
+    """The paired gain over the evaluated run in another workdir."""
+    if not control:
+        return {}
+    if not (pathlib.Path(control) / PREDICTIONS).is_file():
+        raise ValueError(
+            f"evaluation.control={control} holds no {PREDICTIONS}; run"
+            " --mode=evaluate with that workdir first."
+        )
+    run, other = (
+        dict(np.load(path / PREDICTIONS, allow_pickle=False))
+        for path in (folder, pathlib.Path(control))
+    )
+    for name in ("names", "digests", "labels"):
+        if not np.array_equal(run[name], other[name]):
+            raise ValueError(
+                f"evaluation.control={control} was evaluated on other"
+                f" documents (its {name} differ); compare runs with the same"
+                " test split."
+            )
+    gains = statistics.paired_gain(
+        run["labels"], run["probabilities"], other["probabilities"]
+    )
+    return {
+        "gain_over_control": {k: v.to_dict() for k, v in gains.items()},
+        "control": control,
+    }
+
+
+def read(workdir: str) -> dict[str, Any]:
+    """What `run` wrote to evaluation.json; {} where it has not."""
+    path = pathlib.Path(workdir) / RESULT
+    if not path.is_file():
+        return {}
+    result: dict[str, Any] = json.loads(path.read_text())
+    return result

@@ -1,0 +1,128 @@
+"""`--mode=finetune`: an encoder and labelled text to a classifier."""
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+
+from configs import runtime as runtime_lib
+from configs import schema
+from input_pipeline import labelled, manifest
+from trainer import workdir as workdir_lib
+from trainer.commands import prepare, stage, starting_point
+from trainer.commands import trainee as trainee_lib
+from trainer.training import signals
+from trainer.training import strategy as strategy_lib
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    config: schema.Config,
+    *,
+    workdir: str,
+    runtime: runtime_lib.Runtime,
+    callbacks: Sequence[keras.callbacks.Callback] = (),
+) -> None:
+    """Trains, or goes on where the workdir stopped, until all steps are done.
+
+    Where it starts from: see `starting_point`; with `finetune.from_scratch`
+    an encoder without pretraining.
+
+    Raises:
+      ValueError: bad config, input or workdir, or no encoder to begin with;
+        one line that says what to do.
+      runtime.Stopped: a signal came; the run has been saved before.
+    """
+    strategy = strategy_lib.create(
+        runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
+    )
+    chief = strategy_lib.is_chief(strategy)
+    if not chief:
+        logging.getLogger("trainer").setLevel(logging.WARNING)
+    with workdir_lib.locked(workdir, chief=chief):
+        recorded = workdir_lib.check(workdir, config)
+        strategy_lib.check_batch(
+            strategy,
+            trainee_lib.finetune_section(config),
+            section="finetune",
+        )
+        source = (
+            "" if config.finetune.from_scratch else _source(config, workdir)
+        )
+        prepared = open_labelled(config, workdir)
+        arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
+        if chief:
+            before = workdir_lib.read(workdir).get("resolved", {})
+            workdir_lib.record(
+                workdir,
+                config,
+                {**before, **_resolved(prepared, arithmetic)},
+            )
+        trainees = trainee_lib.create_classifiers(
+            config, strategy, prepared, arithmetic
+        )
+        if source:
+            starting_point.load(
+                config, source, trainees[-1].model.encoder.variables
+            )
+        with signals.StopSignal() as stop:
+            for trainee in _not_passed(trainees, workdir):
+                frozen = trainee is not trainees[-1]
+                # For the summary; the step trains what it is given.
+                trainee.model.encoder.trainable = not frozen
+                stage.train(trainee, workdir, stop, callbacks, chief=chief)
+
+
+def _source(config: schema.Config, workdir: str) -> str:
+    """The folder whose encoder is fine-tuned."""
+    if path := starting_point.source(config, workdir, "finetune"):
+        return path
+    raise ValueError(
+        f"There is no pretrained encoder in {workdir} (no"
+        " checkpoints/pretrain). Run --mode=pretrain first, give a pretrained"
+        " --config.init_from, or set finetune.from_scratch for the control"
+        " without pretraining."
+    )
+
+
+def open_labelled(config: schema.Config, workdir: str) -> manifest.Prepared:
+    """Labelled rows in the vocabulary of the encoder."""
+    tokenizer = (
+        starting_point.tokenizer(config)
+        or prepare.open_prepared(config).tokenizer
+    )
+    prepared = manifest.open_prepared(labelled.prepare(config, tokenizer))
+    for role, report in prepared.report.items():
+        _log.info(
+            "%s: %s documents in %s rows (%.1f %% filled), %s; cut %s tokens",
+            role,
+            f"{report['documents']:,}",
+            f"{report['rows']:,}",
+            100 * report["slots_used"] / max(1, report["slots"]),
+            ", ".join(f"{k} {n:,}" for k, n in report["labels"].items()),
+            f"{report['tokens_cut']:,}",
+        )
+    return prepared
+
+
+def _not_passed(
+    trainees: list[trainee_lib.Classifier], workdir: str
+) -> list[trainee_lib.Classifier]:
+    """Without the frozen stage, once the next one has begun."""
+    begun = stage.checkpoints_of(workdir, trainees[-1].stage).exist()
+    return trainees[-1:] if begun else trainees
+
+
+def _resolved(
+    prepared: manifest.Prepared, arithmetic: strategy_lib.Arithmetic
+) -> dict[str, Any]:
+    return {
+        "precision": arithmetic.precision,
+        "jit": arithmetic.jit,
+        "vocabulary_size": prepared.tokenizer.vocabulary_size,
+        "labels": list(prepared.labels),
+        "labelled": str(prepared.directory),
+        "labelled_fingerprint": prepared.fingerprint,
+    }

@@ -1,0 +1,75 @@
+"""The end of a run: a table for the terminal, `report.html` for later."""
+
+import math
+import pathlib
+
+import safetensors
+
+from configs import schema
+from trainer import checkpoint
+from trainer.commands import evaluate
+from trainer.report import page, summary
+from trainer.training import metrics
+
+FILE = "report.html"
+STAGES = ("pretrain", "finetune_frozen", "finetune")
+_PLACES = {
+    "encoder": "checkpoints/pretrain",
+    "classifier": "checkpoints/finetune",
+    "artifact": "export",
+    "evaluation": evaluate.RESULT,
+    "report": FILE,
+}
+
+
+def write(config: schema.Config, *, workdir: str) -> str:
+    """Writes `<workdir>/report.html`; returns the table for the terminal.
+
+    What the workdir does not hold, such as a classifier, is left out.
+    """
+    folder = pathlib.Path(workdir)
+    stages = {
+        stage: events
+        for stage in STAGES
+        if (events := metrics.read(workdir, stage))
+    }
+    evaluation = evaluate.read(workdir)
+    lines = summary.lines(
+        stages=stages,
+        parameters=_parameters(folder, [*stages]),
+        evaluation=evaluation,
+        places={
+            name: str(folder / place)
+            for name, place in _PLACES.items()
+            if place == FILE or (folder / place).exists()
+        },
+    )
+    picture = folder / evaluate.PICTURE
+    shown = page.Page(
+        title=f"Cloze: {folder.resolve().name}",
+        summary=lines,
+        stages=stages,
+        # A picture of an older evaluation says nothing about this one.
+        picture=picture.read_bytes() if "classifier" in evaluation else b"",
+        mistakes=evaluation.get("most_wrong", ()),
+        config=config.to_dict(),
+    )
+    (folder / FILE).write_text(page.render(shown), encoding="utf-8")
+    return summary.table(lines)
+
+
+def _parameters(folder: pathlib.Path, stages: list[str]) -> dict[str, int]:
+    """Stage -> numbers in the weights of its best checkpoint."""
+    found = {}
+    for stage in stages:
+        directory = folder / "checkpoints" / stage
+        if not any(directory.glob("step-*")):
+            continue
+        weights = checkpoint.Checkpoints(directory).best()
+        file = weights / "weights.safetensors"
+        with safetensors.safe_open(file, framework="numpy") as arrays:
+            found[stage] = sum(
+                math.prod(arrays.get_slice(name).get_shape())
+                for name in arrays.keys()
+            )
+    return found

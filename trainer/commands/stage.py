@@ -1,0 +1,220 @@
+"""One stage of a run: from its last checkpoint to its last step."""
+
+import logging
+import pathlib
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from configs import runtime
+from input_pipeline import manifest
+from trainer import checkpoint
+from trainer.commands import trainee as trainee_lib
+from trainer.report import progress
+from trainer.training import loop, metrics, optimizers, signals
+from trainer.training import strategy as strategy_lib
+
+_log = logging.getLogger(__name__)
+
+
+def checkpoints_of(
+    workdir: str, stage: str, *, keep_last: int = 3
+) -> checkpoint.Checkpoints:
+    """The checkpoints of a stage, there or not."""
+    return checkpoint.Checkpoints(
+        pathlib.Path(workdir) / "checkpoints" / stage, keep_last=keep_last
+    )
+
+
+def train(
+    trainee: trainee_lib.Trainee,
+    workdir: str,
+    stop: signals.StopSignal,
+    callbacks: Sequence[keras.callbacks.Callback],
+    *,
+    chief: bool,
+    hints: Sequence[str] = (),
+) -> None:
+    """Trains to the last step; afterwards the model has the final weights.
+
+    Args:
+      trainee: with the weights to begin with, where there is no checkpoint.
+      workdir: where everything of this run lies.
+      stop: the signals that end the run early.
+      callbacks: Keras callbacks, driven as `fit` would.
+      chief: whether this process writes.
+      hints: lines for the end, for people.
+
+    Raises:
+      ValueError: bad checkpoints, a loss that is not finite, no memory left.
+      runtime.Stopped: a signal came; the run has been saved before.
+    """
+    try:
+        _train(trainee, workdir, stop, callbacks, chief=chief, hints=hints)
+    except tf.errors.DataLossError:
+        manifest.open_prepared(trainee.prepared.directory)  # Names the file.
+        raise
+    except tf.errors.ResourceExhaustedError as error:
+        if "No space left" in str(error):
+            raise
+        raise ValueError(
+            "Out of memory. Raise train.accumulation_steps, lower"
+            " train.global_batch_size (or finetune's), or lower"
+            f" data.sequence_length: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _train(
+    trainee: trainee_lib.Trainee,
+    workdir: str,
+    stop: signals.StopSignal,
+    callbacks: Sequence[keras.callbacks.Callback],
+    *,
+    chief: bool,
+    hints: Sequence[str],
+) -> None:
+    plan, model, optimizer = trainee.plan, trainee.model, trainee.optimizer
+    checkpoints = checkpoints_of(
+        workdir,
+        trainee.stage,
+        keep_last=trainee.config.checkpoint.keep_last,
+    )
+    state = checkpoints.restore(
+        weights=model.variables, optimizer=optimizer.variables
+    )
+    check_text(state, trainee.prepared)
+    first_step = saved = int(state.get("step", 0))
+    _announce(trainee, first_step)
+    averages = optimizers.Averages(optimizer, trainee.variables)
+    evaluate = trainee.create_evaluate()
+
+    def evaluate_averages() -> dict[str, float]:
+        with averages.used():
+            return evaluate()
+
+    def save(step: int, validation_loss: float | None) -> None:
+        nonlocal saved
+        with averages.used():
+            if chief:
+                checkpoints.save(
+                    _state(trainee, step, validation_loss),
+                    weights=model.variables,
+                    optimizer=optimizer.variables,
+                )
+        saved = step
+
+    try:
+        if first_step < plan.num_steps:
+            if first_step:
+                averages.trade()  # The checkpoint holds them as its weights.
+            with metrics.MetricsLog(
+                workdir,
+                stage=trainee.stage,
+                first_step=first_step,
+                enabled=chief,
+            ) as metrics_log:
+                loop.Loop(
+                    plan=plan,
+                    train_call=trainee.create_train_call(stop.flag),
+                    evaluate=evaluate_averages,
+                    save=save,
+                    learning_rate=trainee.learning_rate,
+                    metrics=metrics_log,
+                    callbacks=keras.callbacks.CallbackList(
+                        [
+                            *([progress.Progress(plan.num_steps)] * chief),
+                            *callbacks,
+                        ],
+                        model=model,
+                        epochs=-(-plan.num_steps // plan.steps_per_epoch),
+                        steps=plan.steps_per_epoch,
+                        verbose=0,
+                    ),
+                    stop=stop,
+                ).run(iter(trainee.batches(first_step)), first_step=first_step)
+            averages.trade()
+    except runtime.Stopped:
+        _say_what_is_there(trainee, workdir, saved, hints)
+        raise
+    _say_what_is_there(trainee, workdir, saved, hints)
+
+
+def check_text(facts: dict[str, Any], prepared: manifest.Prepared) -> None:
+    """Refuses to go on with other text than that of `facts`, if any."""
+    before = facts.get("fingerprint", prepared.fingerprint)
+    if before != prepared.fingerprint:
+        raise ValueError(
+            f"The run was trained on data {before}, but the source now gives"
+            f" {prepared.fingerprint}: the text has changed. Restore it, or"
+            " choose another --workdir."
+        )
+
+
+def _state(
+    trainee: trainee_lib.Trainee, step: int, validation_loss: float | None
+) -> dict[str, Any]:
+    state = {
+        "step": step,
+        "seed": trainee.seed,
+        "global_batch_size": trainee.train.global_batch_size,
+        "precision": trainee.arithmetic.precision,
+        "jit": trainee.arithmetic.jit,
+        "fingerprint": trainee.prepared.fingerprint,
+        "tensorflow": tf.__version__,
+        "keras": keras.__version__,
+    }
+    if validation_loss is not None:
+        state["validation_loss"] = validation_loss
+    return state
+
+
+def _announce(trainee: trainee_lib.Trainee, first_step: int) -> None:
+    train, plan, strategy = trainee.train, trainee.plan, trainee.strategy
+    trainee.model.summary(print_fn=_log.info, line_length=80)
+    replicas = strategy.num_replicas_in_sync
+    micro = train.accumulation_steps
+    _log.info("%s", strategy_lib.describe(strategy))
+    _log.info(
+        "precision %s, XLA %s, %s parameters",
+        trainee.arithmetic.precision,
+        "on" if trainee.arithmetic.jit else "off",
+        f"{trainee.model.count_params():,}",
+    )
+    _log.info(
+        "batch %d rows = %d replica(s) x %d micro-batch(es) x %d; %s steps in"
+        " epochs of %s",
+        train.global_batch_size,
+        replicas,
+        micro,
+        train.global_batch_size // replicas // micro,
+        f"{plan.num_steps:,}",
+        f"{plan.steps_per_epoch:,}",
+    )
+    if first_step >= plan.num_steps:
+        _log.info("all %d steps are done already", plan.num_steps)
+    elif first_step:
+        _log.info("resuming from step %d", first_step)
+
+
+def _say_what_is_there(
+    trainee: trainee_lib.Trainee,
+    workdir: str,
+    saved: int,
+    hints: Sequence[str],
+) -> None:
+    """The last lines of a stage that is done or was asked to stop."""
+    _log.info(
+        "saved:   step %d of %d; %s holds checkpoints/%s, metrics.jsonl,"
+        " tensorboard",
+        saved,
+        trainee.plan.num_steps,
+        workdir,
+        trainee.stage,
+    )
+    _log.info("curves:  tensorboard --logdir %s", workdir)
+    for hint in hints:
+        _log.info("%s", hint)
+    if saved < trainee.plan.num_steps:
+        _log.info("go on:   the same command again")

@@ -1,0 +1,111 @@
+"""Weights that training starts from: whose they are, and whether they fit."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+from configs import schema
+
+# They may differ: they say how the weights are trained, not what they mean.
+_FREE = ("dropout", "attention_dropout", "initializer_range")
+_POSITIONS = "encoder/position_embedding/embeddings"
+
+
+class Weights(NamedTuple):
+    """Arrays by the paths of our variables, and what had no place there."""
+
+    arrays: dict[str, np.ndarray]
+    dropped: list[str]
+
+    def assign(self, variables: Sequence[keras.Variable]) -> "Weights":
+        """Gives the variables the arrays of their paths.
+
+        A table of more positions than the variable has is cut. Arrays of other
+        paths are left alone, so that a part of a model can be given.
+
+        Returns:
+          What was assigned, and what of it was cut off or dropped before.
+
+        Raises:
+          ValueError: an array has another shape; nothing is assigned then.
+        """
+        assigned: dict[str, np.ndarray] = {}
+        dropped = list(self.dropped)
+        for variable in variables:
+            array = self.arrays.get(variable.path)
+            if array is None:
+                continue
+            rows = variable.shape[0]
+            if variable.path == _POSITIONS and len(array) > rows:
+                dropped.append(f"{_POSITIONS} {rows} to {len(array) - 1}")
+                array = array[:rows]
+            if array.shape != tuple(variable.shape):
+                raise ValueError(
+                    f"{variable.path} has shape {array.shape} where training"
+                    f" starts from, and {tuple(variable.shape)} here."
+                )
+            assigned[variable.path] = array
+        for variable in variables:
+            if variable.path in assigned:
+                variable.assign(assigned[variable.path])
+        return Weights(assigned, dropped)
+
+
+@dataclasses.dataclass(frozen=True)
+class Initial:
+    """A pretrained model on the disk.
+
+    Attributes:
+      path: its folder.
+      form: what the folder is, for people.
+      kind: of the vocabulary, "word" or "wordpiece".
+      vocabulary: the tokens by id, [V].
+      model_config: the shape of the model.
+      sequence_length: L, how many positions it knows.
+      read_weights: reads float32 arrays, those of the encoder and, where
+        there is one, of the masked-LM head; raises ValueError where they
+        are damaged or do not fit `model_config`.
+    """
+
+    path: str
+    form: str
+    kind: str
+    vocabulary: Sequence[str]
+    model_config: schema.ModelConfig
+    sequence_length: int
+    read_weights: Callable[[], Weights]
+
+    def check_fits(self, config: schema.Config) -> None:
+        """Compares model, vocabulary and row length with those of a config.
+
+        Raises:
+          ValueError: they differ; with the flags that make them equal.
+        """
+        pairs: list[tuple[str, Any, Any]] = [
+            ("tokenizer.kind", self.kind, config.tokenizer.kind)
+        ]
+        for field in dataclasses.fields(schema.ModelConfig):
+            name = field.name
+            there = getattr(self.model_config, name)
+            if name not in _FREE:
+                here = getattr(config.model, name)
+                pairs.append((f"model.{name}", there, here))
+        length = config.data.sequence_length
+        if self.model_config.positions == "learned":
+            longest = min(length, self.sequence_length)
+            pairs.append(("data.sequence_length", longest, length))
+        differing = [pair for pair in pairs if pair[1] != pair[2]]
+        if not differing:
+            return
+        lines = [
+            f"{n} is {there} there, {here} here" for n, there, here in differing
+        ]
+        flags = [f"--config.{n}={there}" for n, there, _ in differing]
+        raise ValueError(
+            f"init_from={self.path} ({self.form}) does not fit this config:"
+            f" {'; '.join(lines)}. Add {' '.join(flags)} or start from"
+            " another model."
+        )

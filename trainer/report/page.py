@@ -1,0 +1,166 @@
+"""`report.html`: a run on one page that needs nothing else.
+
+No script, no font, no picture from elsewhere; every text is escaped.
+"""
+
+import base64
+import dataclasses
+import html
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from trainer.report import curves
+
+# Title of a picture -> its curves: key in metrics.jsonl and name.
+_CHARTS = {
+    "loss, nats": {"loss": "training", "validation_loss": "validation"},
+    "accuracy": {"accuracy": "training", "validation_accuracy": "validation"},
+    "real tokens per second": {"real_tokens_per_second": "throughput"},
+}
+_STYLE = """
+:root { color-scheme: light dark; --ink: #1f2937; --paper: #ffffff;
+  --soft: #f3f4f6; --line: #d1d5db; --quiet: #6b7280; }
+@media (prefers-color-scheme: dark) {
+  :root { --ink: #e5e7eb; --paper: #111827; --soft: #1f2937;
+    --line: #374151; --quiet: #9ca3af; --curve-0: #60a5fa;
+    --curve-1: #fbbf24; --curve-2: #34d399; --curve-3: #c084fc; }
+  img { filter: invert(0.9) hue-rotate(180deg); } }
+body { margin: 0 auto; max-width: 68rem; padding: 1rem; color: var(--ink);
+  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem;
+  border-bottom: 1px solid var(--line); }
+h3 { font-size: 1rem; }
+.charts { display: grid; gap: 1rem;
+  grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
+svg, img { width: 100%; height: auto; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; }
+th, td { padding: 0.25rem 0.75rem 0.25rem 0; text-align: left;
+  vertical-align: top; border-bottom: 1px solid var(--line); }
+th { font-weight: 600; } small, .quiet { color: var(--quiet); }
+article { background: var(--soft); border-radius: 0.5rem; margin: 0.75rem 0;
+  padding: 0.5rem 0.75rem; overflow-wrap: anywhere; }
+pre { background: var(--soft); overflow-x: auto; padding: 0.75rem; }
+"""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Page:
+    """What the page shows; a part without content is left out.
+
+    Attributes:
+      title: of the page.
+      summary: name -> value, see `summary.lines`.
+      stages: name -> lines of metrics.jsonl, fill-ins among them.
+      picture: a PNG, see `pictures.evaluation_png`.
+      mistakes: `text`, `label`, `answer` and `probability` of the worst.
+      config: the configuration, JSON-ready.
+    """
+
+    title: str
+    summary: Mapping[str, str]
+    stages: Mapping[str, Sequence[Mapping[str, Any]]]
+    picture: bytes = b""
+    mistakes: Sequence[Mapping[str, Any]] = ()
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+def render(page: Page) -> str:
+    """The page as HTML, UTF-8 when written."""
+    title = _escaped(page.title)
+    parts = [
+        f"<h1>{title}</h1>",
+        _table(page.summary.items()),
+        *(_stage(name, events) for name, events in page.stages.items()),
+        _classifier(page),
+        _section(
+            "Configuration",
+            f"<details><summary>every field</summary><pre>"
+            f"{_escaped(json.dumps(page.config, indent=2, ensure_ascii=False))}"
+            "</pre></details>",
+        ),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
+        f"<title>{title}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
+        + "\n".join(part for part in parts if part)
+        + "\n</body></html>\n"
+    )
+
+
+def _stage(name: str, events: Sequence[Mapping[str, Any]]) -> str:
+    charts = [
+        curves.svg(
+            title, [curves.curve(events, *pair) for pair in keys.items()]
+        )
+        for title, keys in _CHARTS.items()
+    ]
+    drawn = "\n".join(chart for chart in charts if chart)
+    if not drawn:
+        return ""
+    return _section(
+        f"Stage {name}",
+        f'<div class="charts">\n{drawn}\n</div>',
+        *_fill_ins([e for e in events if e.get("event") == "fill_ins"]),
+    )
+
+
+def _fill_ins(events: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Of every sentence the words for its masks, epoch by epoch."""
+    rows: dict[str, list[tuple[str, str]]] = {}
+    for event in events:
+        for found in event["fill_ins"]:
+            words = " · ".join(
+                ", ".join(f"{token} {rate:.2f}" for token, rate in masked)
+                for masked in found["masks"]
+            )
+            rows.setdefault(found["text"], []).append(
+                (f"step {event['step']:,}", words)
+            )
+    return [
+        f"<h3>{_escaped(text)}</h3>\n{_table(of_text)}"
+        for text, of_text in rows.items()
+    ]
+
+
+def _classifier(page: Page) -> str:
+    parts = []
+    if page.picture:
+        data = base64.b64encode(page.picture).decode()
+        parts.append(
+            f'<img alt="confusion matrix and reliability diagram"'
+            f' src="data:image/png;base64,{data}">'
+        )
+    if page.mistakes:
+        parts.append("<h3>What it gets most wrong</h3>")
+    parts += [
+        f"<article><b>{_escaped(mistake['label'])}</b>, answered"
+        f" <b>{_escaped(mistake['answer'])}</b>"
+        f" <small>with {100 * mistake['probability']:.1f} %</small><br>"
+        f"{_escaped(mistake['text'])}</article>"
+        for mistake in page.mistakes
+    ]
+    return _section("On the test split", *parts) if parts else ""
+
+
+def _section(title: str, *parts: str) -> str:
+    content = "\n".join(parts)
+    return f"<section><h2>{_escaped(title)}</h2>\n{content}\n</section>"
+
+
+def _table(rows: Iterable[tuple[str, str]]) -> str:
+    cells = [
+        f"<tr><th>{_escaped(name)}</th><td>{_escaped(value)}</td></tr>"
+        for name, value in rows
+    ]
+    if not cells:
+        return ""
+    return "\n".join(['<div class="wide"><table>', *cells, "</table></div>"])
+
+
+def _escaped(value: object) -> str:
+    # A lone surrogate cannot be written as UTF-8.
+    text = str(value).encode(errors="replace").decode()
+    return html.escape(text)

@@ -1,0 +1,92 @@
+"""What a run came to, in a few lines, from what its files say."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Events = Sequence[Mapping[str, Any]]
+
+
+def lines(
+    *,
+    stages: Mapping[str, Events],
+    parameters: Mapping[str, int],
+    evaluation: Mapping[str, Any],
+    places: Mapping[str, str],
+) -> dict[str, str]:
+    """Name and value of every line that there is something to say about.
+
+    Args:
+      stages: name -> lines of metrics.jsonl.
+      parameters: stage -> number of parameters.
+      evaluation: the content of evaluation.json, or {}.
+      places: what -> where it lies.
+    """
+    found: dict[str, str] = {}
+    for stage, events in stages.items():
+        if stage in parameters:
+            found[f"{stage}: parameters"] = f"{parameters[stage]:,}"
+        found |= {
+            f"{stage}: {name}": value for name, value in _stage(events).items()
+        }
+    found |= evaluation_lines(evaluation)
+    return {**found, **places}
+
+
+def table(found: Mapping[str, str]) -> str:
+    """The lines as text, values below each other."""
+    width = max(map(len, found), default=0) + 2
+    return "\n".join(f"{name:<{width}}{value}" for name, value in found.items())
+
+
+def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
+    """The classifier's results with their ranges; {} where there are none."""
+    found = {}
+    if classifier := evaluation.get("classifier"):
+        number = evaluation["documents"]["evaluated"]
+        accuracy = _with_range(classifier["accuracy"])
+        found["test accuracy"] = f"{accuracy}, of {number:,} documents"
+        found["test loss"] = _with_range(classifier["loss"])
+        found[f"test F1 of {classifier['f1_of']}"] = _with_range(
+            classifier["f1"]
+        )
+        found["test calibration error"] = _with_range(
+            classifier["calibration_error"]
+        )
+    for name, gain in evaluation.get("gain_over_control", {}).items():
+        found[f"{name} gained over control"] = _with_range(gain)
+    return found
+
+
+def _with_range(value: Mapping[str, float]) -> str:
+    """An estimate of evaluation.json as "0.9500 (0.9400 to 0.9600)"."""
+    return f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
+
+
+def _stage(events: Events) -> dict[str, str]:
+    found = {}
+    if events:
+        found["steps"] = f"{max(event['step'] for event in events):,}"
+    tokens = [
+        event["real_tokens"] for event in events if "real_tokens" in event
+    ]
+    if tokens:
+        seconds = sum(event.get("seconds", 0.0) for event in events)
+        found["real tokens seen"] = f"{sum(tokens):,.0f}"
+        found["time in steps"] = _clock(seconds)
+    losses = [event for event in events if "validation_loss" in event]
+    if losses:
+        best = min(losses, key=lambda event: event["validation_loss"])
+        found["best validation loss"] = (
+            f"{best['validation_loss']:.4f} after step {best['step']:,}"
+        )
+        for name in ("perplexity", "accuracy"):
+            if f"validation_{name}" in best:
+                value = best[f"validation_{name}"]
+                found[f"validation {name} there"] = f"{value:.4f}"
+    return found
+
+
+def _clock(seconds: float) -> str:
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    return f"{hours}:{minute:02d}:{second:02d}"
