@@ -37,7 +37,7 @@ MODES = {
     "prepare": ("prepare", "text -> tokenizer and packed rows, once a corpus"),
     "pretrain": ("pretrain", "rows -> encoder, by filling in masked tokens"),
     "finetune": ("finetune", "encoder and labelled text -> classifier"),
-    "export": ("export", "checkpoints -> export/, a model that takes strings"),
+    "export": ("export", "checkpoints -> export/, which takes strings"),
     "predict": ("predict", "lines of text -> classes and fill-ins, as JSON"),
     "evaluate": ("evaluate", "the exported model on the test split"),
     "inspect": ("inspect", "show the rows of any step as text"),

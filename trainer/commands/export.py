@@ -13,10 +13,15 @@ from configs import schema
 from input_pipeline import manifest
 from trainer import checkpoint, modeling, storage, strings
 from trainer import workdir as workdir_lib
-from trainer.commands import prepare
+from trainer.commands import finetune, prepare
 from trainer.serving import card, loading, saved_model
 
 _log = logging.getLogger(__name__)
+# Stage -> what config.json calls its data, and the fingerprint of that.
+_DATA = {
+    "pretrain": ("prepared", "fingerprint"),
+    "finetune": ("labelled", "labelled_fingerprint"),
+}
 _KERAS_FILES = {"classify": "model.keras", "fill_mask": "masked_lm.keras"}
 
 
@@ -26,6 +31,7 @@ class _Source:
 
     config: schema.Config
     resolved: dict[str, Any]
+    stage: str
     checkpoint: pathlib.Path
 
 
@@ -81,21 +87,22 @@ def _write_all(
             f"{workdir} has no checkpoint to export; train first, with"
             " --mode=pretrain or --mode=finetune."
         )
-    prepared = _open_prepared(main)
+    data = {
+        source.stage: _open_data(source, workdir)
+        for source in (pretrained, tuned)
+        if source
+    }
     classifier = masked_lm = None
     if tuned:
         classifier = modeling.TextClassifier(
-            **_common(tuned, prepared),
+            **_common(tuned, data[tuned.stage]),
             finetune=dataclasses.asdict(tuned.config.finetune),
             labels=tuned.resolved["labels"],
         )
         checkpoint.read_weights(tuned.checkpoint, classifier.variables)
     if pretrained:
-        is_same = pretrained.resolved["prepared"] == main.resolved["prepared"]
         masked_lm = modeling.TextMaskedLM(
-            **_common(
-                pretrained, prepared if is_same else _open_prepared(pretrained)
-            ),
+            **_common(pretrained, data[pretrained.stage]),
             **dataclasses.asdict(export),
         )
         checkpoint.read_weights(pretrained.checkpoint, masked_lm.variables)
@@ -111,6 +118,7 @@ def _write_all(
         model.save(directory / file)
     # Forms for other libraries, of the same two models, belong here.
     config = dataclasses.replace(main.config, export=export)
+    tokenizer = data[main.stage].tokenizer
     facts = {
         "format": loading.FORMAT,
         "signatures": signatures,
@@ -120,15 +128,15 @@ def _write_all(
         "max_pieces": classifier.max_pieces if classifier else 0,
         "max_masks": masked_lm.max_masks if masked_lm else 0,
         "top_k": masked_lm.top_k if masked_lm else 0,
-        "tokenizer": prepared.tokenizer.kind,
-        "vocabulary_size": prepared.tokenizer.vocabulary_size,
+        "tokenizer": tokenizer.kind,
+        "vocabulary_size": tokenizer.vocabulary_size,
         "sequence_length": config.data.sequence_length,
         "hidden_size": config.model.hidden_size,
         "parameters": {
             file: model.count_params() for file, model in models.items()
         },
-        "fingerprint": prepared.fingerprint,
-        "report": prepared.report,
+        "fingerprints": {stage: d.fingerprint for stage, d in data.items()},
+        "reports": {stage: d.report for stage, d in data.items()},
         "checkpoints": best_states(workdir),
         "config": config.to_dict(),
         "versions": workdir_lib.read(workdir)["versions"],
@@ -178,21 +186,26 @@ def _source(workdir: str, stage: str) -> _Source | None:
     return _Source(
         schema.Config.from_dict(recorded["config"]),
         recorded["resolved"],
+        stage,
         checkpoint.Checkpoints(directory).best(),
     )
 
 
-def _open_prepared(source: _Source) -> manifest.Prepared:
-    """The data of a run, prepared anew where it is gone."""
-    fingerprint = source.resolved["fingerprint"]
-    if pathlib.Path(source.resolved["prepared"]).is_dir():
-        return manifest.open_prepared(source.resolved["prepared"])
-    prepared = prepare.open_prepared(source.config)
+def _open_data(source: _Source, workdir: str) -> manifest.Prepared:
+    """The rows of a stage and their tokenizer; made anew where gone."""
+    name, key = _DATA[source.stage]
+    directory, fingerprint = source.resolved[name], source.resolved[key]
+    if pathlib.Path(directory).is_dir():
+        return manifest.open_prepared(directory)
+    if source.stage == "finetune":
+        prepared = finetune.open_labelled(source.config, workdir)
+    else:
+        prepared = prepare.open_prepared(source.config)
     if prepared.fingerprint != fingerprint:
         raise ValueError(
-            f"The run was trained on data {fingerprint}, but"
-            f" {source.resolved['prepared']} is gone and the source now gives"
-            f" {prepared.fingerprint}; restore one of them."
+            f"The run was trained on data {fingerprint}, but {directory} is"
+            f" gone and the source now gives {prepared.fingerprint}; restore"
+            " one of them."
         )
     return prepared
 

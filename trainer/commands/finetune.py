@@ -51,7 +51,7 @@ def run(
         source = (
             "" if config.finetune.from_scratch else _source(config, workdir)
         )
-        prepared = _open_labelled(config, workdir)
+        prepared = open_labelled(config, workdir)
         arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
         if chief:
             before = workdir_lib.read(workdir).get("resolved", {})
@@ -87,7 +87,7 @@ def _source(config: schema.Config, workdir: str) -> str:
     )
 
 
-def _open_labelled(config: schema.Config, workdir: str) -> manifest.Prepared:
+def open_labelled(config: schema.Config, workdir: str) -> manifest.Prepared:
     """Labelled rows in the vocabulary of the encoder."""
     tokenizer = (
         starting_point.tokenizer(config)

@@ -68,22 +68,25 @@ def _answers(facts: _Facts) -> str:
 
 
 def _data(facts: _Facts) -> str:
-    report, data = facts["report"], facts["config"]["data"]
-    read = report["read"]
+    data = facts["config"]["data"]
     place = data["name"] or data["path"]
     numbers: dict[str, Any] = {
-        "source": " ".join(filter(None, (data["source"], place))),
-        "documents read": read["documents_read"],
-        "documents kept": read["documents_kept"],
-        "documents set aside for test": report["documents_reserved_for_test"],
+        "source": " ".join(filter(None, (data["source"], place)))
     }
-    for role, rows in report["rows"].items():
-        numbers[f"{role} documents"] = rows["documents"]
-        numbers[f"{role} tokens"] = rows["tokens_kept"]
+    for stage, report in facts["reports"].items():
+        read = report.get("read", {})
+        for name in ("documents_read", "documents_kept"):
+            if name in read:
+                numbers[f"{stage}: {name.replace('_', ' ')}"] = read[name]
+        for role, rows in report.get("rows", report).items():
+            for name in ("documents", "tokens_kept", "tokens_cut"):
+                key = f"{stage}: {role} {name.replace('_', ' ')}"
+                numbers[key] = rows[name]
+        fingerprint = facts["fingerprints"][stage]
+        numbers[f"{stage}: fingerprint"] = f"`{fingerprint}`"
     numbers["tokenizer"] = (
         f"{facts['tokenizer']}, {facts['vocabulary_size']:,} tokens"
     )
-    numbers["fingerprint"] = f"`{facts['fingerprint']}`"
     return _table(numbers)
 
 

@@ -1,4 +1,4 @@
-"""Reading an export: TensorFlow alone, neither Keras nor a model of ours.
+"""Reading an export with TensorFlow alone: no model of ours is built.
 
 N texts.
 """

@@ -177,7 +177,15 @@ def tuned(finished, tiny, tmp_path_factory):
         if not with_pretraining:
             shutil.rmtree(workdir / "checkpoints")
         resolved = workdir_lib.read(workdir)["resolved"]
-        workdir_lib.record(workdir, config, {**resolved, "labels": LABELS})
+        # The labelled rows carry the same tokenizer.
+        resolved |= {
+            "labels": LABELS,
+            "labelled": resolved["prepared"],
+            "labelled_fingerprint": resolved["fingerprint"],
+        }
+        if not with_pretraining:
+            del resolved["prepared"], resolved["fingerprint"]
+        workdir_lib.record(workdir, config, resolved)
         stage = checkpoint.Checkpoints(workdir / "checkpoints" / "finetune")
         for step, loss in ((10, 0.5), (20, 0.75)):
             model = modeling.create_classifier(

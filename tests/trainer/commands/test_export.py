@@ -96,7 +96,7 @@ def test_facts_and_card_say_what_it_is(exported, loaded):
         "step": 10,
         "validation_loss": 0.5,
     }
-    assert len(facts["fingerprint"]) == 16
+    assert facts["fingerprints"].keys() == {"pretrain", "finetune"}
     assert facts["config"]["model"]["hidden_size"] == 16
     text = (exported / "export" / card.FILE).read_text()
     last = export.last_validation(str(exported))["pretrain"]

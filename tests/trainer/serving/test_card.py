@@ -19,11 +19,22 @@ FACTS = {
     "sequence_length": 128,
     "hidden_size": 64,
     "parameters": {"model.keras": 1000, "masked_lm.keras": 2000},
-    "fingerprint": "0123abcd",
-    "report": {
-        "read": {"documents_read": 7000, "documents_kept": 6999},
-        "documents_reserved_for_test": 700,
-        "rows": {"train": {"documents": 6000, "tokens_kept": 654321}},
+    "fingerprints": {"pretrain": "0123abcd", "finetune": "4567cdef"},
+    "reports": {
+        "pretrain": {
+            "read": {"documents_read": 7000, "documents_kept": 6999},
+            "documents_reserved_for_test": 700,
+            "rows": {
+                "train": {
+                    "documents": 6000,
+                    "tokens_kept": 654321,
+                    "tokens_cut": 0,
+                }
+            },
+        },
+        "finetune": {
+            "train": {"documents": 5, "tokens_kept": 4321, "tokens_cut": 2}
+        },
     },
     "checkpoints": {"pretrain": {"step": 99, "validation_loss": 2.5}},
     "config": schema.Config().to_dict(),
@@ -36,7 +47,9 @@ def test_it_says_what_the_model_is_and_how_to_load_it():
     text = card.write_card(FACTS, METRICS)
     for part in (
         "`bad`, `good`",
-        "| train tokens | 654,321 |",
+        "| pretrain: train tokens kept | 654,321 |",
+        "| finetune: train tokens kept | 4,321 |",
+        "`4567cdef`",
         "word, 12,345 tokens",
         "| validation_loss | 2.5 |",
         "| last validation: validation_loss | 2.625 |",

@@ -49,10 +49,10 @@ def test_another_format_is_refused(tmp_path):
         loading.load(tmp_path / "export")
 
 
-def test_neither_keras_nor_the_models_are_imported():
+def test_no_model_of_ours_is_imported():
     code = (
         "import sys; from trainer.commands import predict;"
-        "names = {'keras', 'trainer.modeling', 'trainer.strings'};"
+        "names = {'keras_hub', 'trainer.modeling', 'trainer.strings'};"
         "assert not names & set(sys.modules), names & set(sys.modules)"
     )
     done = subprocess.run(
