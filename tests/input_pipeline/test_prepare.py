@@ -466,6 +466,19 @@ def test_pieces_wrap_their_segments(tmp_path, texts):
     assert not (ids == special.mask).any()
 
 
+def test_a_given_vocabulary_is_not_learned(tmp_path, texts):
+    config = _config(tmp_path)
+    given = tokenizer.WordTokenizer(["", "[UNK]", "film", "good", "[mask]"])
+    prepared = manifest.open_prepared(prepare.prepare(config, given))
+    assert prepared.tokenizer.vocabulary == given.vocabulary
+    assert prepared.fingerprint != prepare.prepare(config).name
+    # Neither the size to learn nor anything else about learning counts.
+    other = _config(tmp_path, vocabulary_size=99)
+    assert prepare.prepare(other, given).name == prepared.fingerprint
+    given = tokenizer.WordTokenizer(["", "[UNK]", "film", "bad", "[mask]"])
+    assert prepare.prepare(config, given).name != prepared.fingerprint
+
+
 def test_batches_of_documents():
     items = list(range(1_100))
     for limit, sizes in (
