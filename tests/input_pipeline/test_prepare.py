@@ -265,7 +265,7 @@ def test_whatever_changes_the_rows_is_part_of_the_name(tmp_path, texts):
     def fingerprint(**change):
         config = _config(tmp_path, **change)
         units = sources.list_units(config.data)
-        return storage.sha256_json(prepare._identity(config, units))
+        return storage.sha256_json(prepare._identity(config, units, None))
 
     found = {fingerprint(**change) for change in changes}
     assert len(found) == len(changes)
