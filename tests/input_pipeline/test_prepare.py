@@ -265,7 +265,7 @@ def test_whatever_changes_the_rows_is_part_of_the_name(tmp_path, texts):
     def fingerprint(**change):
         config = _config(tmp_path, **change)
         units = sources.list_units(config.data)
-        return storage.sha256_json(prepare._identity(config, units))
+        return storage.sha256_json(prepare._identity(config, units, None))
 
     found = {fingerprint(**change) for change in changes}
     assert len(found) == len(changes)
@@ -464,6 +464,19 @@ def test_pieces_wrap_their_segments(tmp_path, texts):
     assert (ids[starts & (ids > 0)] == special.start).all()
     assert (ids == special.start).sum() == (ids == special.end).sum()
     assert not (ids == special.mask).any()
+
+
+def test_a_given_vocabulary_is_not_learned(tmp_path, texts):
+    config = _config(tmp_path)
+    given = tokenizer.WordTokenizer(["", "[UNK]", "film", "good", "[mask]"])
+    prepared = manifest.open_prepared(prepare.prepare(config, given))
+    assert prepared.tokenizer.vocabulary == given.vocabulary
+    assert prepared.fingerprint != prepare.prepare(config).name
+    # Neither the size to learn nor anything else about learning counts.
+    other = _config(tmp_path, vocabulary_size=99)
+    assert prepare.prepare(other, given).name == prepared.fingerprint
+    given = tokenizer.WordTokenizer(["", "[UNK]", "film", "bad", "[mask]"])
+    assert prepare.prepare(config, given).name != prepared.fingerprint
 
 
 def test_batches_of_documents():

@@ -22,6 +22,13 @@ def test_text_that_is_missing_is_named(tiny, tmp_path):
         preflight.check(config)
 
 
+def test_a_folder_to_start_from_that_is_missing_is_named(tiny, tmp_path):
+    preflight.check(tiny({"init_from": str(tmp_path)}))
+    config = tiny({"init_from": str(tmp_path / "typo")})
+    with pytest.raises(ValueError, match="init_from=.*typo is no folder"):
+        preflight.check(config)
+
+
 @pytest.mark.parametrize("mode", ["all", "prepare", "inspect"])
 def test_missing_text_is_known_before_tensorflow_is_there(mode):
     program = (

@@ -164,6 +164,21 @@ def test_a_run_is_whole_without_its_prepared_data(
     assert tokenizer.kind == "word"
 
 
+def test_an_encoder_alone_takes_what_is_its_own(pretrained, tiny):
+    model, path = pretrained("huggingface")
+    encoder = modeling.Encoder.from_model_config(
+        tiny(BERT).model,
+        vocabulary_size=len(VOCABULARY),
+        sequence_length=LENGTH,
+    )
+    encoder.build(None)
+    starting_point.load(tiny(BERT), str(path), encoder.variables)
+    np.testing.assert_array_equal(
+        encoder.transformer_layers[0].attention.key.bias,
+        model.encoder.transformer_layers[0].attention.key.bias,
+    )
+
+
 def test_what_does_not_fit_is_refused_before_anything_is_made(
     pretrained, trained, tmp_path
 ):
