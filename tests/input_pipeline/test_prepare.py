@@ -16,6 +16,7 @@ from input_pipeline import (
     manifest,
     packing,
     prepare,
+    reading,
     roles,
     sources,
     stream,
@@ -126,7 +127,7 @@ def test_the_same_bytes_for_one_and_two_processes(tmp_path, texts, monkeypatch):
 
 def test_workers_see_no_gpu_and_one_that_is_killed_is_reported():
     with pytest.raises(ValueError, match="data.num_processes=1"):
-        with prepare._pool(2, 2) as run:
+        with reading.pool(prepare.__name__, 2, 2) as run:
             assert [*run(os.getenv, ["CUDA_VISIBLE_DEVICES"])] == ["-1"]
             list(run(os._exit, [3]))
 
@@ -477,22 +478,6 @@ def test_a_given_vocabulary_is_not_learned(tmp_path, texts):
     assert prepare.prepare(other, given).name == prepared.fingerprint
     given = tokenizer.WordTokenizer(["", "[UNK]", "film", "bad", "[mask]"])
     assert prepare.prepare(config, given).name != prepared.fingerprint
-
-
-def test_batches_of_documents():
-    items = list(range(1_100))
-    for limit, sizes in (
-        (0, [512, 512, 76]),
-        (1, [1]),
-        (511, [511]),
-        (512, [512]),
-        (513, [512, 1]),
-        (2_000, [512, 512, 76]),
-    ):
-        batches = list(prepare._batches(iter(items), limit))
-        assert [len(batch) for batch in batches] == sizes
-        assert sum(batches, []) == items[: limit or None]
-    assert list(prepare._batches([])) == []
 
 
 def test_the_path_is_that_of_the_configuration(tmp_path, texts):

@@ -14,6 +14,7 @@ from input_pipeline import manifest
 from trainer import checkpoint, modeling, storage, strings
 from trainer import workdir as workdir_lib
 from trainer.commands import finetune, prepare
+from trainer.modeling import interchange
 from trainer.serving import card, loading, saved_model
 
 _log = logging.getLogger(__name__)
@@ -73,6 +74,9 @@ def run(
     for name in sorted({*_KERAS_FILES} - {*facts["signatures"]}):
         stage = "finetune" if name == "classify" else "pretrain"
         _log.info("        without %s: no --mode=%s here", name, stage)
+    for name, why in facts["folders"].items():
+        if why:
+            _log.info("        without %s/: %s", name, why)
     _log.info("ask it: --mode=predict --config.predict.export_dir=%s", final)
 
 
@@ -116,12 +120,21 @@ def _write_all(
     }
     for file, model in models.items():
         model.save(directory / file)
-    # Forms for other libraries, of the same two models, belong here.
+    left_out = {}
+    if masked_lm:
+        left_out = interchange.write_folders(
+            directory,
+            masked_lm.masked_lm,
+            masked_lm.codec.vocabulary,
+            kind=masked_lm.codec.kind,
+        )
     config = dataclasses.replace(main.config, export=export)
     tokenizer = data[main.stage].tokenizer
     facts = {
         "format": loading.FORMAT,
         "signatures": signatures,
+        # Folders for other libraries: why each is missing; "" = it is there.
+        "folders": left_out,
         "mask": strings.MASK,
         "embed_stage": "pretrained" if masked_lm else "fine-tuned",
         "labels": classifier.labels if classifier else [],

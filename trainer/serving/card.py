@@ -9,6 +9,12 @@ from trainer import storage
 FILE = "README.md"
 _Facts = Mapping[str, Any]
 _NOT_EVALUATED = "Not evaluated yet: `--mode=evaluate` writes them here."
+_FOLDERS = {
+    "huggingface": "import transformers\n\n"
+    'fill_mask = transformers.pipeline("fill-mask", model="huggingface")\n',
+    "keras_hub": "import keras_hub\n\n"
+    'encoder = keras_hub.models.Backbone.from_preset("keras_hub")\n',
+}
 
 
 def write_card(facts: _Facts, metrics: Mapping[str, _Facts]) -> str:
@@ -155,6 +161,10 @@ def _loading(facts: _Facts) -> str:
             f'model = keras.saving.load_model("{file}")\n'
             'answers = model(tf.constant(["a text"]))\n```'
         )
+    for folder, why_not in facts.get("folders", {}).items():
+        if not why_not:
+            parts.append(f"`{folder}/`, the part that fills in:")
+            parts.append(f"```python\n{_FOLDERS[folder]}```")
     return "\n\n".join(parts)
 
 

@@ -71,6 +71,14 @@ def test_the_best_masked_lm_is_exported(exported, loaded, tiny):
         )
 
 
+def test_folders_of_others_are_left_out_with_a_reason(exported):
+    facts = storage.read_manifest(exported / "export")
+    assert set(facts["folders"]) == {"huggingface", "keras_hub"}
+    for name, why in facts["folders"].items():
+        assert why.startswith("tokenizer.kind=word (BERT: wordpiece), model.")
+        assert not (exported / "export" / name).exists()
+
+
 def test_the_keras_models_agree(exported, loaded):
     classifier, masked_lm = (
         keras.saving.load_model(exported / "export" / name)

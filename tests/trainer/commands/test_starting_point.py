@@ -13,7 +13,7 @@ import safetensors.numpy
 from input_pipeline import manifest
 from trainer import modeling
 from trainer import workdir as workdir_lib
-from trainer.commands import pretrain, starting_point
+from trainer.commands import export, pretrain, starting_point
 from trainer.modeling import interchange
 from trainer.modeling.interchange import bert
 
@@ -106,6 +106,31 @@ def test_pretraining_goes_on_from_a_bert(pretrained, trained, form, tmp_path):
     assert ("new, from the seed: masked_lm_head/" in log) == (
         form == "keras_hub"
     )
+
+
+def test_a_bert_that_is_exported_again_is_bit_equal(
+    tiny, one_device, trained, tmp_path
+):
+    vocabulary = [*bert.SPECIAL, *WORDS]
+    model = modeling.create_masked_lm(
+        tiny(BERT).model,
+        vocabulary_size=len(vocabulary),
+        sequence_length=LENGTH,
+    )
+    for number, variable in enumerate(model.variables):
+        draw = np.random.default_rng(number).normal(0, 0.2, variable.shape)
+        variable.assign(draw)
+    theirs, workdir = tmp_path / "theirs", tmp_path / "run"
+    interchange.write_huggingface(theirs, model, vocabulary)
+    changes = _still({"init_from": str(theirs)})
+    trained(**changes)
+    export.run(tiny(changes), workdir=str(workdir), runtime=one_device)
+    ours = workdir / "export" / "huggingface"
+    for name in ("model.safetensors", "vocab.txt", "config.json"):
+        assert (theirs / name).read_bytes() == (ours / name).read_bytes()
+    assert modeling.initial_weights(str(ours.parent / "keras_hub"))
+    text = (ours.parent / "README.md").read_text()
+    assert 'from_preset("keras_hub")' in text
 
 
 def test_pretraining_goes_on_from_a_run(finished, trained):
