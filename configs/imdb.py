@@ -5,7 +5,8 @@
 Text: the labelled training split (less validation) and all 50,000
 unsupervised reviews; the test split is never read. Vocabulary and validation
 rows are those of imdb_notebook.py, so that both are scored on the same text:
-one review a row, cut at 256, frozen 15 % masks.
+one review a row, cut at 256, frozen 15 % masks. The classifier reads reviews
+of up to 1,024 words whole.
 """
 
 import ml_collections
@@ -28,6 +29,12 @@ def get_config() -> ml_collections.ConfigDict:
     # As many real tokens as imdb_notebook.py sees: 2.6 epochs.
     config.train.num_steps = 5_600
     config.train.global_batch_size = 32
+    config.finetune.num_epochs = 3
+    config.finetune.learning_rate = 1e-3
+    config.finetune.layer_decay = 0.8
+    config.finetune.average_decay = 0.99
+    config.finetune.dropout = 0.2
+    config.finetune.word_dropout = 0.2
     config.evaluation.sentences = (
         "i have watched this [MASK] and it was awesome",
         "the [MASK] was terrible and i fell asleep",
