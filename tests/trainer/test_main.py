@@ -235,6 +235,15 @@ def test_a_signal_has_its_exit_code(command, capsys, error, code, message):
     assert err == f"cloze: {message}; the same command resumes\n"
 
 
+@pytest.fixture
+def _interruptible():
+    """Undoes what a shell does to its background jobs: they ignore SIGINT."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 @pytest.mark.parametrize("sent", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_nothing_trains(monkeypatch, capsys, command, sent):
     before = signal.getsignal(signal.SIGTERM)
