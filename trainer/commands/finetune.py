@@ -35,6 +35,12 @@ def run(
         one line that says what to do.
       runtime.Stopped: a signal came; the run has been saved before.
     """
+    if config.model.attend_padding and config.finetune.packing == "fill":
+        raise ValueError(
+            "model.attend_padding=True lets documents of one row see each"
+            " other, which no exported model could repeat; set"
+            " finetune.packing=document."
+        )
     strategy = strategy_lib.create(
         runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
     )

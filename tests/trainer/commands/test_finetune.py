@@ -209,3 +209,9 @@ def test_the_summary_shows_what_is_trained(tuned, labelled, one_device, caplog):
     with caplog.at_level(logging.INFO):
         finetune.run(labelled(), workdir=str(tuned.workdir), runtime=one_device)
     assert "Non-trainable params: 0" in caplog.text
+
+
+def test_documents_that_would_see_each_other(labelled, one_device, tmp_path):
+    config = labelled({"model.attend_padding": True})
+    with pytest.raises(ValueError, match="set finetune.packing=document"):
+        finetune.run(config, workdir=str(tmp_path / "new"), runtime=one_device)
