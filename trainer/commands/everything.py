@@ -9,7 +9,7 @@ from typing import Any
 from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import labelled
-from trainer import storage
+from trainer import storage, strings
 from trainer.commands import (
     evaluate,
     export,
@@ -67,11 +67,26 @@ def _exported(workdir: str) -> dict[str, Any]:
 
 
 def _predict(config: schema.Config, workdir: str) -> None:
-    """Prints what the export says to the configured sentences."""
+    """Prints what the export says to the configured sentences.
+
+    First what it fills in, then the classes of the completed sentences.
+    """
     exported = loading.load(pathlib.Path(workdir) / loading.DIRECTORY)
-    sentences = [s.encode() for s in config.evaluation.sentences]
-    for line, answer in zip(
-        sentences, predict.answers(exported, sentences), strict=True
-    ):
-        print(line.decode())
-        print(f"  {json.dumps(answer, ensure_ascii=False)}")
+    texts = list(config.evaluation.sentences)
+    answers = _ask(exported, texts)
+    if "classify" in exported.signatures:
+        _ask(exported, list(map(_completed, texts, answers)))
+
+
+def _ask(exported: loading.Exported, texts: list[str]) -> list[dict[str, Any]]:
+    answers = predict.answers(exported, [text.encode() for text in texts])
+    for text, answer in zip(texts, answers, strict=True):
+        print(json.dumps({"text": text, **answer}, ensure_ascii=False))
+    return answers
+
+
+def _completed(text: str, answer: dict[str, Any]) -> str:
+    """The text with the best token in place of each mask."""
+    for best, *_ in answer.get("masks", []):
+        text = text.replace(strings.MASK, best["token"], 1)
+    return text

@@ -53,7 +53,9 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     everything.run(config, workdir=str(workdir), runtime=one_device)
     out = capsys.readouterr().out
     assert "test accuracy" in out
-    assert '{"masks": [[{"token":' in out
+    assert '"masks": [[{"token":' in out
+    # The completed sentence has a class.
+    assert '"label": "' in out
     assert "report.html" in out
     card = (workdir / "export" / "README.md").read_text()
     assert "test accuracy" in card.partition("evaluate: begin")[2]
@@ -78,7 +80,8 @@ def test_text_without_labels_keeps_the_pretraining_half(
     assert not (workdir / "checkpoints" / "finetune").exists()
     out = capsys.readouterr().out
     assert "masked-LM perplexity" in out
-    assert '{"masks":' in out
+    assert '"masks":' in out
+    assert '"label"' not in out
     assert (workdir / "report.html").is_file()
     assert evaluate.read(str(workdir))["masked_lm"]["perplexity"] > 1
 
