@@ -47,23 +47,28 @@ def run(
         runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
     )
     chief = strategy_lib.is_chief(strategy)
-    if chief and _exported(workdir) != export.best_states(workdir):
+    best = export.best_states(workdir)
+    if chief and _exported(workdir) != (best, config.to_dict()["export"]):
         export.run(config, **arguments)
-    if evaluate.read(workdir).get("checkpoints") != export.best_states(workdir):
+    evaluated = evaluate.read(workdir)
+    if (evaluated.get("checkpoints"), evaluated.get("control", "")) != (
+        best,
+        config.evaluation.control,
+    ):
         evaluate.run(config, **arguments)
     if chief:
         _predict(config, workdir)
         print(report.write(config, workdir=workdir))
 
 
-def _exported(workdir: str) -> dict[str, Any]:
-    """The states of the checkpoints in `export/`; {} where it is no good."""
+def _exported(workdir: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """States of the checkpoints in `export/` and its section; {} = no good."""
     try:
         facts = storage.verify(pathlib.Path(workdir) / loading.DIRECTORY)
     except storage.DamagedError:
-        return {}
-    states: dict[str, Any] = facts.get("checkpoints", {})
-    return states
+        return {}, {}
+    section = facts.get("config", {}).get("export", {})
+    return facts.get("checkpoints", {}), section
 
 
 def _predict(config: schema.Config, workdir: str) -> None:

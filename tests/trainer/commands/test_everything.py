@@ -67,6 +67,13 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
         monkeypatch.setattr(command, "run", None)  # Would fail.
     everything.run(config, workdir=str(workdir), runtime=one_device)
     assert _content(workdir) == before
+    # Another question to the export makes another export.
+    monkeypatch.undo()
+    changed = _config(tiny, reviews, {"export.top_k": 3})
+    asked = []
+    monkeypatch.setattr(export, "run", lambda config, **_: asked.append(config))
+    everything.run(changed, workdir=str(workdir), runtime=one_device)
+    assert asked == [changed]
 
 
 def test_text_without_labels_keeps_the_pretraining_half(
