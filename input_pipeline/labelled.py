@@ -58,17 +58,13 @@ def prepare(
         test_rate=0.0 if has_test else roles_lib.TEST_RATE,
     )
     identity = _identity(config, labelled, tokenizer, has_test=has_test)
-    fingerprint = storage.sha256_json(identity)[:16]
-    parent = pathlib.Path(config.data.prepared_dir)
-    directory = parent / fingerprint
-    with storage.exclusive(parent / f"{fingerprint}.lock", wait=True):
-        if not directory.exists():
-            storage.remove_unfinished(parent, fingerprint)
-            facts = {"fingerprint": fingerprint, "identity": identity}
-            with storage.new_directory(directory, facts=facts) as temporary:
-                tokenizer.save(temporary)
-                facts |= _write_all(config, labelled, roles, temporary)
-    return directory
+    return manifest.made_once(
+        config.data.prepared_dir,
+        identity,
+        lambda directory: _write_all(
+            config, labelled, roles, tokenizer, directory
+        ),
+    )
 
 
 def _identity(
@@ -99,12 +95,13 @@ def _write_all(
     config: schema.Config,
     units: list[sources.Unit],
     roles: roles_lib.Roles,
+    tokenizer: tokenizer_lib.Tokenizer,
     directory: pathlib.Path,
 ) -> dict[str, Any]:
-    """Writes the shards of both roles; returns the facts for the manifest."""
+    """Writes vocabulary and shards; returns the facts for the manifest."""
+    tokenizer.save(directory)
     layout = labelled_rows.Layout.of(config)
-    vocabulary_size = tokenizer_lib.load(directory).vocabulary_size
-    dtype = packing.slot_dtype(vocabulary_size)
+    dtype = packing.slot_dtype(tokenizer.vocabulary_size)
     with reading.pool(__name__, config.data.num_processes, len(units)) as run:
         found: _Labels = {role: collections.Counter() for role in _ROLES}
         task = functools.partial(_count_unit, config, roles)
@@ -133,11 +130,7 @@ def _write_all(
         "rows_per_block": manifest.rows_per_block(layout.width),
         "labels": labels,
         "roles": {
-            role: {
-                **writers[role].close(),
-                "num_documents": totals[role].documents,
-                "num_tokens": totals[role].slots_used,
-            }
+            role: manifest.describe_role(writers[role], totals[role])
             for role in _ROLES
         },
         "report": {
@@ -224,7 +217,7 @@ def _encode_unit(
     unit: sources.Unit,
 ) -> _Packed:
     """Stored rows of one unit, by role."""
-    tokenizer = _loaded(directory)
+    tokenizer = tokenizer_lib.load_once(directory)
     number = {name: index for index, name in enumerate(labels)}
     documents: dict[str, list[tuple[np.ndarray, int]]] = {
         role: [] for role in _ROLES
@@ -246,9 +239,3 @@ def _encode_unit(
         )
         for role, items in documents.items()
     }
-
-
-@functools.cache
-def _loaded(directory: str) -> tokenizer_lib.Tokenizer:
-    """A process loads the vocabulary once."""
-    return tokenizer_lib.load(directory)

@@ -2,10 +2,12 @@
 
 import dataclasses
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
+from input_pipeline import blocks, packing
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import storage
 
@@ -59,6 +61,41 @@ class Prepared:
     def blocks_per_window(self) -> int:
         """W: rows are shuffled inside this many blocks."""
         return max(1, _WINDOW_ROWS // self.rows_per_block)
+
+
+def made_once(
+    prepared_dir: str,
+    identity: dict[str, Any],
+    write: Callable[[pathlib.Path], dict[str, Any]],
+) -> pathlib.Path:
+    """The directory of this content, made by `write` where it is missing.
+
+    Args:
+      prepared_dir: shared by all runs.
+      identity: all that decides the content, JSON; its digest is the name.
+      write: fills a temporary directory; returns facts for the manifest.
+    """
+    fingerprint = storage.sha256_json(identity)[:16]
+    parent = pathlib.Path(prepared_dir)
+    directory = parent / fingerprint
+    with storage.exclusive(parent / f"{fingerprint}.lock", wait=True):
+        if not directory.exists():
+            storage.remove_unfinished(parent, fingerprint)
+            facts = {"fingerprint": fingerprint, "identity": identity}
+            with storage.new_directory(directory, facts=facts) as temporary:
+                facts |= write(temporary)
+    return directory
+
+
+def describe_role(
+    writer: blocks.BlockWriter, counts: packing.RowCounts
+) -> dict[str, Any]:
+    """What the manifest says of a role whose rows have all been written."""
+    return {
+        **writer.close(),
+        "num_documents": counts.documents,
+        "num_tokens": counts.slots_used,
+    }
 
 
 def rows_per_block(row_width: int) -> int:

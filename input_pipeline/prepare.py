@@ -54,16 +54,11 @@ def prepare(
     """
     units = sources.list_units(config.data)
     identity = _identity(config, units, tokenizer)
-    fingerprint = storage.sha256_json(identity)[:16]
-    parent = pathlib.Path(config.data.prepared_dir)
-    directory = parent / fingerprint
-    with storage.exclusive(parent / f"{fingerprint}.lock", wait=True):
-        if not directory.exists():
-            storage.remove_unfinished(parent, fingerprint)
-            facts = {"fingerprint": fingerprint, "identity": identity}
-            with storage.new_directory(directory, facts=facts) as temporary:
-                facts |= _write_all(config, units, tokenizer, temporary)
-    return directory
+    return manifest.made_once(
+        config.data.prepared_dir,
+        identity,
+        lambda directory: _write_all(config, units, tokenizer, directory),
+    )
 
 
 def _identity(
@@ -208,12 +203,6 @@ def _training_texts(
                 return
 
 
-@functools.cache
-def _loaded(directory: str) -> tokenizer_lib.Tokenizer:
-    """A process loads the vocabulary once."""
-    return tokenizer_lib.load(directory)
-
-
 def _encode_unit(
     config: schema.Config,
     roles: roles_lib.Roles,
@@ -222,7 +211,7 @@ def _encode_unit(
 ) -> _Result:
     """Rows of one unit, slots [rows, L] a role, and all counts."""
     number, unit = numbered
-    tokenizer = _loaded(directory)
+    tokenizer = tokenizer_lib.load_once(directory)
     counts = cleaning.Counts()
     reserved: collections.Counter[str] = collections.Counter()
     ids: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
@@ -295,12 +284,8 @@ def _write_rows(
         )
     return {
         "roles": {
-            role: {
-                **writers[role].close(),
-                "num_documents": totals[role].documents,
-                "num_tokens": totals[role].slots_used,
-            }
-            for role in writers
+            role: manifest.describe_role(writer, totals[role])
+            for role, writer in writers.items()
         },
         "report": {
             "read": read.to_dict(),

@@ -5,6 +5,7 @@ carry along. V is the size of the vocabulary.
 """
 
 import collections
+import functools
 import json
 import pathlib
 from collections.abc import Callable, Iterable, Sequence
@@ -173,6 +174,12 @@ def load(directory: str | pathlib.Path) -> Tokenizer:
         raise storage.DamagedError(f"{path} is missing.") from error
     except (KeyError, TypeError, ValueError) as error:
         raise storage.DamagedError(f"{path} is damaged: {error}.") from error
+
+
+@functools.cache
+def load_once(directory: str) -> Tokenizer:
+    """The same; a process that encodes many units reads it once."""
+    return load(directory)
 
 
 def learn(

@@ -21,11 +21,10 @@ from input_pipeline import held_out
 from trainer import checkpoint, storage
 from trainer import workdir as workdir_lib
 from trainer.commands import export as export_command
-from trainer.commands import prepare
+from trainer.commands import prepare, stage
 from trainer.commands import trainee as trainee_lib
 from trainer.report import pictures, statistics, summary
 from trainer.serving import card
-from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
@@ -73,14 +72,12 @@ def run(
       ValueError: there is nothing to evaluate, the export is damaged, or a
         test label is none of the classifier's.
     """
-    strategy = strategy_lib.create(
-        runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
-    )
+    strategy, chief = stage.create_strategy(runtime)
     folder = pathlib.Path(workdir)
     result: dict[str, Any] = {
         "masked_lm": _masked_lm(config, strategy, workdir)
     }
-    if not strategy_lib.is_chief(strategy):
+    if not chief:
         return  # All of a cluster share the masked-LM half alone.
     export = folder / "export"
     names = _labels(export)

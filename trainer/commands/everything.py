@@ -17,9 +17,9 @@ from trainer.commands import (
     predict,
     pretrain,
     report,
+    stage,
 )
 from trainer.serving import loading
-from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
 
@@ -43,10 +43,7 @@ def run(
     except labelled.NoLabelsError as error:
         _log.info("no fine-tuning: %s", error)
     # Created once more: a cluster gives the same one again.
-    strategy = strategy_lib.create(
-        runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
-    )
-    chief = strategy_lib.is_chief(strategy)
+    _, chief = stage.create_strategy(runtime)
     best = export.best_states(workdir)
     if chief and _exported(workdir) != (best, config.to_dict()["export"]):
         export.run(config, **arguments)

@@ -41,12 +41,7 @@ def run(
             " other, which no exported model could repeat; set"
             " finetune.packing=document."
         )
-    strategy = strategy_lib.create(
-        runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
-    )
-    chief = strategy_lib.is_chief(strategy)
-    if not chief:
-        logging.getLogger("trainer").setLevel(logging.WARNING)
+    strategy, chief = stage.create_strategy(runtime)
     with workdir_lib.locked(workdir, chief=chief):
         recorded = workdir_lib.check(workdir, config)
         strategy_lib.check_batch(

@@ -1,7 +1,6 @@
 """`--mode=pretrain`: rows to an encoder, by filling in masked tokens."""
 
 import functools
-import logging
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -39,12 +38,7 @@ def run(
       ValueError: bad config, input or workdir; one line that says what to do.
       runtime.Stopped: a signal came; the run has been saved before.
     """
-    strategy = strategy_lib.create(
-        runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
-    )
-    chief = strategy_lib.is_chief(strategy)
-    if not chief:
-        logging.getLogger("trainer").setLevel(logging.WARNING)
+    strategy, chief = stage.create_strategy(runtime)
     with workdir_lib.locked(workdir, chief=chief):
         recorded = workdir_lib.check(workdir, config)
         strategy_lib.check_batch(strategy, config.train)

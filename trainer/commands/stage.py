@@ -19,6 +19,19 @@ from trainer.training import strategy as strategy_lib
 _log = logging.getLogger(__name__)
 
 
+def create_strategy(
+    layout: runtime.Runtime,
+) -> tuple[tf.distribute.Strategy, bool]:
+    """The strategy, and whether this process is the chief: others are quiet."""
+    strategy = strategy_lib.create(
+        layout.strategy, num_virtual_devices=layout.num_virtual_devices
+    )
+    chief = strategy_lib.is_chief(strategy)
+    if not chief:
+        logging.getLogger("trainer").setLevel(logging.WARNING)
+    return strategy, chief
+
+
 def checkpoints_of(
     workdir: str, stage: str, *, keep_last: int = 3
 ) -> checkpoint.Checkpoints:

@@ -28,6 +28,18 @@ def line(words):
     return " ".join(text.split()[: words.randint(3, 25)])
 
 
+def write_reviews(path, *, seed):
+    """200 documents as JSON lines, labelled "good" or "bad"."""
+    words = random.Random(seed)
+    records = []
+    for _ in range(200):
+        text = line(words)
+        label = "good" if "good" in text else "bad"
+        records.append(json.dumps({"text": text, "label": label}) + "\n")
+    path.write_text("".join(records))
+    return path
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory):
     """A text file of 180 documents."""

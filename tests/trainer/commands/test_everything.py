@@ -1,6 +1,5 @@
 """Tests of trainer/commands/everything.py: one command, every stage."""
 
-import json
 import logging
 import shutil
 
@@ -13,15 +12,7 @@ from trainer.commands import evaluate, everything, export, pretrain
 @pytest.fixture
 def reviews(tmp_path):
     """A file of 200 labelled documents."""
-    path = tmp_path / "reviews.jsonl"
-    words = tiny_runs.random.Random(5)
-    records = []
-    for _ in range(200):
-        text = tiny_runs.line(words)
-        label = "good" if "good" in text else "bad"
-        records.append(json.dumps({"text": text, "label": label}) + "\n")
-    path.write_text("".join(records))
-    return path
+    return tiny_runs.write_reviews(tmp_path / "reviews.jsonl", seed=5)
 
 
 def _config(tiny, reviews, more=()):

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import random
 import shutil
 import types
 
@@ -20,14 +19,9 @@ LABELS = ["bad", "good"]
 @pytest.fixture(scope="session")
 def labelled(tiny, tmp_path_factory):
     """A function: more changes -> a config on 200 labelled documents."""
-    path = tmp_path_factory.mktemp("labelled") / "reviews.jsonl"
-    words = random.Random(3)
-    records = []
-    for _ in range(200):
-        text = tiny_runs.line(words)
-        label = "good" if "good" in text else "bad"
-        records.append(json.dumps({"text": text, "label": label}) + "\n")
-    path.write_text("".join(records))
+    path = tiny_runs.write_reviews(
+        tmp_path_factory.mktemp("labelled") / "reviews.jsonl", seed=3
+    )
     changes = {
         "data.source": "jsonl",
         "data.path": str(path),
