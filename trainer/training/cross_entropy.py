@@ -121,13 +121,13 @@ def _sweep(
         x, label, weight = (values[number] for values in inputs)
         logits = tf.matmul(x, table, transpose_b=True)  # [R, V]
         logits = tf.cast(logits, tf.float32) + bias
-        loss, d_logits = tf.raw_ops.SparseSoftmaxCrossEntropyWithLogits(
-            features=logits, labels=label
-        )
+        softmax = tf.nn.softmax(logits)
         best = tf.argmax(logits, axis=-1, output_type=tf.int32)
+        loss = _losses(logits, softmax, best, label)
         each = each.write(number, loss * tf.cast(weight > 0, tf.float32))
         correct = correct.write(number, tf.cast(best == label, tf.float32))
         if trains:
+            d_logits = _minus_one_at(softmax, label)
             chunk = _chunk_gradients(x, table, d_logits, weight)
             d_hidden = d_hidden.write(number, chunk.hidden)
             d_kernel += chunk.kernel
@@ -150,6 +150,28 @@ def _sweep(
     each = entries(each)
     losses = Losses(tf.reduce_sum(each * weights), each, entries(correct))
     return losses, _Gradients(entries(d_hidden), d_kernel, d_bias)
+
+
+def _losses(
+    logits: tf.Tensor, softmax: tf.Tensor, best: tf.Tensor, labels: tf.Tensor
+) -> tf.Tensor:
+    """Cross-entropy in nats [R] of [R, V], from a softmax that is there.
+
+    TensorFlow's fused op takes half as long again on a CPU. The normalizer
+    comes from the largest probability, which is never near 0.
+    """
+    top, right = (
+        tf.gather(logits, ids, batch_dims=1) for ids in (best, labels)
+    )
+    normalizer = top - tf.math.log(tf.gather(softmax, best, batch_dims=1))
+    return normalizer - right
+
+
+def _minus_one_at(softmax: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    """The gradient of the losses by the logits, [R, V]."""
+    places = tf.stack([tf.range(labels.shape[0]), labels], axis=1)  # [R, 2]
+    ones = tf.ones(labels.shape, softmax.dtype)
+    return tf.tensor_scatter_nd_sub(softmax, places, ones)
 
 
 def _chunk_gradients(
