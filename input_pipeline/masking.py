@@ -9,12 +9,13 @@ which host or replica draws them.
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from configs import schema
-from input_pipeline import packing
+from input_pipeline import order, packing
 from input_pipeline import tokenizer as tokenizer_lib
 
 # Lengths of spans: geometric, at most ten (Joshi et al., "SpanBERT", 2020).
@@ -23,12 +24,12 @@ _LONGEST_SPAN = 10
 # Keeps validation masks the same in every run, whatever its seed.
 EVALUATION_SEED = 20201
 _PHILOX = 1
-# What the bits of a slot's 64 decide: (first bit, number of bits).
-_WHICH = (0, 24)  # The random token.
-_KIND = (24, 16)  # Mask, random token, or as it is.
-_SCORE = (40, 24)  # Whether it is selected.
-# Lengths of spans are drawn apart, so that the rest does not know the policy.
+_DRAWS_PER_STEP = 4  # Of 32 bits each.
+# Names of draws in ASCII: they keep the draws of one seed apart.
+_SLOTS = 0x6D61736B  # A number a slot; one more, for the row's count.
 _SPAN_LENGTHS = 0x7370616E
+# What a selected slot shows follows from its number too, mixed with these.
+_KIND, _WHICH = 0x6B696E64, 0x77686963
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,22 +68,27 @@ class Masker:
           rate: float [], the share of ordinary tokens to select.
         """
         token_ids = rows["token_ids"]
-        length = token_ids.shape[1]
-        # One number more, for the row itself.
-        bits = _bits(seed, first_position, tf.shape(token_ids)[0], length + 1)
-        draws = bits[:, :length]
+        num_rows, length = tf.shape(token_ids)[0], token_ids.shape[1]
+        bits = _bits(_SLOTS, seed, first_position, num_rows, length + 1)
         ordinary = ~tf.gather(self.is_special, token_ids)  # [B, L]
-        scores = self._scores(
-            rows,
-            first=_share(draws, _SCORE),
-            seed=seed,
-            first_position=first_position,
-            ordinary=ordinary,
-        )
+        scores = _scores_of(bits[:, :length])
+        if self.config.policy == "whole_word":
+            scores = tf.gather(scores, self._words(rows), batch_dims=1)
+        if self.config.policy == "span":
+            lengths = _bits(
+                _SPAN_LENGTHS, seed, first_position, num_rows, length
+            )
+            scores = _span_scores(
+                scores,
+                _share(lengths),
+                segment_ids=rows["segment_ids"],
+                ordinary=ordinary,
+            )
+        scores = tf.where(ordinary, scores, -1)
         count = _stochastic_count(
-            tf.math.count_nonzero(ordinary, axis=1),
+            tf.reduce_sum(tf.cast(ordinary, tf.int32), axis=1),
             rate,
-            _share(bits[:, -1], _SCORE),
+            _share(bits[:, -1]),
         )
         count = tf.minimum(count, self.num_predictions)
         positions, weights = _select(
@@ -96,30 +102,7 @@ class Masker:
                 weights=weights,
                 count=count,
             )
-        return self._replace(rows, draws, positions=positions, weights=weights)
-
-    def _scores(
-        self,
-        rows: dict[str, tf.Tensor],
-        *,
-        first: tf.Tensor,
-        seed: int,
-        first_position: tf.Tensor,
-        ordinary: tf.Tensor,
-    ) -> tf.Tensor:
-        """Slots with the highest scores are selected, float32 [B, L]."""
-        if self.config.policy == "whole_word":
-            first = tf.gather(first, self._words(rows), batch_dims=1)
-        if self.config.policy == "span":
-            batch, length = tf.shape(first)[0], first.shape[1]
-            lengths = _bits(seed ^ _SPAN_LENGTHS, first_position, batch, length)
-            first = _span_scores(
-                first,
-                _share(lengths, _SCORE),
-                segment_ids=rows["segment_ids"],
-                ordinary=ordinary,
-            )
-        return tf.where(ordinary, first, -1.0)
+        return self._replace(rows, bits, positions=positions, weights=weights)
 
     def _words(self, rows: dict[str, tf.Tensor]) -> tf.Tensor:
         """Number of the word that a slot belongs to, int32 [B, L]."""
@@ -134,7 +117,7 @@ class Masker:
     def _replace(
         self,
         rows: dict[str, tf.Tensor],
-        draws: tf.Tensor,
+        bits: tf.Tensor,
         *,
         positions: tf.Tensor,
         weights: tf.Tensor,
@@ -142,8 +125,11 @@ class Masker:
         """Writes [MASK], a random token or nothing into selected slots."""
         token_ids = rows["token_ids"]
         labels = tf.gather(token_ids, positions, batch_dims=1)  # [B, P]
-        bits = tf.gather(draws, positions, batch_dims=1)
-        kind, which = _share(bits, _KIND), _share(bits, _WHICH)
+        bits = tf.gather(bits, positions, batch_dims=1)
+        kind, which = (
+            _share(order.mix(bits ^ tf.constant(name, tf.uint32)))
+            for name in (_KIND, _WHICH)
+        )
         ordinary_ids = np.flatnonzero(~self.is_special).astype(np.int32)
         number = tf.cast(which * len(ordinary_ids), tf.int32)
         random_ids = tf.gather(
@@ -185,30 +171,31 @@ def rate_at(config: schema.MaskingConfig, step: tf.Tensor) -> tf.Tensor:
 
 
 def _bits(
-    seed: int, first_position: tf.Tensor, batch: tf.Tensor, number: int
+    name: int, seed: int, first_position: tf.Tensor, batch: Any, number: int
 ) -> tf.Tensor:
-    """uint64 [B, number], a function of seed and position."""
-    even = number + number % 2  # A step of Philox gives two.
-    counter = tf.cast(first_position, tf.uint64) * tf.constant(
-        even // 2, tf.uint64
-    )
+    """uint32 [batch, number], a function of name, seed and position."""
+    steps = -(-number // _DRAWS_PER_STEP)  # A row begins with a new one.
+    counter = tf.cast(first_position, tf.uint64) * tf.constant(steps, tf.uint64)
     bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=tf.stack([batch, even]),
-        # "mask" in ASCII keeps these draws apart from other users of the seed.
-        key=tf.constant([seed ^ 0x6D61736B], tf.uint64),
+        shape=tf.stack([batch, steps * _DRAWS_PER_STEP]),
+        key=tf.constant([seed ^ name], tf.uint64),
         counter=tf.stack([counter, tf.constant(0, tf.uint64)]),
         alg=_PHILOX,
-        dtype=tf.uint64,
+        dtype=tf.uint32,
     )
     return bits[:, :number]
 
 
-def _share(bits: tf.Tensor, part: tuple[int, int]) -> tf.Tensor:
-    """Uniform float32 in [0, 1) from some of the bits of uint64 numbers."""
-    first, size = part
-    shifted = tf.bitwise.right_shift(bits, tf.constant(first, tf.uint64))
-    kept = tf.cast(shifted, tf.uint32) & tf.constant(2**size - 1, tf.uint32)
-    return tf.cast(tf.cast(kept, tf.int32), tf.float32) * 2.0**-size
+def _scores_of(bits: tf.Tensor) -> tf.Tensor:
+    """uint32 -> int32, 0 or more."""
+    shifted = tf.bitwise.right_shift(bits, tf.constant(1, tf.uint32))
+    return tf.bitcast(shifted, tf.int32)
+
+
+def _share(bits: tf.Tensor) -> tf.Tensor:
+    """Uniform float32 in [0, 1), multiples of 2^-24, from uint32."""
+    shifted = tf.bitwise.right_shift(bits, tf.constant(8, tf.uint32))
+    return tf.cast(tf.bitcast(shifted, tf.int32), tf.float32) * 2.0**-24
 
 
 def _stochastic_count(
@@ -222,7 +209,7 @@ def _stochastic_count(
     expected = tf.cast(num_ordinary, tf.float32) * rate
     count = tf.cast(tf.floor(expected + draw), tf.int32)
     count = tf.maximum(count, tf.cast(expected > 0, tf.int32))
-    return tf.minimum(count, tf.cast(num_ordinary, tf.int32))
+    return tf.minimum(count, num_ordinary)
 
 
 def _select(
@@ -259,7 +246,7 @@ def _whole_words(
     chosen = tf.cast(whole, tf.float32) * weights  # [B, P]
     # Second round: chosen slots first, then one-piece words by score.
     taken = tf.tensor_scatter_nd_max(
-        tf.zeros_like(scores),
+        tf.zeros_like(scores, tf.float32),
         tf.stack(
             [
                 tf.range(tf.shape(word)[0])[:, tf.newaxis]
@@ -271,9 +258,9 @@ def _whole_words(
         chosen,
     )
     single = (word_length == 1) & (scores >= 0)
-    rescored = tf.where(single, scores, -1.0) + 2.0 * taken
+    rescored = tf.where(single, scores, -1)
     values, positions = tf.math.top_k(
-        tf.where(taken > 0, 3.0, rescored), k=num_predictions
+        tf.where(taken > 0, tf.int32.max, rescored), k=num_predictions
     )
     fits = tf.sequence_mask(count, num_predictions)
     return positions, tf.cast(fits & (values >= 0), tf.float32)
@@ -297,7 +284,7 @@ def _span_scores(
     segment_ids: tf.Tensor,
     ordinary: tf.Tensor,
 ) -> tf.Tensor:
-    """The best score of the spans that cover a slot, float32 [B, L].
+    """The best score of the spans that cover a slot, int32 [B, L].
 
     A span starts at every ordinary slot with a length of its own; it ends
     early where its segment or the ordinary tokens end.
@@ -305,12 +292,12 @@ def _span_scores(
     stop = math.log(1 - _SPAN_STOP_RATE)
     lengths = 1 + tf.cast(tf.math.log1p(-second) / stop, tf.int32)
     lengths = tf.minimum(lengths, _LONGEST_SPAN)
-    best = tf.where(ordinary, first, -1.0)
+    best = tf.where(ordinary, first, -1)
     running = best
     reach = ordinary  # Slots between the start and here are one run of text.
     for distance in range(1, min(_LONGEST_SPAN, first.shape[1])):
         pad = [[0, 0], [1, 0]]
-        running = tf.pad(running[:, :-1], pad, constant_values=-1.0)
+        running = tf.pad(running[:, :-1], pad, constant_values=-1)
         lengths = tf.pad(lengths[:, :-1], pad)
         same = segment_ids == tf.pad(segment_ids[:, :-1], pad)
         reach = tf.pad(reach[:, :-1], pad) & ordinary & same

@@ -47,9 +47,9 @@ def permute(index: tf.Tensor, size: int, round_keys: tf.Tensor) -> tf.Tensor:
         for number in range(_ROUNDS):
             key = round_keys[number]
             if number % 2 == 0:
-                high ^= _mix(low + key) & high_mask
+                high ^= mix(low + key) & high_mask
             else:
-                low ^= _mix(high + key) & low_mask
+                low ^= mix(high + key) & low_mask
         return tf.bitwise.left_shift(
             tf.cast(high, tf.int64), tf.constant(low_bits, tf.int64)
         ) | tf.cast(low, tf.int64)
@@ -62,7 +62,7 @@ def permute(index: tf.Tensor, size: int, round_keys: tf.Tensor) -> tf.Tensor:
     return result
 
 
-def _mix(value: tf.Tensor) -> tf.Tensor:
+def mix(value: tf.Tensor) -> tf.Tensor:
     """Scatters the bits of uint32 values (MurmurHash3's finaliser)."""
     for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         value ^= tf.bitwise.right_shift(value, tf.constant(shift, tf.uint32))

@@ -130,13 +130,14 @@ def unpack(slots: tf.Tensor) -> dict[str, tf.Tensor]:
     token_ids = tf.cast(slots & tf.constant(flag - 1, slots.dtype), tf.int32)
     # Padding is id 0 behind the last segment; no text has id 0.
     is_text = tf.cast(token_ids > 0, tf.int32)
-    place = tf.zeros_like(starts) + tf.range(tf.shape(starts)[1])
-    # Segments of the whole batch, in one sum; every row opens a new one.
-    opens = tf.maximum(starts, tf.cast(place == 0, tf.int32))
-    number = tf.cumsum(tf.reshape(opens, [-1])) - 1  # [B * L]
-    first = tf.math.segment_min(tf.reshape(place, [-1]), number)
-    position_ids = place - tf.reshape(
-        tf.gather(first, number), tf.shape(starts)
+    # Segments of the whole batch at once; every row opens a new one.
+    opens = starts | tf.one_hot(0, starts.shape[1], dtype=tf.int32)
+    opens = tf.reshape(opens, [-1])  # [B * L]
+    number = tf.cumsum(opens)
+    first = tf.cast(tf.where(opens > 0)[:, 0], tf.int32)
+    lengths = tf.concat([first[1:], [tf.size(opens)]], 0) - first
+    position_ids = tf.reshape(
+        tf.ragged.range(lengths).flat_values, tf.shape(starts)
     )
     number = tf.reshape(number, tf.shape(starts))
     return {

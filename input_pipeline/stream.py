@@ -48,12 +48,14 @@ def training_rows(
     epochs = _Epochs(prepared, seed)
     first_row = first_step * global_batch_size
     window, skip = epochs.locate(first_row)
+
+    def rows(number: tf.Tensor) -> tf.Tensor:  # [n, L]
+        return epochs.window(number)[tf.where(number == window, skip, 0) :]
+
     dataset = tf.data.Dataset.range(window, _MAX_INT64)
-    dataset = dataset.map(
-        epochs.window, num_parallel_calls=2, deterministic=True
-    )
-    dataset = dataset.prefetch(1).unbatch().skip(skip)
-    dataset = dataset.batch(global_batch_size, drop_remainder=True)
+    dataset = dataset.map(rows, num_parallel_calls=2, deterministic=True)
+    dataset = dataset.prefetch(1)
+    dataset = dataset.rebatch(global_batch_size, drop_remainder=True)
     return dataset.enumerate(first_step)
 
 

@@ -141,7 +141,7 @@ def test_golden_digest(prepared):
         pretraining.training_batches, prepared, _config(), num_steps=1
     )
     assert digest == (
-        "048344a376bd19e07b8d053c3d0b6e11f8c363dc99e7eb005a56265cf37a7de7"
+        "c4735d5af36a37ee8e13bd3a6af6aa2daef191d7ac34bf3e408ea3ed367410ff"
     )
 
 
