@@ -3,6 +3,7 @@
 On the sample corpus, in float32, as processes of their own.
 """
 
+import itertools
 import json
 import os
 import pathlib
@@ -141,6 +142,10 @@ def losses(workdir):
     }
 
 
+def last_checkpoint(workdir, stage):
+    return max((pathlib.Path(workdir) / "checkpoints" / stage).glob("step-*"))
+
+
 def last_step(workdir):
     return max((step for step, _ in losses(workdir)), default=0)
 
@@ -159,14 +164,11 @@ def difference(workdir, other, *, at=None):
     return max(abs(v / theirs[key] - 1) for key, v in mine.items())
 
 
-def weight_difference(workdir, other):
+def weight_difference(workdir, other, *, stage="pretrain"):
     """The largest absolute difference of two runs' final weights."""
     mine, theirs = (
-        safetensors.numpy.load_file(
-            pathlib.Path(path)
-            / f"checkpoints/pretrain/step-{NUM_STEPS:09d}/weights.safetensors"
-        )
-        for path in (workdir, other)
+        safetensors.numpy.load_file(last / "weights.safetensors")
+        for last in (last_checkpoint(path, stage) for path in (workdir, other))
     )
     assert mine.keys() == theirs.keys()
     return max(float(np.abs(mine[k] - theirs[k]).max()) for k in mine)
@@ -289,3 +291,35 @@ def test_digests_are_the_same_everywhere(flags, tmp_path, record):
     )
     record("digests of 256 steps in 12 layouts: that differ", differing, 0)
     assert not differing
+
+
+def test_matrix_of_layouts_of_fine_tuning(flags, undisturbed, tmp_path, record):
+    changes = {
+        "init_from": undisturbed,
+        "finetune__num_epochs": 1,
+        "finetune__global_batch_size": 16,
+        "finetune__dropout": 0.1,
+        "finetune__word_dropout": 0.1,
+        "finetune__average_decay": 0.9,
+    }
+
+    def finetuned(name, layout="one_device", parts=1, jit="off"):
+        settings = {"train__accumulation_steps": parts, "train__jit": jit}
+        argv = flags(tmp_path / name, **changes, **settings)
+        finish(start_on(layout, [*argv, "--mode=finetune"]))
+        return tmp_path / name
+
+    reference = finetuned("reference")
+    assert last_step(reference) >= 50
+    loss = weight = 0.0
+    cells = itertools.product(LAYOUTS, (1, 2, 4), ("off", "on"))
+    for number, cell in enumerate(cells):
+        workdir = finetuned(str(number), *cell)
+        loss = max(loss, difference(workdir, reference))
+        weight = max(
+            weight, weight_difference(workdir, reference, stage="finetune")
+        )
+    record("fine-tuning in 24 layouts: losses, relative", loss, 1e-5)
+    record("fine-tuning in 24 layouts: weights, absolute", weight, 1e-5)
+    assert loss <= 1e-5
+    assert weight <= 1e-5
