@@ -390,9 +390,10 @@ class InspectConfig:
 class BenchmarkConfig:
     """What `--mode=benchmark` measures."""
 
-    what: str = "input"  # input: prepared rows to masked batches.
+    # input: prepared rows to masked batches; serving: the export's answers.
+    what: str = "input"
     num_rounds: int = 10  # Timed rounds, after one that is thrown away.
 
     def __post_init__(self) -> None:
-        checks.choice("benchmark.what", self.what, ("input",))
+        checks.choice("benchmark.what", self.what, ("input", "serving"))
         checks.at_least("benchmark.num_rounds", self.num_rounds, 3)

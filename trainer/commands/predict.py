@@ -2,7 +2,6 @@
 
 import json
 import os
-import pathlib
 import select
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -37,14 +36,7 @@ def run(
         the input cannot be read.
     """
     predict = config.predict
-    directory = predict.export_dir or str(
-        pathlib.Path(workdir) / loading.DIRECTORY
-    )
-    if not os.path.isdir(directory):
-        raise ValueError(
-            f"{directory} is no directory; make it with --mode=export, or name"
-            " another with --config.predict.export_dir."
-        )
+    directory = loading.directory_of(workdir, predict.export_dir)
     with _open(predict.input) as source:
         exported = loading.load(directory)
         number = 0

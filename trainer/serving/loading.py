@@ -33,6 +33,21 @@ class Exported:
     signatures: dict[str, _Signature]
 
 
+def directory_of(workdir: str, chosen: str = "") -> str:
+    """The export directory of a run, or another one that was chosen.
+
+    Raises:
+      ValueError: it does not exist.
+    """
+    directory = chosen or str(pathlib.Path(workdir) / DIRECTORY)
+    if not pathlib.Path(directory).is_dir():
+        raise ValueError(
+            f"{directory} is no directory; make it with --mode=export, or name"
+            " another with --config.predict.export_dir."
+        )
+    return directory
+
+
 def load(directory: str | pathlib.Path) -> Exported:
     """Verifies an export directory and loads its SavedModel.
 

@@ -1,0 +1,1 @@
+"""What `--mode=benchmark` can time; a measurement a file."""

@@ -1,0 +1,111 @@
+"""`benchmark.what=serving`: strings in, answers out, from the export."""
+
+import itertools
+import json
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs import schema
+from input_pipeline import cleaning, sources
+from trainer.serving import loading
+
+_CALLS = {1: 100, 64: 10}  # Texts of one call -> calls of a round.
+# A process that knows TensorFlow alone: from its start to the first answer.
+_COLD_START = """
+import json, sys, time
+start = time.perf_counter()
+import tensorflow as tf
+imported = time.perf_counter()
+module = tf.saved_model.load(sys.argv[1])
+answer = module.signatures[sys.argv[2]]
+loaded = time.perf_counter()
+text = tf.constant([sys.stdin.buffer.read()])
+tf.nest.map_structure(lambda value: value.numpy(), answer(text=text))
+answered = time.perf_counter()
+print(json.dumps([imported - start, loaded - imported, answered - loaded]))
+"""
+
+
+def measure(config: schema.Config, workdir: str) -> dict[str, Any]:
+    """Texts per second, time of a call, and the start of a fresh process.
+
+    The texts are training documents as they are stored, in their order; calls
+    of the sizes take turns, round by round; the first round is thrown away.
+    What answers is `classify`, or `embed` where there is no classifier.
+    """
+    directory = loading.directory_of(workdir, config.predict.export_dir)
+    exported = loading.load(directory)
+    name = "classify" if "classify" in exported.signatures else "embed"
+    texts = _texts(config.data, number=max(s * n for s, n in _CALLS.items()))
+    seconds: dict[int, list[list[float]]] = {size: [] for size in _CALLS}
+    for _ in range(config.benchmark.num_rounds + 1):
+        for size, rounds in seconds.items():
+            calls = _calls(exported.signatures[name], texts, size)
+            rounds.append(list(calls))
+    result = {
+        "signature": name,
+        "bytes_per_text": round(sum(map(len, texts)) / len(texts)),
+    }
+    for size, rounds in seconds.items():
+        result |= _describe(size, np.array(rounds[1:]))
+    return result | _cold_start(directory, name, texts[0])
+
+
+def _texts(data: schema.DataConfig, *, number: int) -> list[bytes]:
+    """So many documents, from the first on, over again where there are less."""
+    units = [u for u in sources.list_units(data) if u.split == "train"]
+    counts = cleaning.Counts()
+    documents = (d.raw for u in units for d in sources.read(data, u, counts))
+    first = list(itertools.islice(filter(None, documents), number))
+    if not first:
+        raise ValueError("There is no document to benchmark with.")
+    return list(itertools.islice(itertools.cycle(first), number))
+
+
+def _calls(answer: Any, texts: list[bytes], size: int) -> Iterator[float]:
+    """Seconds of every call of a round, the answer brought to NumPy."""
+    for start in range(0, size * _CALLS[size], size):
+        batch = tf.constant(texts[start : start + size])
+        begin = time.perf_counter()
+        tf.nest.map_structure(lambda value: value.numpy(), answer(text=batch))
+        yield time.perf_counter() - begin
+
+
+def _describe(size: int, seconds: np.ndarray) -> dict[str, float]:
+    """Of seconds a call [rounds, calls]; the rate is the median round's."""
+    rates = size * seconds.shape[1] / seconds.sum(axis=1)
+    return {
+        f"batch_{size}_texts_per_second": round(float(np.median(rates)), 1),
+        **{
+            f"batch_{size}_milliseconds_p{percent}": round(
+                1000 * float(np.percentile(seconds, percent)), 2
+            )
+            for percent in (50, 99)
+        },
+    }
+
+
+def _cold_start(directory: str, name: str, text: bytes) -> dict[str, float]:
+    """Seconds of a fresh process: in all, and what they go to."""
+    model = pathlib.Path(directory) / loading.FOLDER
+    start = time.perf_counter()
+    printed = subprocess.run(
+        [sys.executable, "-c", _COLD_START, str(model), name],
+        input=text,
+        capture_output=True,
+        check=True,
+    ).stdout
+    total = time.perf_counter() - start
+    parts = json.loads(printed.splitlines()[-1])
+    names = ("import", "load", "first_answer")
+    return {"cold_start_seconds": round(total, 2)} | {
+        f"cold_start_seconds_{name}": round(part, 2)
+        for name, part in zip(names, parts, strict=True)
+    }
