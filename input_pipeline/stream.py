@@ -56,7 +56,12 @@ def training_rows(
     dataset = dataset.map(rows, num_parallel_calls=2, deterministic=True)
     dataset = dataset.prefetch(1)
     dataset = dataset.rebatch(global_batch_size, drop_remainder=True)
-    return dataset.enumerate(first_step)
+    # Of a cluster that does not know it, workers ask each other at every step
+    # whether a batch is left, and the shapes of the batches are lost.
+    endless = tf.data.experimental.assert_cardinality(
+        tf.data.INFINITE_CARDINALITY
+    )
+    return dataset.apply(endless).enumerate(first_step)
 
 
 def validation_rows(

@@ -88,6 +88,15 @@ def test_shapes_are_static_and_keys_in_their_order(prepared):
     )
 
 
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_training_is_known_to_be_endless(prepared, hosts):
+    # Else a cluster loses the static shapes.
+    dataset = pretraining.training_batches(
+        prepared, _config(), shard=stream.Shard(0, hosts)
+    )
+    assert dataset.cardinality() == tf.data.INFINITE_CARDINALITY
+
+
 def test_digest_reads_bytes_in_the_order_of_the_keys():
     batch = {
         key: tf.constant([[number, 256]], tf.int32)
