@@ -1,11 +1,13 @@
 """Tests of trainer/commands/everything.py: one command, every stage."""
 
+import json
 import logging
 import shutil
 
 import pytest
 
 from tests.trainer.commands import conftest as tiny_runs
+from tests.trainer.training import conftest as processes
 from trainer.commands import evaluate, everything, export, pretrain
 
 
@@ -65,6 +67,51 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     monkeypatch.setattr(export, "run", lambda config, **_: asked.append(config))
     everything.run(changed, workdir=str(workdir), runtime=one_device)
     assert asked == [changed]
+
+
+def test_two_workers_do_what_one_device_does(
+    tiny, flags, reviews, one_device, tmp_path
+):
+    config = _config(tiny, reviews)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    everything.run(config, workdir=str(alone), runtime=one_device)
+    argv = flags(
+        together,
+        config__data__source="jsonl",
+        config__data__path=reviews,
+        config__data__prepared_dir=config.data.prepared_dir,
+        config__train__num_steps=15,
+        config__finetune__num_epochs=1,
+        config__finetune__global_batch_size=4,
+    )
+    code = "import sys; from trainer import main; sys.exit(main.main())"
+    argv += ["--mode=all", "--strategy=multi_worker"]
+    workers = processes.start_cluster(code, *argv)
+    try:
+        for process in workers:
+            _, err = process.communicate(timeout=300)
+            assert process.returncode == 0, err
+    finally:
+        for process in workers:
+            process.kill()
+    mine, theirs = (
+        {
+            (event["stage"], event["step"], name): event[name]
+            for event in tiny_runs.events(workdir)
+            for name in ("loss", "validation_loss")
+            if name in event
+        }
+        for workdir in (alone, together)
+    )
+    assert mine == pytest.approx(theirs, rel=1e-5)
+    accuracies = [
+        json.loads((workdir / "evaluation.json").read_text())["classifier"][
+            "accuracy"
+        ]
+        for workdir in (alone, together)
+    ]
+    assert accuracies[0] == accuracies[1]
+    assert (together / "report.html").exists()
 
 
 def test_text_without_labels_keeps_the_pretraining_half(

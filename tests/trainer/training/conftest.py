@@ -252,26 +252,27 @@ def start(code, *arguments, **environment):
     )
 
 
+def start_cluster(code, *arguments):
+    """Two such processes that know of each other, the chief first."""
+    cluster = {"worker": [f"127.0.0.1:{port}" for port in free_ports(2)]}
+    tasks = ({"type": "worker", "index": index} for index in range(2))
+    return [
+        start(
+            code,
+            *arguments,
+            TF_CONFIG=json.dumps({"cluster": cluster, "task": task}),
+        )
+        for task in tasks
+    ]
+
+
 def start_workers(directory, *, num_steps, accumulation_steps=1):
     """Two processes that run `worker`."""
-    ports = free_ports(2)
-    cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     code = (
         "import sys; from tests.trainer.training import conftest;"
         " conftest.worker(*sys.argv[1:])"
     )
-    return [
-        start(
-            code,
-            directory,
-            num_steps,
-            accumulation_steps,
-            TF_CONFIG=json.dumps(
-                {"cluster": cluster, "task": {"type": "worker", "index": index}}
-            ),
-        )
-        for index in range(2)
-    ]
+    return start_cluster(code, directory, num_steps, accumulation_steps)
 
 
 def end_workers(workers, number):
