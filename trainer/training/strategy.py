@@ -16,6 +16,9 @@ from configs import schema
 _log = logging.getLogger(__name__)
 
 
+# A process has one, whatever it runs there: a second strategy would take the
+# collective keys of the first, join the cluster twice, empty the TPU's memory.
+@functools.cache
 def create(
     name: str, *, num_virtual_devices: int = 0
 ) -> tf.distribute.Strategy:
@@ -189,7 +192,6 @@ def _split_device(number: int) -> None:
         ) from error
 
 
-@functools.cache  # A process joins a cluster once, whatever it runs there.
 def _multi_worker() -> tf.distribute.Strategy:
     text = os.environ.get("TF_CONFIG", "")
     example = (
@@ -226,7 +228,6 @@ def _multi_worker() -> tf.distribute.Strategy:
         ) from error
 
 
-@functools.cache  # Connecting again would empty the TPU's memory.
 def _tpu() -> tf.distribute.Strategy:
     name = os.environ.get("TPU_NAME", "local")
     try:

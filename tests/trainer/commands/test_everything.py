@@ -69,49 +69,57 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     assert asked == [changed]
 
 
-def test_two_workers_do_what_one_device_does(
+LAYOUTS = {
+    "two workers": ("--strategy=multi_worker",),
+    "two devices": ("--strategy=mirrored", "--num_virtual_devices=2"),
+}
+
+
+def test_other_layouts_do_what_one_device_does(
     tiny, flags, reviews, one_device, tmp_path
 ):
     config = _config(tiny, reviews)
-    alone, together = tmp_path / "alone", tmp_path / "together"
+    alone = tmp_path / "alone"
     everything.run(config, workdir=str(alone), runtime=one_device)
-    argv = flags(
-        together,
-        config__data__source="jsonl",
-        config__data__path=reviews,
-        config__data__prepared_dir=config.data.prepared_dir,
-        config__train__num_steps=15,
-        config__finetune__num_epochs=1,
-        config__finetune__global_batch_size=4,
-    )
     code = "import sys; from trainer import main; sys.exit(main.main())"
-    argv += ["--mode=all", "--strategy=multi_worker"]
-    workers = processes.start_cluster(code, *argv)
+    running = []
+    for name, layout in LAYOUTS.items():
+        argv = flags(
+            tmp_path / name,
+            config__data__source="jsonl",
+            config__data__path=reviews,
+            config__data__prepared_dir=config.data.prepared_dir,
+            config__train__num_steps=15,
+            config__finetune__num_epochs=1,
+            config__finetune__global_batch_size=4,
+        )
+        argv += ["--mode=all", *layout]
+        if name == "two workers":
+            running += processes.start_cluster(code, *argv)
+        else:
+            running.append(processes.start(code, *argv))
     try:
-        for process in workers:
+        for process in running:
             _, err = process.communicate(timeout=300)
             assert process.returncode == 0, err
     finally:
-        for process in workers:
+        for process in running:
             process.kill()
-    mine, theirs = (
-        {
-            (event["stage"], event["step"], name): event[name]
-            for event in tiny_runs.events(workdir)
-            for name in ("loss", "validation_loss")
-            if name in event
-        }
-        for workdir in (alone, together)
-    )
-    assert mine == pytest.approx(theirs, rel=1e-5)
-    accuracies = [
-        json.loads((workdir / "evaluation.json").read_text())["classifier"][
-            "accuracy"
-        ]
-        for workdir in (alone, together)
-    ]
-    assert accuracies[0] == accuracies[1]
-    assert (together / "report.html").exists()
+    expected = _figures(alone)
+    for name in LAYOUTS:
+        assert _figures(tmp_path / name) == pytest.approx(expected, rel=1e-5)
+        assert (tmp_path / name / "report.html").exists()
+
+
+def _figures(workdir):
+    """Every loss of a run, and the accuracy in the end."""
+    result = json.loads((workdir / "evaluation.json").read_text())
+    return {"accuracy": result["classifier"]["accuracy"]["value"]} | {
+        (event["stage"], event["step"], name): event[name]
+        for event in tiny_runs.events(workdir)
+        for name in ("loss", "validation_loss")
+        if name in event
+    }
 
 
 def test_text_without_labels_keeps_the_pretraining_half(
