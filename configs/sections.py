@@ -10,6 +10,7 @@ from configs import checks
 
 # Ids are stored with one flag bit, in 32 bits at most.
 MAX_VOCABULARY_SIZE = 2**31 - 1
+_SOURCES = ("sample", "tfds", "text", "csv", "jsonl")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -34,23 +35,23 @@ class DataConfig:
     num_processes: int = 0  # For prepare; 0 = one a core.
 
     def __post_init__(self) -> None:
-        checks.choice(
-            "data.source",
-            self.source,
-            ("sample", "tfds", "text", "csv", "jsonl"),
-        )
+        checks.choice("data.source", self.source, _SOURCES)
         checks.choice("data.document", self.document, ("line", "file"))
-        checks.choice("data.packing", self.packing, ("fill", "document"))
-        checks.choice(
-            "data.validation_packing",
-            self.validation_packing,
-            ("fill", "document"),
-        )
+        for name in ("packing", "validation_packing"):
+            value = getattr(self, name)
+            checks.choice(f"data.{name}", value, ("fill", "document"))
         if self.source in ("text", "csv", "jsonl"):
             checks.require(
                 bool(self.path),
                 f"data.source={self.source} needs data.path, a file or a glob"
                 " such as 'reviews/*.txt'.",
+            )
+        else:
+            checks.require(
+                not self.path,
+                f"data.path={self.path!r} is not read by"
+                f" data.source={self.source}; add --config.data.source=text"
+                " (or csv, jsonl).",
             )
         if self.source == "tfds":
             checks.require(

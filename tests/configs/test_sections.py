@@ -21,6 +21,7 @@ BAD = [
     ("data.source", "csv", "needs data.path"),
     ("data.source", "jsonl", "needs data.path"),
     ("data.source", "tfds", "needs data.name"),
+    ("data.path", "a.txt", "not read by data.source=sample.*source=text"),
     ("data.document", "page", "line, file"),
     ("data.packing", "full", "fill, document"),
     ("data.validation_packing", "full", "fill, document"),

@@ -102,7 +102,7 @@ def run(
 def shown(result: dict[str, Any]) -> dict[str, str]:
     """What a person reads of `evaluation.json`: a name and a value a line."""
     lines = {
-        f"masked-LM {name}": f"{result['masked_lm'][name]:.4g}"
+        f"masked-LM validation {name}": f"{result['masked_lm'][name]:.4g}"
         for name in ("loss", "perplexity", "accuracy")
         if result["masked_lm"]
     }

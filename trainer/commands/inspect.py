@@ -12,6 +12,7 @@ from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import manifest, prepare, pretraining, stream
 from input_pipeline import tokenizer as tokenizer_lib
+from trainer import workdir as workdir_lib
 from trainer.commands import starting_point
 from trainer.training import strategy as strategy_lib
 
@@ -24,6 +25,7 @@ def run(
     callbacks: Sequence[Any] = (),
 ) -> None:
     """Prints one JSON object a step; the chief of a cluster prints."""
+    workdir_lib.check(workdir, config)  # Not the batches of another run.
     strategy = strategy_lib.create(
         runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
     )

@@ -1,9 +1,12 @@
 """What can be refused before TensorFlow is imported, which takes seconds."""
 
+import itertools
 import pathlib
 
 from configs import checks, schema
-from input_pipeline import sources
+from input_pipeline import cleaning, sources
+
+_FIRST_DOCUMENTS = 1_000
 
 
 def check(config: schema.Config) -> None:
@@ -13,11 +16,32 @@ def check(config: schema.Config) -> None:
 
     Raises:
       ValueError: the text is missing, unreadable or empty, or it can neither
-        be found nor downloaded; within 5 seconds. Or there is no `init_from`.
+        be found nor downloaded; within 5 seconds. Or there is no `init_from`,
+        or no label where data.label_field says there is one.
     """
     checks.require(
         not config.init_from or pathlib.Path(config.init_from).is_dir(),
         f"init_from={config.init_from} is no folder; give the folder of a Cloze"
         " run, a KerasHub BERT preset or a Hugging Face BERT.",
     )
-    sources.list_units(config.data)
+    units = sources.list_units(config.data)
+    if config.data.label_field != schema.DataConfig.label_field:
+        _check_labels(config.data, units)
+
+
+def _check_labels(data: schema.DataConfig, units: list[sources.Unit]) -> None:
+    """A field that was named must be there: pretraining takes hours."""
+    if data.source in ("sample", "tfds"):
+        return
+    documents = (
+        document
+        for unit in units
+        if unit.split == "train"
+        for document in sources.read(data, unit, cleaning.Counts())
+    )
+    checks.require(
+        any(d.label for d in itertools.islice(documents, _FIRST_DOCUMENTS)),
+        f"data.label_field={data.label_field!r}: none of the first"
+        f" {_FIRST_DOCUMENTS:,} documents in {data.path} has such a label; name"
+        " the field of csv or jsonl that has it, or leave the flag out.",
+    )

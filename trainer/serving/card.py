@@ -33,7 +33,7 @@ def write_card(facts: _Facts, metrics: Mapping[str, _Facts]) -> str:
         _data(facts),
         "## Training",
         _training(facts, metrics),
-        "## Results on the test split",
+        "## Results",
         "<!-- evaluate: begin -->",
         _table(metrics.get("test", {})) or _NOT_EVALUATED,
         "<!-- evaluate: end -->",
@@ -154,7 +154,10 @@ def _loading(facts: _Facts) -> str:
         "```"
     )
     for file in facts["parameters"]:
-        parts.append(f"`{file}` needs Keras and Cloze:")
+        parts.append(
+            f"`{file}` needs Keras and Cloze, whose repository has to be on"
+            " PYTHONPATH:"
+        )
         parts.append(
             "```python\nimport keras\nimport tensorflow as tf\n"
             "import trainer.modeling\n\n"

@@ -104,3 +104,12 @@ def test_any_step_is_there_at_once(shown, one_device):
     lines = shown(one_device, {"inspect.step": 10**12})
     assert lines[0]["step"] == 10**12
     assert np.all([line["real_tokens"] > 0 for line in lines])
+
+
+def test_another_runs_batches_are_not_shown(tiny, finished, one_device, capsys):
+    inspect.run(tiny(SHOWN), workdir=str(finished.workdir), runtime=one_device)
+    assert capsys.readouterr().out
+    config = tiny({**SHOWN, "masking.select_rate": 0.3})
+    with pytest.raises(ValueError, match="holds another run.*select_rate"):
+        inspect.run(config, workdir=str(finished.workdir), runtime=one_device)
+    assert not capsys.readouterr().out

@@ -1,5 +1,7 @@
 """AdamW is Keras', fused; it clips what has been reduced; the schedule."""
 
+import logging
+
 import keras
 import numpy as np
 import pytest
@@ -152,11 +154,20 @@ def test_schedule_without_warmup_starts_at_the_top():
     ]
 
 
-def test_warmup_may_fill_the_run_but_not_exceed_it():
-    config = _config(warmup_steps=10, schedule="linear", learning_rate=0.5)
-    assert _rates(config, 10, [9]) == [0.5]
-    with pytest.raises(ValueError, match="warmup_steps=10.* 9 steps"):
-        optimizers.Schedule(config, 9)
+@pytest.mark.parametrize(
+    ("num_steps", "warmup_steps"), [(20, 10), (19, 9), (2, 1), (1, 0)]
+)
+def test_warmup_takes_half_of_a_run_at_most(num_steps, warmup_steps, caplog):
+    config = _config(warmup_steps=10, schedule="constant", learning_rate=0.5)
+    with caplog.at_level(logging.INFO):
+        rates = _rates(config, num_steps, range(num_steps))
+    below = [rate < 0.5 for rate in rates]
+    # The last step of the warm-up has the whole rate already.
+    assert below == [step + 1 < warmup_steps for step in range(num_steps)]
+    assert (caplog.text == "") == (warmup_steps == 10)
+    if caplog.text:
+        assert f"warm-up: {warmup_steps} steps" in caplog.text
+        assert "instead of optimizer.warmup_steps=10" in caplog.text
 
 
 def test_optimizer_follows_the_schedule():
