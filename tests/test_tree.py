@@ -28,6 +28,13 @@ def needs_no_test(path):
     )
 
 
+def scripts():
+    """What lies in launch/ by its own name: a script, or a folder of them."""
+    for path in sorted((ROOT / "launch").iterdir()):
+        if path.suffix not in (".md", ".dockerignore"):
+            yield pytest.param(path, id=path.name)
+
+
 def sources():
     for top in TOPS:
         for path in sorted((ROOT / top).rglob("*.py")):
@@ -47,6 +54,12 @@ def test_source_has_a_test_file(source):
     assert place.is_file(), f"{place.relative_to(ROOT)} is missing"
 
 
+@pytest.mark.parametrize("script", scripts())
+def test_script_has_a_test_file(script):
+    place = TESTS / "launch" / f"test_{script.stem.lower()}.py"
+    assert place.is_file(), f"{place.relative_to(ROOT)} is missing"
+
+
 @pytest.mark.parametrize("path", files_of_tests())
 def test_test_file_is_collected(path):
     assert path.name.startswith("test_"), "pytest collects only test_*.py"
@@ -58,6 +71,9 @@ def test_test_file_mirrors_a_source_file(path):
     inside = path.relative_to(TESTS)
     if inside.parts[0] == "soak":
         assert "pytestmark = pytest.mark.soak" in path.read_text()
+    elif inside.parts[0] == "launch":
+        stems = {param.values[0].stem.lower() for param in scripts()}
+        assert path.stem.removeprefix("test_") in stems
     elif len(inside.parts) > 1:
         source = ROOT / inside.parent / path.name.removeprefix("test_")
         assert source.is_file(), f"{source.relative_to(ROOT)} does not exist"
