@@ -1,11 +1,12 @@
 """The sample run: a small encoder on a corpus that the project makes itself.
 
-Shows:    that everything works, from raw text to a trained encoder.
+Shows:    that everything works, from raw text to an evaluated classifier.
 Command:  make run        (or: python -m trainer.main)
 Data:     `sample`, 12,000 generated film reviews; no network.
 Machine:  two laptop cores.
-Time:     3 to 4 minutes.
-Expect:   masked-LM validation loss near 1.45 nats (guessing by frequency: 5.4).
+Time:     5 to 6 minutes.
+Expect:   masked-LM validation loss near 1.4 nats (guessing by frequency: 5.4),
+          99 to 100 % of the test reviews classified as they should be.
 """
 
 import ml_collections
@@ -22,6 +23,6 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 100
     config.train.num_epochs = 4
     config.finetune.num_epochs = 2
-    # Not "auto", so that every machine computes the same numbers.
+    # Not "auto", so that machines differ by rounding alone.
     config.train.precision = "float32"
     return config

@@ -42,7 +42,7 @@ def run(
         finetune.run(config, callbacks=callbacks, **arguments)
     except labelled.NoLabelsError as error:
         _log.info("no fine-tuning: %s", error)
-    # Created once more: a cluster gives the same one again.
+    # The same that the stages had.
     _, chief = stage.create_strategy(runtime)
     best = export.best_states(workdir)
     if chief and _exported(workdir) != (best, config.to_dict()["export"]):

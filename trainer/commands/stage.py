@@ -227,7 +227,7 @@ def _say_what_is_there(
         trainee.stage,
     )
     _log.info("curves:  tensorboard --logdir %s", workdir)
+    if saved < trainee.plan.num_steps:
+        hints = ["go on:   the same command again"]
     for hint in hints:
         _log.info("%s", hint)
-    if saved < trainee.plan.num_steps:
-        _log.info("go on:   the same command again")
