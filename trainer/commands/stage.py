@@ -205,6 +205,14 @@ def _announce(trainee: trainee_lib.Trainee, first_step: int) -> None:
         f"{plan.num_steps:,}",
         f"{plan.steps_per_epoch:,}",
     )
+    wanted = trainee.schedule.warmup_steps
+    warmup = optimizers.Schedule(trainee.schedule, plan.num_steps).warmup_steps
+    if warmup < wanted:
+        _log.info(
+            "warm-up of %d steps, half of the run, instead of %d",
+            warmup,
+            wanted,
+        )
     if first_step >= plan.num_steps:
         _log.info("all %d steps are done already", plan.num_steps)
     elif first_step:

@@ -1,7 +1,6 @@
 """AdamW for gradients that the step has already reduced, and its schedule."""
 
 import contextlib
-import logging
 import math
 import re
 import types
@@ -12,7 +11,6 @@ import tensorflow as tf
 
 from configs import schema
 
-_log = logging.getLogger(__name__)
 # Variables whose last name is one of these are not decayed.
 _NOT_DECAYED = ("bias", "gamma", "beta")
 
@@ -64,23 +62,17 @@ class FusedAdamW(keras.optimizers.AdamW):
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """Linear warm-up, then constant, or linear or cosine decay.
 
-    A warm-up of more than half of a run is cut to that, and a line says so.
-
     Args:
       config: the section `optimizer`.
       num_steps: where the decay ends.
+
+    Attributes:
+      warmup_steps: half of the run at most, whatever the config says.
     """
 
     def __init__(self, config: schema.OptimizerConfig, num_steps: int):
         super().__init__()
-        self._warmup_steps = min(config.warmup_steps, num_steps // 2)
-        if self._warmup_steps < config.warmup_steps:
-            _log.info(
-                "warm-up: %d steps, half of the run, instead of"
-                " optimizer.warmup_steps=%d",
-                self._warmup_steps,
-                config.warmup_steps,
-            )
+        self.warmup_steps = min(config.warmup_steps, num_steps // 2)
         self._config = config
         self._num_steps = num_steps
 
@@ -88,9 +80,9 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         """The learning rate of a step (0, 1, ...), float32 []."""
         config = self._config
         step = tf.cast(step, tf.float32)
-        decay_steps = max(1, self._num_steps - self._warmup_steps)
+        decay_steps = max(1, self._num_steps - self.warmup_steps)
         done = tf.clip_by_value(
-            (step - self._warmup_steps) / decay_steps, 0.0, 1.0
+            (step - self.warmup_steps) / decay_steps, 0.0, 1.0
         )
         left = {
             "constant": tf.ones_like(done),
@@ -98,8 +90,8 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
             "cosine": 0.5 * (1.0 + tf.cos(math.pi * done)),
         }[config.schedule]
         rate = config.final_rate + (1.0 - config.final_rate) * left
-        if self._warmup_steps:
-            rate *= tf.minimum(1.0, (step + 1.0) / self._warmup_steps)
+        if self.warmup_steps:
+            rate *= tf.minimum(1.0, (step + 1.0) / self.warmup_steps)
         return config.learning_rate * rate
 
 

@@ -308,3 +308,14 @@ def test_batch_must_suit_the_devices(tiny, devices, tmp_path):
     config = tiny({"train.global_batch_size": 6})
     with pytest.raises(ValueError, match="4 or 8 would do"):
         pretrain.run(config, workdir=str(tmp_path / "w"), runtime=devices(4))
+
+
+@pytest.mark.parametrize(("wanted", "said"), [(2, False), (3, True)])
+def test_a_warmup_that_is_cut_is_named(
+    tiny, one_device, tmp_path, caplog, wanted, said
+):
+    config = tiny({"optimizer.warmup_steps": wanted, "train.num_steps": 5})
+    with caplog.at_level(logging.INFO):
+        pretrain.run(config, workdir=str(tmp_path / "run"), runtime=one_device)
+    line = "warm-up of 2 steps, half of the run, instead of 3"
+    assert caplog.text.count(line) == said
