@@ -2,8 +2,8 @@
 
 import pathlib
 import shlex
-import shutil
 import subprocess
+import sys
 
 import pytest
 
@@ -63,14 +63,18 @@ def test_a_printed_command_reads_as_the_same_words(launch):
     assert shlex.split(printed)[-len(words) :] == words
 
 
+# Beside the interpreter, where the lock file has it.
+SHELLCHECK = pathlib.Path(sys.executable).with_name("shellcheck")
+
+
 @pytest.mark.skipif(
-    not shutil.which("shellcheck"),
+    not SHELLCHECK.exists(),
     reason="shellcheck is NOT INSTALLED: the scripts are not linted",
 )
 def test_shellcheck_finds_nothing():
     paths = [LAUNCH / name for name in (*SCRIPTS, *SOURCED)]
     result = subprocess.run(
-        ["shellcheck", "--external-sources", "--source-path=SCRIPTDIR", *paths],
+        [SHELLCHECK, "--external-sources", "--source-path=SCRIPTDIR", *paths],
         capture_output=True,
         text=True,
     )

@@ -132,7 +132,7 @@ def test_text_without_labels_keeps_the_pretraining_half(
     assert "no fine-tuning: data.source=text has no labels" in caplog.text
     assert not (workdir / "checkpoints" / "finetune").exists()
     out = capsys.readouterr().out
-    assert "masked-LM perplexity" in out
+    assert "masked-LM validation perplexity" in out
     assert '"masks":' in out
     assert '"label"' not in out
     assert (workdir / "report.html").is_file()
