@@ -1,12 +1,9 @@
 """What can be refused before TensorFlow is imported, which takes seconds."""
 
-import itertools
 import pathlib
 
 from configs import checks, schema
 from input_pipeline import cleaning, sources
-
-_FIRST_DOCUMENTS = 1_000
 
 
 def check(config: schema.Config) -> None:
@@ -40,8 +37,8 @@ def _check_labels(data: schema.DataConfig, units: list[sources.Unit]) -> None:
         for document in sources.read(data, unit, cleaning.Counts())
     )
     checks.require(
-        any(d.label for d in itertools.islice(documents, _FIRST_DOCUMENTS)),
-        f"data.label_field={data.label_field!r}: none of the first"
-        f" {_FIRST_DOCUMENTS:,} documents in {data.path} has such a label; name"
-        " the field of csv or jsonl that has it, or leave the flag out.",
+        any(document.label for document in documents),
+        f"data.label_field={data.label_field!r}: no document in {data.path} has"
+        " such a label; name the field of csv or jsonl that has it, or leave"
+        " the flag out.",
     )
