@@ -13,7 +13,7 @@ from configs.runtime import Runtime
 from input_pipeline import manifest, prepare, pretraining, stream
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import workdir as workdir_lib
-from trainer.commands import starting_point
+from trainer.commands import stage, starting_point
 from trainer.training import strategy as strategy_lib
 
 
@@ -26,16 +26,14 @@ def run(
 ) -> None:
     """Prints one JSON object a step; the chief of a cluster prints."""
     workdir_lib.check(workdir, config)  # Not the batches of another run.
-    strategy = strategy_lib.create(
-        runtime.strategy, num_virtual_devices=runtime.num_virtual_devices
-    )
+    strategy, chief = stage.create_strategy(runtime)
     strategy_lib.check_batch(strategy, config.train)
     tokenizer = starting_point.tokenizer(config)
     prepared = manifest.open_prepared(prepare.prepare(config, tokenizer))
     first, number = config.inspect.step, config.inspect.num_steps
     batches = global_batches(config, strategy, prepared, first_step=first)
     for step, batch in zip(range(first, first + number), batches, strict=False):
-        if strategy_lib.is_chief(strategy):
+        if chief:
             shown = describe(batch, prepared.tokenizer, config.inspect.num_rows)
             line = {"step": step, "digest": pretraining.digest(batch), **shown}
             print(json.dumps(line, ensure_ascii=False), flush=True)
