@@ -14,6 +14,18 @@ from tests.input_pipeline import conftest
 
 # Numbered rows, as the fast tests have them.
 create_prepared = conftest._create_prepared
+# A model that is trained in seconds.
+TINY = {
+    "data.sequence_length": "64",
+    "tokenizer.vocabulary_size": "2000",
+    "model.num_layers": "1",
+    "model.hidden_size": "32",
+    "model.num_heads": "2",
+    "model.intermediate_size": "64",
+    "model.dropout": "0.1",
+    "optimizer.warmup_steps": "0",
+    "train.global_batch_size": "16",
+}
 
 _RESULTS = pathlib.Path(
     os.environ.get("CLOZE_SOAK_RESULTS", "runs/soak/results.jsonl")

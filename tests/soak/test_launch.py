@@ -8,18 +8,12 @@ import sys
 
 import pytest
 
+from tests.soak import conftest
+
 pytestmark = pytest.mark.soak
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CHANGES = {
-    "data.sequence_length": "64",
-    "tokenizer.vocabulary_size": "2000",
-    "model.num_layers": "1",
-    "model.hidden_size": "32",
-    "model.num_heads": "2",
-    "model.intermediate_size": "64",
-    "model.dropout": "0.1",
-    "optimizer.warmup_steps": "0",
-    "train.global_batch_size": "16",
+    **conftest.TINY,
     "train.num_steps": "40",
     "train.log_every": "5",
     "inspect.num_steps": "40",

@@ -21,6 +21,7 @@ import safetensors.numpy
 
 from configs import overrides
 from input_pipeline import manifest, prepare
+from tests.soak import conftest
 
 pytestmark = pytest.mark.soak
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -32,16 +33,8 @@ LAYOUTS = {
 }
 NUM_STEPS = 1_000
 CHANGES = {
-    "data.sequence_length": "64",
-    "tokenizer.vocabulary_size": "2000",
-    "model.num_layers": "1",
-    "model.hidden_size": "32",
-    "model.num_heads": "2",
-    "model.intermediate_size": "64",
-    "model.dropout": "0.1",
+    **conftest.TINY,
     "optimizer.schedule": "constant",
-    "optimizer.warmup_steps": "0",
-    "train.global_batch_size": "16",
     "train.num_steps": str(NUM_STEPS),
     "train.steps_per_epoch": "300",
     "train.steps_per_call": "10",
