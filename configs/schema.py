@@ -13,18 +13,20 @@ from typing import Any, Self
 import ml_collections
 
 from configs import checks
-from configs.sections import (
+from configs.outputs import (
     BenchmarkConfig,
     CheckpointConfig,
-    DataConfig,
     EvaluationConfig,
     ExportConfig,
-    FinetuneConfig,
     InspectConfig,
+    PredictConfig,
+)
+from configs.sections import (
+    DataConfig,
+    FinetuneConfig,
     MaskingConfig,
     ModelConfig,
     OptimizerConfig,
-    PredictConfig,
     TokenizerConfig,
     TrainConfig,
 )

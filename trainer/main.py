@@ -90,7 +90,9 @@ def usage() -> str:
     flags = [
         (f"--{name}={value}", text) for name, (value, text) in FLAGS.items()
     ]
-    flags.append(("--config.section.field=value", "see configs/sections.py"))
+    flags.append(
+        ("--config.section.field=value", "see configs/sections.py, outputs.py")
+    )
     return "\n".join(
         [
             "usage: python -m trainer.main [--flag=value ...]",

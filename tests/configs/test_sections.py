@@ -89,18 +89,10 @@ BAD = [
     ("finetune.dropout", 1.0, "below 1"),
     ("finetune.word_dropout", 1.0, "below 1"),
     ("finetune.average_decay", 1.0, "below 1"),
-    ("export.max_masks", 0, "at least 1"),
-    ("export.top_k", 0, "at least 1"),
-    ("predict.batch_size", 0, "at least 1"),
-    ("evaluation.every_steps", -1, "at least 0"),
-    ("evaluation.top_k", 0, "at least 1"),
-    ("checkpoint.every_steps", 0, "at least 1"),
-    ("checkpoint.keep_last", 0, "at least 1"),
-    ("inspect.step", -1, "at least 0"),
-    ("inspect.num_steps", 0, "at least 1"),
-    ("inspect.num_rows", -1, "at least 0"),
-    ("benchmark.what", "all", "choose one of .*input"),
-    ("benchmark.num_rounds", 2, "at least 3"),
+    ("train.profile_steps", "100", "two steps"),
+    ("train.profile_steps", "5:5", "two steps"),
+    ("train.profile_steps", "-1:5", "two steps"),
+    ("train.profile_steps", "1:5:9", "two steps"),
 ]
 
 
@@ -146,3 +138,11 @@ def test_rotary_needs_pairs():
                 "model.num_heads": 2,
             }
         )
+
+
+@pytest.mark.parametrize(
+    ("text", "steps"), [("", (0, 0)), ("0:1", (0, 1)), ("20:100", (20, 100))]
+)
+def test_profiled_steps(text, steps):
+    config = build({"train.profile_steps": text})
+    assert config.train.profiled == steps

@@ -13,7 +13,7 @@ from input_pipeline import manifest
 from trainer import checkpoint
 from trainer.commands import trainee as trainee_lib
 from trainer.report import progress
-from trainer.training import loop, metrics, optimizers, signals
+from trainer.training import loop, metrics, optimizers, profiling, signals
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
@@ -146,6 +146,10 @@ def _train(
                         verbose=0,
                     ),
                     stop=stop,
+                    trace=profiling.Trace(
+                        metrics.board_directory(workdir, trainee.stage),
+                        plan.profiled if chief else (0, 0),
+                    ),
                 ).run(iter(trainee.batches(first_step)), first_step=first_step)
             averages.trade()
     except runtime.Stopped:

@@ -335,6 +335,7 @@ def create_plan(
         log_every=train.log_every,
         evaluate_every=config.evaluation.every_steps,
         checkpoint_every=config.checkpoint.every_steps,
+        profiled=train.profiled,
     )
 
 

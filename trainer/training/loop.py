@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from configs import runtime
 from trainer.training import metrics as metrics_lib
-from trainer.training import objective, signals
+from trainer.training import objective, profiling, signals
 
 _log = logging.getLogger(__name__)
 _REMEDY = (
@@ -26,7 +26,7 @@ _REMEDY = (
 class Plan:
     """At which steps the loop comes back to Python, and why.
 
-    Every number is in steps; 0 = never, for `evaluate_every`.
+    Every number is in steps; 0 = never, for `evaluate_every` and `profiled`.
     """
 
     num_steps: int
@@ -35,6 +35,7 @@ class Plan:
     log_every: int
     evaluate_every: int
     checkpoint_every: int
+    profiled: tuple[int, int] = (0, 0)  # From, to; nothing where both are 0.
 
     def next_boundary(self, step: int) -> int:
         """Where the call that starts at `step` ends, at the latest."""
@@ -45,6 +46,7 @@ class Plan:
             self.checkpoint_every,
         )
         ends = [step - step % n + n for n in periods if n]
+        ends += [end for end in self.profiled if end > step]
         return min(*ends, step + self.steps_per_call, self.num_steps)
 
     def ends_epoch(self, step: int) -> bool:
@@ -102,6 +104,7 @@ class Loop:
       metrics: where events go.
       callbacks: Keras callbacks, with their model set.
       stop: the signals that end the run early.
+      trace: records the steps `plan.profiled`.
     """
 
     plan: Plan
@@ -112,6 +115,7 @@ class Loop:
     metrics: metrics_lib.MetricsLog
     callbacks: keras.callbacks.CallbackList
     stop: signals.StopSignal
+    trace: profiling.Trace
 
     def run(self, iterator: Any, *, first_step: int) -> None:
         """Trains to the end; `iterator` yields batches from `first_step` on.
@@ -123,7 +127,8 @@ class Loop:
         self.callbacks.model.stop_training = False
         self.callbacks.on_train_begin()
         try:
-            self._train(iterator, first_step)
+            with self.trace:
+                self._train(iterator, first_step)
         finally:
             self.callbacks.on_train_end()
 
@@ -150,6 +155,7 @@ class Loop:
     ) -> tuple[int, bool]:
         """Runs to the next boundary: (step there, whether a signal came)."""
         plan = self.plan
+        self.trace.at(step)
         self.callbacks.on_train_batch_begin(step % plan.steps_per_epoch)
         start = time.perf_counter()
         done, wants_stop, totals = self.train_call(
@@ -160,6 +166,7 @@ class Loop:
         sums = {name: float(value) for name, value in totals.items()}
         seconds = time.perf_counter() - start
         reached = step + int(done)
+        self.trace.at(reached)
         if not math.isfinite(sums["loss"]):
             raise ValueError(
                 "The loss or its gradient is not finite between steps"

@@ -38,7 +38,7 @@ class MetricsLog:
         _cut_back(self._path, stage=stage, step=first_step)
         self._file = self._open.enter_context(self._path.open("a"))
         self._board = tf.summary.create_file_writer(
-            str(self._path.parent / "tensorboard" / stage)
+            str(board_directory(workdir, stage))
         )
         self._open.callback(self._board.close)
 
@@ -61,6 +61,11 @@ class MetricsLog:
     def __exit__(self, *error: object) -> None:
         """Closes the files."""
         self._open.close()
+
+
+def board_directory(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
+    """Where TensorBoard finds what a stage recorded."""
+    return pathlib.Path(workdir) / "tensorboard" / stage
 
 
 def append(

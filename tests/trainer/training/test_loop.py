@@ -1,5 +1,6 @@
 """When the loop logs, validates, saves and stops; and who is told."""
 
+import contextlib
 import math
 import signal
 import types
@@ -43,6 +44,9 @@ def _plan(**fields):
         (7, {"log_every": 4, "steps_per_call": 1}, 8),
         (9, {"log_every": 9, "evaluate_every": 3}, 12),
         (10**12, {"num_steps": 10**13}, 10**12 + 2),
+        (1, {"profiled": (2, 4)}, 2),
+        (2, {"profiled": (2, 4)}, 4),
+        (4, {"profiled": (2, 4)}, 6),
     ],
 )
 def test_next_boundary(step, fields, expected):
@@ -93,6 +97,17 @@ class Recorder(keras.callbacks.Callback):
         self._add("test ends", dict(logs))
 
 
+class Trace(contextlib.nullcontext):
+    """Writes down where it is asked."""
+
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def at(self, step):
+        self.steps.append(step)
+
+
 class World:
     """A loop around made-up steps: the loss of step n is n, its weight 2."""
 
@@ -104,6 +119,7 @@ class World:
         self.path, self.first_step = path, first_step
         self.model = types.SimpleNamespace(stop_training=False)
         self.stop = types.SimpleNamespace(number=0)
+        self.trace = Trace()
         self.callbacks = [Recorder(self.events, act)]
         self.plan = _plan(**plan)
 
@@ -151,6 +167,7 @@ class World:
                     steps=self.plan.steps_per_epoch,
                 ),
                 stop=self.stop,
+                trace=self.trace,
             ).run(None, first_step=self.first_step)
 
     def logged(self, name="loss"):
@@ -434,6 +451,7 @@ def test_keras_callbacks_drive_a_real_model(tmp_path):
             metrics=log,
             callbacks=callbacks,
             stop=stop,
+            trace=Trace(),
         ).run(iter(tiny.batches(model.strategy)), first_step=0)
     assert heard == [0, 1, 2]  # The third was no better than the second.
     assert model.model.history.history["val_loss"] == [3.0, 2.0, 2.5]
@@ -441,3 +459,10 @@ def test_keras_callbacks_drive_a_real_model(tmp_path):
     assert len(list(tmp_path.glob("*.weights.h5"))) == 3
     assert list((tmp_path / "board" / "train").iterdir())
     assert len((tmp_path / "log.csv").read_text().splitlines()) == 4
+
+
+def test_the_trace_is_asked_before_and_after_every_call(tmp_path):
+    world = World(tmp_path, num_steps=6, profiled=(2, 5))
+    world.run()
+    assert world.calls == [(0, 2), (2, 3), (5, 1)]
+    assert world.trace.steps == [0, 2, 2, 5, 5, 6]

@@ -1,0 +1,92 @@
+"""The sections on what a run shows and leaves behind; see `sections`."""
+
+import dataclasses
+
+from configs import checks
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """Validation while training."""
+
+    every_steps: int = 0  # 0 = at the end of every epoch.
+    sentences: tuple[str, ...] = (
+        "i have watched this [MASK] and it was awesome",
+        "the [MASK] was terrible and i fell asleep",
+    )  # Filled in at the end of every epoch.
+    top_k: int = 5  # Fill-ins shown for every [MASK].
+    control: str = ""  # Evaluated workdir to compare with, text by text.
+
+    def __post_init__(self) -> None:
+        checks.at_least("evaluation.every_steps", self.every_steps, 0)
+        checks.at_least("evaluation.top_k", self.top_k, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """What is kept, and what a resumed run may change."""
+
+    every_steps: int = 500
+    keep_last: int = 3  # Besides the best by validation loss.
+    allow_changed: bool = False  # Resume with another optimizer section.
+
+    def __post_init__(self) -> None:
+        checks.at_least("checkpoint.every_steps", self.every_steps, 1)
+        checks.at_least("checkpoint.keep_last", self.keep_last, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """What the exported model answers."""
+
+    max_masks: int = 8  # M, masks of one text that are filled in.
+    top_k: int = 5  # K, fill-ins for each.
+
+    def __post_init__(self) -> None:
+        checks.at_least("export.max_masks", self.max_masks, 1)
+        checks.at_least("export.top_k", self.top_k, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PredictConfig:
+    """What `--mode=predict` reads and asks."""
+
+    input: str = ""  # A file with one text a line; "" = standard input.
+    export_dir: str = ""  # The exported model; "" = <workdir>/export.
+    batch_size: int = 64  # Lines answered at once.
+
+    def __post_init__(self) -> None:
+        checks.at_least("predict.batch_size", self.batch_size, 1)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class InspectConfig:
+    """What `--mode=inspect` shows."""
+
+    step: int = 0
+    num_steps: int = 1
+    num_rows: int = 2  # Rows shown as text for every step.
+
+    def __post_init__(self) -> None:
+        checks.at_least("inspect.step", self.step, 0)
+        checks.at_least("inspect.num_steps", self.num_steps, 1)
+        checks.at_least("inspect.num_rows", self.num_rows, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class BenchmarkConfig:
+    """What `--mode=benchmark` measures."""
+
+    # step: of training; head, attention: parts of it; input: prepared rows to
+    # masked batches; serving: the export's answers.
+    what: str = "step"
+    reference: bool = False  # In turns with the Keras example's own way.
+    num_rounds: int = 10  # Timed rounds, after one that is thrown away.
+
+    def __post_init__(self) -> None:
+        checks.choice(
+            "benchmark.what",
+            self.what,
+            ("step", "head", "attention", "input", "serving"),
+        )
+        checks.at_least("benchmark.num_rounds", self.num_rounds, 3)
