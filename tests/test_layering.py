@@ -12,6 +12,7 @@ MAX_LINES = 400
 BASE = {
     "configs",
     "trainer.checkpoint",
+    "trainer.fusion",
     "trainer.storage",
     "trainer.strings",
     "trainer.workdir",
@@ -21,6 +22,7 @@ ALLOWED = {
     "configs": set(),
     "trainer.storage": {"configs"},
     "trainer.checkpoint": {"configs", "trainer.storage"},
+    "trainer.fusion": set(),
     "trainer.strings": set(),
     "trainer.workdir": {"configs", "trainer.storage"},
     "input_pipeline": BASE,

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from configs import schema
-from trainer.modeling import layers
+from trainer.modeling import attention, layers
 
 
 def features(token_ids: tf.Tensor, pad_id: int = 0) -> dict[str, tf.Tensor]:
@@ -131,11 +131,11 @@ class Encoder(keras.Model):
             x += self.type_embedding(tf.zeros([1, 1], tf.int32))
         if self.embedding_norm:
             x = self.embedding_dropout(self.embedding_norm(x), noise=noise)
-        bias = turn = None
+        segment_ids = turn = None
         if not self.model_config.attend_padding:
-            bias = layers.attention_bias(batch["segment_ids"])
+            segment_ids = batch["segment_ids"]
         if not self.position_embedding:
-            turn = layers.rotation(
+            turn = attention.rotation(
                 batch["position_ids"],
                 size=self.model_config.hidden_size
                 // self.model_config.num_heads,
@@ -143,7 +143,7 @@ class Encoder(keras.Model):
                 dtype=self.compute_dtype,
             )
         for layer in self.transformer_layers:
-            x = layer(x, bias=bias, noise=noise, turn=turn)
+            x = layer(x, segment_ids=segment_ids, noise=noise, turn=turn)
         return self.final_norm(x) if self.final_norm else x
 
     def compute_output_shape(self, input_shape: Any) -> Any:

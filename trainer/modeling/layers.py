@@ -12,10 +12,11 @@ import numpy as np
 import tensorflow as tf
 
 from configs import schema
+from trainer import fusion
+from trainer.modeling import attention
 
 PHILOX = 1  # "auto" picks an algorithm 100 times slower under XLA on a CPU.
 WORDS_PER_BLOCK = 8  # 16-bit words from one step of the Philox counter.
-HIDDEN = -1e9  # A score that leaves no weight, yet is finite in float32.
 
 
 class Noise(NamedTuple):
@@ -98,8 +99,10 @@ class Dropout(keras.layers.Layer):
 
 ACTIVATIONS = {
     "relu": tf.nn.relu,
-    "gelu": functools.partial(tf.nn.gelu, approximate=False),
-    "gelu_tanh": functools.partial(tf.nn.gelu, approximate=True),
+    "gelu": fusion.recomputed(functools.partial(tf.nn.gelu, approximate=False)),
+    "gelu_tanh": fusion.recomputed(
+        functools.partial(tf.nn.gelu, approximate=True)
+    ),
 }
 
 
@@ -174,52 +177,6 @@ class LayerFactory:
         return keras.initializers.TruncatedNormal(stddev=stddev, seed=seed)
 
 
-def attention_bias(segment_ids: tf.Tensor) -> tf.Tensor:
-    """int32 [B, L] -> float32 [B, 1, L, L]: 0 inside a segment, else -1e9.
-
-    Padding (0) sees padding only, so that every slot sees something.
-    """
-    same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    return tf.where(same, 0.0, HIDDEN)
-
-
-class Rotation(NamedTuple):
-    """Cosine and sine of every slot's angles, [B, L, 1, K / 2]."""
-
-    cosine: tf.Tensor
-    sine: tf.Tensor
-
-
-def rotation(
-    position_ids: tf.Tensor, *, size: int, length: int, dtype: Any
-) -> Rotation:
-    """Rotary positions (Su et al., "RoFormer", 2021) for int32 [B, L] < length.
-
-    `size` is K; pair i of a head turns by 10000^(-2i / K) a position.
-    """
-    rates = 10_000.0 ** (-np.arange(0, size, 2) / size)  # [K / 2]
-    angles = np.arange(length)[:, np.newaxis] * rates
-    tables = (np.cos(angles), np.sin(angles))
-    return Rotation(
-        *(
-            tf.gather(tf.constant(table, dtype), position_ids)[:, :, tf.newaxis]
-            for table in tables
-        )
-    )
-
-
-def rotate(x: tf.Tensor, by: Rotation) -> tf.Tensor:
-    """Turns the pairs (i, i + K / 2) of [B, L, H, K]."""
-    first, second = tf.split(x, 2, axis=-1)
-    return tf.concat(
-        [
-            first * by.cosine - second * by.sine,
-            first * by.sine + second * by.cosine,
-        ],
-        axis=-1,
-    )
-
-
 class SelfAttention(keras.layers.Layer):
     """Multi-head attention; weights as in `keras.layers.MultiHeadAttention`.
 
@@ -258,25 +215,29 @@ class SelfAttention(keras.layers.Layer):
     def call(
         self,
         x: tf.Tensor,
-        bias: tf.Tensor | None = None,
+        segment_ids: tf.Tensor | None = None,
         noise: Noise | None = None,
-        turn: Rotation | None = None,
+        turn: attention.Rotation | None = None,
     ) -> tf.Tensor:
-        """x [B, L, D], bias float32 [B, 1, L, L] -> [B, L, D]."""
+        """x [B, L, D], int32 [B, L] (see `attention.attend`) -> [B, L, D]."""
         query = self.query(x) * self._scale  # [B, L, H, K]
         # Without the key's bias: softmax cancels what it adds, and Adam would
         # turn the rounding noise of its gradient (0, in truth) into steps.
         kernel = tf.cast(self.key.kernel, x.dtype)  # [D, H, K]
         key = tf.einsum("bld,dhk->blhk", x, kernel)
         if turn is not None:
-            query, key = rotate(query, turn), rotate(key, turn)
-        scores = tf.einsum("bqhk,bmhk->bhqm", query, key)
-        scores = tf.cast(scores, tf.float32)  # [B, H, L, L]
-        if bias is not None:
-            scores += bias
-        weights = tf.cast(tf.nn.softmax(scores), self.compute_dtype)
-        weights = self.dropout(weights, noise=noise)
-        mixed = tf.einsum("bhqm,bmhk->bqhk", weights, self.value(x))
+            query, key = (attention.rotate(y, turn) for y in (query, key))
+        query, key, value = (
+            tf.transpose(y, [0, 2, 1, 3]) for y in (query, key, self.value(x))
+        )
+        mixed = attention.attend(
+            query,
+            key,
+            value,
+            segment_ids,
+            dropout=lambda weights: self.dropout(weights, noise=noise),
+        )
+        mixed = tf.transpose(mixed, [0, 2, 1, 3])  # [B, L, H, K]
         return self.attention_output(mixed)
 
 
@@ -321,14 +282,16 @@ class TransformerLayer(keras.layers.Layer):
     def call(
         self,
         x: tf.Tensor,
-        bias: tf.Tensor | None = None,
+        segment_ids: tf.Tensor | None = None,
         noise: Noise | None = None,
-        turn: Rotation | None = None,
+        turn: attention.Rotation | None = None,
     ) -> tf.Tensor:
-        """x [B, L, D], bias float32 [B, 1, L, L] -> [B, L, D]."""
+        """x [B, L, D], int32 [B, L] (see `attention.attend`) -> [B, L, D]."""
 
         def attend(x: tf.Tensor) -> tf.Tensor:
-            x = self.attention(x, bias=bias, noise=noise, turn=turn)
+            x = self.attention(
+                x, segment_ids=segment_ids, noise=noise, turn=turn
+            )
             return self.attention_dropout(x, noise=noise)
 
         if self._is_pre:

@@ -2,18 +2,22 @@
 
 N entries (predicted slots, used or not), R rows of a chunk, D width,
 V vocabulary. No tensor of [N, V] exists, and unused entries cost nothing:
-the used ones are moved to the front and the sweep stops behind them. The
+the used ones are moved to the front and the sweep stops behind them, with
+smaller chunks at its end. The
 gradients are formed in the same sweep, because the loss is a sum and what
 comes from above is one number (Hsu et al., "Liger Kernel", 2024).
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import tensorflow as tf
 
+from trainer import fusion
+
 # Rows of a chunk: [256, 30000] float32 is 29 MiB, about a CPU's last cache.
 _CHUNK_ROWS = 256
+_LAST_ROWS = 64  # Of those at the end, where a whole one is not filled.
 
 
 class Losses(NamedTuple):
@@ -86,104 +90,155 @@ def _sweep(
 ) -> tuple[Losses, _Gradients]:
     """Losses and, if `trains`, the gradients of their weighted sum."""
     num_entries, width = hidden.shape
-    rows = min(_CHUNK_ROWS, num_entries)
-    num_chunks = -(-num_entries // rows)
+    rows = min(_LAST_ROWS, num_entries)  # Of a part; a chunk is several.
+    num_parts = -(-num_entries // rows)
     # The used entries first, in their order.
     order = tf.argsort(weights, direction="DESCENDING", stable=True)
     place = tf.math.invert_permutation(order)
     num_used = tf.math.count_nonzero(weights, dtype=tf.int32)
+    num_used_parts = -(-num_used // rows)
 
-    def chunks(values: tf.Tensor) -> tf.Tensor:  # [N, ...] -> [chunks, R, ...]
-        missing = num_chunks * rows - num_entries
+    def padded(values: tf.Tensor) -> tf.Tensor:  # [N, ...] -> [parts * R, ...]
+        missing = num_parts * rows - num_entries
         padding = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
-        values = tf.pad(tf.gather(values, order), padding)
-        return tf.reshape(values, [num_chunks, rows, *values.shape[1:]])
+        return tf.pad(tf.gather(values, order), padding)
 
     def entries(values: tf.TensorArray) -> tf.Tensor:  # and back
         stacked = values.stack()
-        flat = tf.reshape(stacked, [num_chunks * rows, *stacked.shape[2:]])
+        flat = tf.reshape(stacked, [num_parts * rows, *stacked.shape[2:]])
         return tf.gather(flat, place)
 
     def array(dtype: tf.DType, *shape: int) -> tf.TensorArray:
-        return tf.TensorArray(dtype, num_chunks, element_shape=(rows, *shape))
+        return tf.TensorArray(dtype, num_parts, element_shape=(rows, *shape))
 
-    inputs = [chunks(values) for values in (hidden, labels, weights)]
+    inputs = [padded(values) for values in (hidden, labels, weights)]
     table = tf.cast(kernel, hidden.dtype)  # [V, D]
 
-    def add(
-        number: tf.Tensor,
-        each: tf.TensorArray,
-        correct: tf.TensorArray,
-        d_hidden: tf.TensorArray,
-        d_kernel: tf.Tensor,
-        d_bias: tf.Tensor,
-    ) -> tuple[Any, ...]:
-        x, label, weight = (values[number] for values in inputs)
-        logits = tf.matmul(x, table, transpose_b=True)  # [R, V]
-        logits = tf.cast(logits, tf.float32) + bias
-        softmax = tf.nn.softmax(logits)
-        best = tf.argmax(logits, axis=-1, output_type=tf.int32)
-        loss = _losses(logits, softmax, best, label)
-        each = each.write(number, loss * tf.cast(weight > 0, tf.float32))
-        correct = correct.write(number, tf.cast(best == label, tf.float32))
-        if trains:
-            d_logits = _minus_one_at(softmax, label)
-            chunk = _chunk_gradients(x, table, d_logits, weight)
-            d_hidden = d_hidden.write(number, chunk.hidden)
-            d_kernel += chunk.kernel
-            d_bias += chunk.bias
-        return number + 1, each, correct, d_hidden, d_kernel, d_bias
+    def add(first: tf.Tensor, found: _Found, *, parts: int) -> _Found:
+        x, label, weight = (
+            _rows(values, first * rows, parts * rows) for values in inputs
+        )
+        product = tf.matmul(x, table, transpose_b=True)  # [R, V]
+        losses = _losses(product, bias, label)
+        used = tf.cast(weight > 0, tf.float32)
+        found = found._replace(
+            each=_write(found.each, first, losses.loss * used, parts),
+            correct=_write(found.correct, first, losses.correct, parts),
+        )
+        if not trains:
+            return found
+        chunk = _chunk_gradients(x, table, losses.d_logits, weight)
+        return found._replace(
+            d_hidden=_write(found.d_hidden, first, chunk.hidden, parts),
+            d_kernel=found.d_kernel + chunk.kernel,
+            d_bias=found.d_bias + chunk.bias,
+        )
 
-    _, each, correct, d_hidden, d_kernel, d_bias = tf.while_loop(
-        lambda number, *_: number * rows < num_used,
-        add,
-        (
-            tf.constant(0),
-            array(tf.float32),
-            array(tf.float32),
-            array(hidden.dtype, width),
-            tf.zeros(kernel.shape if trains else [], tf.float32),
-            tf.zeros(bias.shape if trains else [], tf.float32),
-        ),
-        name="vocabulary",
+    found = _Found(
+        array(tf.float32),
+        array(tf.float32),
+        array(hidden.dtype, width),
+        tf.zeros(kernel.shape if trains else [], tf.float32),
+        tf.zeros(bias.shape if trains else [], tf.float32),
     )
-    each = entries(each)
-    losses = Losses(tf.reduce_sum(each * weights), each, entries(correct))
-    return losses, _Gradients(entries(d_hidden), d_kernel, d_bias)
+    first = tf.constant(0)
+    for parts in (_CHUNK_ROWS // _LAST_ROWS, 1):
+        if parts > num_parts:
+            continue
+        first, found = tf.while_loop(
+            lambda first, _, parts=parts: first + parts <= num_used_parts,
+            lambda first, found, parts=parts: (
+                first + parts,
+                add(first, found, parts=parts),
+            ),
+            (first, found),
+            name="vocabulary",
+        )
+    each = entries(found.each)
+    losses = Losses(tf.reduce_sum(each * weights), each, entries(found.correct))
+    return losses, _Gradients(
+        entries(found.d_hidden), found.d_kernel, found.d_bias
+    )
 
 
-def _losses(
-    logits: tf.Tensor, softmax: tf.Tensor, best: tf.Tensor, labels: tf.Tensor
-) -> tf.Tensor:
-    """Cross-entropy in nats [R] of [R, V], from a softmax that is there.
+class _Found(NamedTuple):
+    """What the sweep carries from chunk to chunk."""
 
-    TensorFlow's fused op takes half as long again on a CPU. The normalizer
-    comes from the largest probability, which is never near 0.
+    each: tf.TensorArray  # of float32 [rows], a part at a time; so the next two
+    correct: tf.TensorArray
+    d_hidden: tf.TensorArray  # of [rows, D]
+    d_kernel: tf.Tensor  # float32 [V, D]
+    d_bias: tf.Tensor  # float32 [V]
+
+
+def _rows(values: tf.Tensor, first: tf.Tensor, number: int) -> tf.Tensor:
+    rest = values.shape[1:]
+    begin = tf.stack([first] + [0] * len(rest))
+    return tf.slice(values, begin, [number, *rest])
+
+
+def _write(
+    array: tf.TensorArray, first: tf.Tensor, values: tf.Tensor, parts: int
+) -> tf.TensorArray:
+    for number, part in enumerate(tf.split(values, parts)):
+        array = array.write(first + number, part)
+    return array
+
+
+class _Chunk(NamedTuple):
+    loss: tf.Tensor  # float32 [R], nats.
+    correct: tf.Tensor  # float32 [R]
+    d_logits: tf.Tensor  # [R, V], of the loss, in the dtype of the product.
+
+
+def _losses(product: tf.Tensor, bias: tf.Tensor, label: tf.Tensor) -> _Chunk:
+    """Of logits without their bias, [R, V].
+
+    Reductions are TensorFlow's, which are vectorized on a CPU; XLA keeps the
+    order of a sum there and is slower.
     """
-    top, right = (
-        tf.gather(logits, ids, batch_dims=1) for ids in (best, labels)
+    logits = _logits(product, bias)  # float32
+    top = tf.reduce_max(logits, axis=-1, keepdims=True)  # [R, 1]
+    powers = _powers(logits, top)
+    total = tf.reduce_sum(powers, axis=-1, keepdims=True)  # [R, 1]
+    right = tf.gather(logits, label, batch_dims=1)  # [R]
+    return _Chunk(
+        tf.math.log(total[:, 0]) + top[:, 0] - right,
+        tf.cast(right >= top[:, 0], tf.float32),
+        _d_logits(powers, total, label, tf.zeros([], product.dtype)),
     )
-    normalizer = top - tf.math.log(tf.gather(softmax, best, batch_dims=1))
-    return normalizer - right
 
 
-def _minus_one_at(softmax: tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
-    """The gradient of the losses by the logits, [R, V]."""
-    places = tf.stack([tf.range(labels.shape[0]), labels], axis=1)  # [R, 2]
-    ones = tf.ones(labels.shape, softmax.dtype)
-    return tf.tensor_scatter_nd_sub(softmax, places, ones)
+@fusion.fused
+def _logits(product: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    return tf.cast(product, tf.float32) + bias
+
+
+@fusion.fused
+def _powers(logits: tf.Tensor, top: tf.Tensor) -> tf.Tensor:
+    return tf.exp(logits - top)
+
+
+@fusion.fused
+def _d_logits(
+    powers: tf.Tensor, total: tf.Tensor, label: tf.Tensor, zero: tf.Tensor
+) -> tf.Tensor:
+    """Softmax less 1 at the label, in the dtype of `zero`."""
+    is_label = tf.range(powers.shape[1]) == label[:, tf.newaxis]
+    return tf.cast(powers / total - tf.cast(is_label, tf.float32), zero.dtype)
 
 
 def _chunk_gradients(
     x: tf.Tensor, table: tf.Tensor, d_logits: tf.Tensor, weight: tf.Tensor
 ) -> _Gradients:
     """Of one chunk; the weights go to the small factors of each product."""
-    rounded = tf.cast(d_logits, x.dtype)  # [R, V]
     column = weight[:, tf.newaxis]  # [R, 1]
-    weighted = x * tf.cast(column, x.dtype)  # [R, D]
-    d_hidden = tf.cast(tf.matmul(rounded, table), tf.float32) * column
-    d_kernel = tf.matmul(rounded, weighted, transpose_a=True)  # [V, D]
-    d_bias = tf.matmul(d_logits, column, transpose_a=True)[:, 0]  # [V]
+    rounded = tf.cast(column, x.dtype)
+    d_hidden = tf.cast(tf.matmul(d_logits, table), tf.float32) * column
+    d_kernel = tf.matmul(d_logits, x * rounded, transpose_a=True)  # [V, D]
+    d_bias = tf.matmul(d_logits, rounded, transpose_a=True)[:, 0]  # [V]
     return _Gradients(
-        tf.cast(d_hidden, x.dtype), tf.cast(d_kernel, tf.float32), d_bias
+        tf.cast(d_hidden, x.dtype),
+        tf.cast(d_kernel, tf.float32),
+        tf.cast(d_bias, tf.float32),
     )

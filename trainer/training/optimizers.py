@@ -15,7 +15,7 @@ from configs import schema
 _NOT_DECAYED = ("bias", "gamma", "beta")
 
 
-class FusedAdamW(keras.optimizers.AdamW):
+class FusedAdamW(keras.optimizers.Adam):
     """Keras' AdamW (Loshchilov and Hutter, 2019), one fused op a variable.
 
     Keras would sum the gradients over the replicas once more, and after it
@@ -120,7 +120,7 @@ def create(
     """
     optimizer = FusedAdamW(
         learning_rate=Schedule(config, num_steps),
-        weight_decay=config.weight_decay,
+        weight_decay=config.weight_decay or None,
         beta_1=config.beta_1,
         beta_2=config.beta_2,
         epsilon=config.epsilon,

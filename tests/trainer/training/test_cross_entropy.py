@@ -1,5 +1,7 @@
 """Tests of trainer/training/cross_entropy.py."""
 
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +9,7 @@ import tensorflow as tf
 from trainer.training import cross_entropy
 
 CHUNK = cross_entropy._CHUNK_ROWS
+LAST = cross_entropy._LAST_ROWS
 WIDTH, VOCABULARY = 6, 37
 
 
@@ -66,10 +69,16 @@ def assert_equal(got, wanted, *, tolerance):
         (1, 1.0),
         (5, [0, 0, 1, 0, 0]),
         (7, 0.0),
+        (LAST - 1, 1.0),
+        (LAST, 1.0),
+        (LAST + 1, 1.0),
+        (CHUNK - LAST, 1.0),
         (CHUNK - 1, 0.5),
+        (CHUNK - 1, 1.0),
         (CHUNK, 1.0),
         (CHUNK + 1, 1.0),
         (2 * CHUNK + 3, 0.4),
+        (2 * CHUNK + LAST + 3, 1.0),
     ],
 )
 def test_losses_and_gradients_equal_the_dense_ones(num_entries, used, jit):
@@ -130,5 +139,20 @@ def test_no_tensor_is_larger_than_a_chunk_of_the_vocabulary():
     function = tf.function(chunked, autograph=False)
     walk(function.get_concrete_function(*entries(num_entries, 1.0)).graph)
     rows = {shape[0] for shape in shapes if shape[1:] == (VOCABULARY,)}
-    assert CHUNK in rows
-    assert max(rows) == CHUNK
+    assert rows == {CHUNK, LAST}
+
+
+def test_xla_for_a_gpu_holds_no_more_than_a_chunk_of_the_vocabulary():
+    function = tf.function(chunked, jit_compile=True, autograph=False)
+    data = entries(4 * CHUNK, 1.0)
+    # Lowering for a GPU needs none.
+    hlo = function.experimental_get_compiler_ir(*data)(
+        stage="hlo", platform_name="GPU"
+    )
+    shapes = {
+        tuple(map(int, dimensions.split(",")))
+        for dimensions in re.findall(r"\[([\d,]+)\]", hlo)
+    }
+    weights = {(VOCABULARY, WIDTH), (VOCABULARY,), (VOCABULARY, 1)}
+    large = {shape for shape in shapes if VOCABULARY in shape} - weights
+    assert large == {(CHUNK, VOCABULARY), (LAST, VOCABULARY)}

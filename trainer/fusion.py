@@ -1,0 +1,69 @@
+"""Elementwise work in one pass over memory."""
+
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import tensorflow as tf
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def fused(function: _Function) -> _Function:
+    """The same function of tensors, compiled by XLA wherever it is traced.
+
+    TensorFlow writes the result of every operation to memory; XLA computes
+    them all while the numbers are at hand. Inside what XLA compiles as a whole
+    this changes nothing. Left as it is: an eager call and a shape that is not
+    static, which would be compiled again and again, and a TPU, whose hosts have
+    no XLA of their own.
+
+    Args:
+      function: takes and returns tensors, has no variables; matrix products
+        are faster outside, where oneDNN multiplies bfloat16.
+    """
+    compiled = tf.function(function, jit_compile=True, autograph=False)
+
+    @functools.wraps(function)
+    def call(*arguments: tf.Tensor) -> Any:
+        plain = (
+            tf.executing_eagerly()
+            or not all(x.shape.is_fully_defined() for x in arguments)
+            or isinstance(
+                tf.distribute.get_strategy(), tf.distribute.TPUStrategy
+            )
+        )
+        return (function if plain else compiled)(*arguments)
+
+    return call  # type: ignore[return-value]
+
+
+def recomputed(
+    function: Callable[[tf.Tensor], tf.Tensor],
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """An elementwise function, fused, with float32 inside.
+
+    Nothing but its input is kept for the gradient, which is fused as well and
+    computes the rest again.
+    """
+
+    @fused
+    def forward(x: tf.Tensor) -> tf.Tensor:
+        return tf.cast(function(tf.cast(x, tf.float32)), x.dtype)
+
+    @fused
+    def backward(x: tf.Tensor, upstream: tf.Tensor) -> tf.Tensor:
+        x32 = tf.cast(x, tf.float32)
+        with tf.GradientTape() as tape:
+            tape.watch(x32)
+            y = function(x32)
+        gradient = tape.gradient(y, x32, tf.cast(upstream, tf.float32))
+        return tf.cast(gradient, x.dtype)
+
+    @tf.custom_gradient
+    def call(
+        x: tf.Tensor,
+    ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return forward(x), lambda upstream: backward(x, upstream)
+
+    return call
