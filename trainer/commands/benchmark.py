@@ -11,11 +11,17 @@ import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
+from trainer.commands.benchmarks import attention, head, serving, step
 from trainer.commands.benchmarks import input as input_benchmark
-from trainer.commands.benchmarks import serving
 
 _log = logging.getLogger(__name__)
-_MEASURES = {"input": input_benchmark.measure, "serving": serving.measure}
+_MEASURES = {
+    "step": step.measure,
+    "head": head.measure,
+    "attention": attention.measure,
+    "input": input_benchmark.measure,
+    "serving": serving.measure,
+}
 
 
 def run(
@@ -29,7 +35,7 @@ def run(
     what = config.benchmark.what
     result = {
         "what": what,
-        **_MEASURES[what](config, workdir),
+        **_MEASURES[what](config, workdir, runtime),
         "cores": os.cpu_count(),
         "load": [round(value, 2) for value in os.getloadavg()],
         "tensorflow": tf.__version__,

@@ -7,20 +7,22 @@ from typing import Any
 import tensorflow as tf
 
 from configs import schema
-from input_pipeline import manifest, prepare, pretraining
-from trainer.commands import starting_point
+from configs.runtime import Runtime
+from input_pipeline import pretraining
+from trainer.commands.benchmarks import steps
 
 _BATCHES_A_ROUND = 200
 
 
-def measure(config: schema.Config, workdir: str) -> dict[str, Any]:
+def measure(
+    config: schema.Config, workdir: str, runtime: Runtime
+) -> dict[str, Any]:
     """Tokens per second of this machine; padding counts, as it is work too.
 
     A round is 200 batches, taken one by one in a graph, as training takes
     them; the first round is thrown away.
     """
-    tokenizer = starting_point.tokenizer(config)
-    prepared = manifest.open_prepared(prepare.prepare(config, tokenizer))
+    prepared = steps.open_prepared(config)
     size = config.train.global_batch_size * config.data.sequence_length
     iterator = iter(pretraining.training_batches(prepared, config))
     seconds = []

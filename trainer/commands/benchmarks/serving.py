@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs import schema
+from configs.runtime import Runtime
 from input_pipeline import cleaning, sources
 from trainer.serving import loading
 
@@ -33,7 +34,9 @@ print(json.dumps([imported - start, loaded - imported, answered - loaded]))
 """
 
 
-def measure(config: schema.Config, workdir: str) -> dict[str, Any]:
+def measure(
+    config: schema.Config, workdir: str, runtime: Runtime
+) -> dict[str, Any]:
     """Texts per second, time of a call, and the start of a fresh process.
 
     The texts are training documents as they are stored, in their order; calls

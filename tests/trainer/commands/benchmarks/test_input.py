@@ -3,7 +3,7 @@
 from trainer.commands.benchmarks import input as input_benchmark
 
 
-def test_throws_the_first_round_away(tiny, monkeypatch, tmp_path):
+def test_throws_the_first_round_away(tiny, one_device, monkeypatch, tmp_path):
     monkeypatch.setattr(input_benchmark, "_BATCHES_A_ROUND", 5)
     # A clock on which the first round takes 100 seconds, the others 1, 2, 4.
     times = iter([0, 100, 100, 101, 101, 103, 103, 107])
@@ -11,7 +11,7 @@ def test_throws_the_first_round_away(tiny, monkeypatch, tmp_path):
         input_benchmark.time, "perf_counter", lambda: next(times)
     )
     config = tiny({"benchmark.num_rounds": 3})
-    result = input_benchmark.measure(config, str(tmp_path))
+    result = input_benchmark.measure(config, str(tmp_path), one_device)
     tokens = 5 * 8 * 16
     assert result["tokens_per_second_maximum"] == tokens
     assert result["tokens_per_second_median"] == tokens / 2

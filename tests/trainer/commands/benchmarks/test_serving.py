@@ -15,9 +15,11 @@ def few_calls(monkeypatch):
     monkeypatch.setattr(serving, "_CALLS", {1: 3, 4: 2})
 
 
-def test_measures_the_classifier_of_an_export(few_calls, tiny, exported):
+def test_measures_the_classifier_of_an_export(
+    few_calls, tiny, one_device, exported
+):
     config = tiny({"benchmark.num_rounds": 3})
-    result = serving.measure(config, str(exported))
+    result = serving.measure(config, str(exported), one_device)
     assert result["signature"] == "classify"
     assert 0 < result["bytes_per_text"] < 200
     for size in (1, 4):
@@ -34,7 +36,7 @@ def test_measures_the_classifier_of_an_export(few_calls, tiny, exported):
 
 @pytest.mark.parametrize("names", [("embed", "fill_mask"), ("classify",)])
 def test_asks_for_states_where_there_are_no_classes(
-    few_calls, tiny, tmp_path, monkeypatch, names
+    few_calls, tiny, one_device, tmp_path, monkeypatch, names
 ):
     asked = []
 
@@ -52,14 +54,16 @@ def test_asks_for_states_where_there_are_no_classes(
     )
     monkeypatch.setattr(serving, "_cold_start", lambda *_: {})
     config = tiny({"benchmark.num_rounds": 3})
-    result = serving.measure(config, str(tmp_path))
+    result = serving.measure(config, str(tmp_path), one_device)
     assert result["signature"] == names[0]
     # Sizes take turns, and every round asks for the same.
     round_ = [(names[0], 1)] * 3 + [(names[0], 4)] * 2
     assert asked == round_ * 4
 
 
-def test_throws_the_first_round_away(few_calls, tiny, tmp_path, monkeypatch):
+def test_throws_the_first_round_away(
+    few_calls, tiny, one_device, tmp_path, monkeypatch
+):
     # Every call takes 100 seconds, then, from the second round on, 2.
     clock = itertools.accumulate(
         itertools.chain([0], *([0, t] for t in [100] * 5 + [2] * 15))
@@ -74,7 +78,7 @@ def test_throws_the_first_round_away(few_calls, tiny, tmp_path, monkeypatch):
         lambda _: loading.Exported({}, {"embed": lambda text: {}}),
     )
     config = tiny({"benchmark.num_rounds": 3})
-    result = serving.measure(config, str(tmp_path))
+    result = serving.measure(config, str(tmp_path), one_device)
     assert result["batch_1_texts_per_second"] == 0.5
     assert result["batch_4_texts_per_second"] == 2.0
     assert result["batch_4_milliseconds_p99"] == 2_000
@@ -98,6 +102,6 @@ def test_texts_are_stored_documents_over_again(tmp_path):
     ]  # fmt: skip
 
 
-def test_a_missing_export_is_named(tiny, tmp_path):
+def test_a_missing_export_is_named(tiny, one_device, tmp_path):
     with pytest.raises(ValueError, match="make it with --mode=export"):
-        serving.measure(tiny(), str(tmp_path))
+        serving.measure(tiny(), str(tmp_path), one_device)

@@ -1,0 +1,51 @@
+"""Tests of trainer/commands/benchmarks/steps.py."""
+
+import numpy as np
+import pytest
+
+from trainer.commands.benchmarks import steps
+
+
+def test_the_first_losses_of_step_and_reference_are_one(tiny, one_device):
+    config = tiny({"data.packing": "document", "train.steps_per_call": 1})
+    ours = steps.create_steps(config, one_device)
+    theirs = steps.create_reference(config, one_device)
+    done, _, sums = ours._call(*ours._arguments)
+    loss = theirs._step(next(theirs._batches), theirs._zero)
+    assert int(done) == 1
+    np.testing.assert_allclose(sums["loss"] / sums["weight"], loss, rtol=1e-5)
+
+
+def test_the_reference_has_one_device(tiny, devices):
+    with pytest.raises(ValueError, match="2 replicas; use --strategy=one"):
+        steps.create_reference(tiny(), devices(2))
+
+
+def test_batches_from_memory_are_repeated(tiny, one_device):
+    trainee = steps.create_trainee(tiny(), one_device)
+    kept = iter(steps._kept(trainee))
+    first = next(kept)["token_ids"].numpy()
+    for _ in range(steps.NUM_BATCHES - 1):
+        assert (next(kept)["token_ids"].numpy() != first).any()
+    np.testing.assert_array_equal(next(kept)["token_ids"], first)
+
+
+def test_the_reference_reads_one_document_a_row(tiny):
+    config = steps.with_documents(tiny())
+    for batch in steps.first_batches(config, steps.open_prepared(config)):
+        assert int(np.max(batch["segment_ids"])) == 1
+
+
+def test_tracing_computes_nothing(tiny, one_device):
+    trainee = steps.create_trainee(tiny(), one_device)
+    before = [variable.numpy() for variable in trainee.variables]
+    call = steps.Steps(trainee, kept=True)
+    call.trace()
+    for variable, value in zip(trainee.variables, before, strict=True):
+        np.testing.assert_array_equal(variable, value)
+    call()
+    changed = [
+        (variable.numpy() != value).any()
+        for variable, value in zip(trainee.variables, before, strict=True)
+    ]
+    assert any(changed)

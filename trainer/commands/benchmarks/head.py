@@ -1,0 +1,127 @@
+"""`benchmark.what=head`: losses and gradients of the projection to words.
+
+N entries (predicted slots, used or not), D width, V vocabulary.
+"""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs import schema
+from configs.runtime import Runtime
+from trainer.commands.benchmarks import (
+    flops,
+    machine,
+    reference,
+    steps,
+    timing,
+)
+from trainer.training import cross_entropy
+
+
+def measure(
+    config: schema.Config, workdir: str, runtime: Runtime
+) -> dict[str, Any]:
+    """Forward and backward of a batch's entries, from random hidden states.
+
+    The dense reference has logits for every slot, in float32, without XLA.
+    """
+    arithmetic = steps.resolve(config, runtime)
+    prepared = steps.open_prepared(config)
+    batch = steps.first_batches(config, prepared)[0]
+    width = config.model.hidden_size
+    vocabulary_size = prepared.tokenizer.vocabulary_size
+    shape = [vocabulary_size, width]
+    calls = {
+        "ours": _create(
+            _chunked,
+            shape,
+            batch["mask_labels"],
+            batch["mask_weights"],
+            dtype=arithmetic.precision,
+            jit=arithmetic.jit,
+        )
+    }
+    if config.benchmark.reference:
+        calls["reference"] = _create(
+            _dense, shape, *reference.dense_labels(batch)
+        )
+    seconds = timing.in_turns(
+        calls | machine.matmuls(), num_rounds=config.benchmark.num_rounds
+    )
+    num_used = int(np.count_nonzero(batch["mask_weights"]))
+    result = {
+        **timing.describe(seconds["ours"]),
+        "entries": batch["mask_weights"].shape.num_elements(),
+        "used_entries": num_used,
+        "width": width,
+        "vocabulary_size": vocabulary_size,
+        "precision": arithmetic.precision,
+        "xla": arithmetic.jit,
+        **machine.describe_work(
+            flops.head(num_used, vocabulary_size, width),
+            statistics.median(seconds["ours"]),
+            seconds,
+            precision=arithmetic.precision,
+        ),
+    }
+    if config.benchmark.reference:
+        result |= timing.compare(seconds["ours"], seconds["reference"])
+    return result
+
+
+def _create(
+    gradients: Callable[..., tf.Tensor],
+    shape: list[int],
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+    *,
+    dtype: str = "float32",
+    jit: bool = False,
+) -> timing.Call:
+    kernel = 0.05 * tf.random.stateless_normal(shape, seed=[0, 0])  # [V, D]
+    labels, weights = (tf.reshape(value, [-1]) for value in (labels, weights))
+    hidden = tf.random.stateless_normal([*labels.shape, shape[1]], seed=[0, 1])
+    hidden = tf.cast(hidden, dtype)  # [N, D]
+    compute = tf.function(gradients, jit_compile=jit, autograph=False)
+    return lambda: tf.nest.map_structure(
+        lambda gradient: gradient[0].numpy(),
+        compute(hidden, kernel, tf.zeros(shape[:1]), labels, weights),
+    )
+
+
+def _chunked(
+    hidden: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+) -> list[tf.Tensor]:
+    with tf.GradientTape() as tape:
+        tape.watch([hidden, kernel, bias])
+        losses = cross_entropy.cross_entropy(
+            hidden, kernel, bias, labels=labels, weights=weights, trains=True
+        )
+    gradients: list[tf.Tensor] = tape.gradient(
+        losses.total, [hidden, kernel, bias]
+    )
+    return gradients
+
+
+def _dense(
+    hidden: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+) -> list[tf.Tensor]:
+    with tf.GradientTape() as tape:
+        tape.watch([hidden, kernel, bias])
+        logits = tf.matmul(hidden, kernel, transpose_b=True) + bias
+        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        total = tf.reduce_sum(losses * weights)
+    gradients: list[tf.Tensor] = tape.gradient(total, [hidden, kernel, bias])
+    return gradients

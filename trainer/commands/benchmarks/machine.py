@@ -1,0 +1,112 @@
+"""What the machine can do at best: its matrix products; its memory in use."""
+
+import concurrent.futures
+import multiprocessing
+import pathlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import tensorflow as tf
+
+from configs import quiet
+from trainer.commands.benchmarks import timing
+
+_PRECISIONS = ("float32", "bfloat16")
+
+
+class Traced(Protocol):
+    """A call that can be traced before it computes anything."""
+
+    def trace(self) -> Any:
+        """The concrete function."""
+
+    def __call__(self) -> None:
+        """Computes, and waits until it is done."""
+
+
+def matmuls() -> dict[str, timing.Call]:
+    """Products of large square matrices, to be timed beside the work."""
+    size = _matmul_size()
+
+    def create(precision: str) -> timing.Call:
+        matrix = tf.random.stateless_normal([size, size], seed=[0, 0])
+        matrix = tf.cast(matrix, precision)
+        product = tf.function(lambda: tf.reduce_sum(matrix @ matrix))
+        return lambda: product().numpy()
+
+    return {f"matmul_{name}": create(name) for name in _PRECISIONS}
+
+
+def describe_work(
+    flops: float,
+    median: float,
+    seconds: dict[str, list[float]],
+    *,
+    precision: str,
+    num_devices: int = 1,
+) -> dict[str, float]:
+    """Useful FLOPs, and their share of the fastest matrix products.
+
+    Args:
+      flops: of one piece of work.
+      median: seconds that it takes.
+      seconds: of `matmuls`.
+      precision: in which the work multiplies.
+      num_devices: physical ones that share it.
+    """
+    peaks = {
+        name: 2.0 * _matmul_size() ** 3 / min(seconds[f"matmul_{name}"])
+        for name in _PRECISIONS
+    }
+    # A GPU multiplies float16 as fast as bfloat16.
+    peak = peaks["float32" if precision == "float32" else "bfloat16"]
+    return {
+        "useful_gigaflops": round(flops / 1e9, 2),
+        "useful_gigaflops_per_second": round(flops / median / 1e9, 1),
+        **{
+            f"matmul_gigaflops_per_second_{name}": round(rate / 1e9, 1)
+            for name, rate in peaks.items()
+        },
+        "share_of_matmul_peak": round(flops / median / peak / num_devices, 3),
+    }
+
+
+def _matmul_size() -> int:
+    return 8192 if tf.config.list_physical_devices("GPU") else 2048
+
+
+def peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
+    """The most memory that a call needs, over what its process had before.
+
+    Args:
+      create: makes the call, in a fresh process; a module's function.
+      args: what it is called with.
+    """
+    with concurrent.futures.ProcessPoolExecutor(
+        1,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=quiet.import_module,
+        initargs=("tensorflow",),
+    ) as process:
+        return process.submit(_peak_bytes, create, *args).result()
+
+
+def _peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
+    call = create(*args)
+    call.trace()  # What Python needs for it does not count.
+    if tf.config.list_physical_devices("GPU"):
+        before = tf.config.experimental.get_memory_info("GPU:0")["current"]
+        tf.config.experimental.reset_memory_stats("GPU:0")
+        call()
+        return tf.config.experimental.get_memory_info("GPU:0")["peak"] - before
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # Forgets the peak.
+    before = _status("VmRSS")
+    call()
+    return _status("VmHWM") - before
+
+
+def _status(name: str) -> int:
+    """Bytes of a field of Linux' `/proc/self/status`."""
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines)
+    return 1024 * int(fields[name].split()[0])

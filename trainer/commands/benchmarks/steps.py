@@ -1,0 +1,137 @@
+"""Training steps to be timed: ours, and those of the dense reference."""
+
+import dataclasses
+import itertools
+from typing import Any
+
+import tensorflow as tf
+
+from configs import schema
+from configs.runtime import Runtime
+from input_pipeline import manifest, prepare, pretraining, stream
+from trainer import modeling
+from trainer.commands import stage, starting_point
+from trainer.commands import trainee as trainee_lib
+from trainer.commands.benchmarks import reference
+from trainer.training import strategy as strategy_lib
+
+NUM_BATCHES = 8  # Different ones; they are kept in memory and repeated.
+
+
+class Steps:
+    """A call takes `train.steps_per_call` steps and waits for the last."""
+
+    def __init__(self, trainee: trainee_lib.Trainee, *, kept: bool) -> None:
+        """Batches are kept in memory, or come from the input as in training."""
+        self._call: Any = trainee.create_train_call(tf.Variable(0.0))
+        self._arguments = (
+            iter(_kept(trainee) if kept else trainee.batches(first_step=0)),
+            tf.constant(0, tf.int64),
+            tf.constant(trainee.train.steps_per_call),
+        )
+
+    def trace(self) -> Any:
+        """The concrete function; nothing is computed."""
+        return self._call.get_concrete_function(*self._arguments)
+
+    def __call__(self) -> None:
+        """Computes."""
+        done, *_ = self._call(*self._arguments)
+        done.numpy()
+
+
+class ReferenceStep:
+    """A call takes one step of the dense reference and waits for it."""
+
+    def __init__(self, config: schema.Config, prepared: manifest.Prepared):
+        """From the weights that a run of `config` begins with."""
+        model = modeling.create_masked_lm(
+            config.model,
+            vocabulary_size=prepared.tokenizer.vocabulary_size,
+            sequence_length=prepared.sequence_length,
+            seed=config.seed,
+            dtype="float32",
+        )
+        self._step: Any = reference.create_step(
+            model, config.optimizer.learning_rate
+        )
+        self._batches = itertools.cycle(first_batches(config, prepared))
+        self._zero = tf.constant(0, tf.int64)
+
+    def trace(self) -> Any:
+        """The concrete function; nothing is computed."""
+        return self._step.get_concrete_function(next(self._batches), self._zero)
+
+    def __call__(self) -> None:
+        """Computes."""
+        self._step(next(self._batches), self._zero).numpy()
+
+
+def create_steps(config: schema.Config, runtime: Runtime) -> Steps:
+    """Steps on batches from memory."""
+    return Steps(create_trainee(config, runtime), kept=True)
+
+
+def create_reference(config: schema.Config, runtime: Runtime) -> ReferenceStep:
+    """The reference on its first device; raises ValueError for several."""
+    strategy, _ = stage.create_strategy(runtime)
+    if strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "benchmark.reference=True computes on one device, but"
+            f" --strategy={runtime.strategy} has"
+            f" {strategy.num_replicas_in_sync} replicas; use"
+            " --strategy=one_device."
+        )
+    config = with_documents(config)
+    return ReferenceStep(config, open_prepared(config))
+
+
+def create_trainee(
+    config: schema.Config, runtime: Runtime
+) -> trainee_lib.MaskedLM:
+    """What `--mode=pretrain` would train, from its first weights."""
+    strategy, _ = stage.create_strategy(runtime)
+    strategy_lib.check_batch(strategy, config.train)
+    return trainee_lib.create_masked_lm(
+        config, strategy, open_prepared(config), resolve(config, runtime)
+    )
+
+
+def resolve(config: schema.Config, runtime: Runtime) -> strategy_lib.Arithmetic:
+    """Precision and XLA of a run that begins now."""
+    strategy, _ = stage.create_strategy(runtime)
+    return trainee_lib.resolve(strategy, config.train, {})
+
+
+def open_prepared(config: schema.Config) -> manifest.Prepared:
+    """The rows of the config, prepared where they are not."""
+    tokenizer = starting_point.tokenizer(config)
+    return manifest.open_prepared(prepare.prepare(config, tokenizer))
+
+
+def with_documents(config: schema.Config) -> schema.Config:
+    """With one document a row, cut at L, as the Keras example has them."""
+    data = dataclasses.replace(config.data, packing="document")
+    return dataclasses.replace(config, data=data)
+
+
+def first_batches(
+    config: schema.Config, prepared: manifest.Prepared
+) -> list[reference.Batch]:
+    """The global batches that are repeated."""
+    batches = pretraining.training_batches(prepared, config)
+    return list(batches.take(NUM_BATCHES))
+
+
+def _kept(trainee: trainee_lib.Trainee) -> Any:
+    def create(index: int, count: int, num_replicas: int) -> tf.data.Dataset:
+        batches = trainee.create_training_batches(
+            trainee.prepared,
+            trainee.config,
+            first_step=0,
+            shard=stream.Shard(index, count),
+            num_replicas=num_replicas,
+        )
+        return batches.take(NUM_BATCHES * num_replicas).cache().repeat()
+
+    return strategy_lib.distribute(trainee.strategy, create)
