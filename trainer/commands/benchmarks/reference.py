@@ -33,7 +33,7 @@ def create_step(
         with tf.GradientTape() as tape:
             mean = loss(model, batch, modeling.create_noise(0, step=number))
         values = [variable.value for variable in model.trainable_variables]
-        gradients = tape.gradient(mean, values)
+        gradients = tape.gradient(mean, values, unconnected_gradients="zero")
         optimizer.apply_gradients(
             zip(gradients, model.trainable_variables, strict=True)
         )

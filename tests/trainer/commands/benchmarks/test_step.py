@@ -50,17 +50,15 @@ def test_measures_a_step_and_the_reference(
 
 
 @pytest.mark.parametrize(
-    ("changes", "rows"),
+    ("more", "rows"),
     [
         ({"train.global_batch_size": 8}, 2),
         ({"train.global_batch_size": 6}, None),
         ({"train.global_batch_size": 8, "train.accumulation_steps": 4}, None),
     ],
 )
-def test_a_quarter_of_the_rows_where_there_is_one(
-    tiny, one_device, changes, rows
-):
-    trainee = steps.create_trainee(tiny(changes), one_device)
+def test_a_quarter_of_the_rows_where_there_is_one(tiny, one_device, more, rows):
+    trainee = steps.create_trainee(tiny(more), one_device)
     quarter = step._quarter(trainee)
     assert (quarter and quarter.train.global_batch_size) == rows
 
