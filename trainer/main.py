@@ -41,9 +41,11 @@ MODES = {
     "evaluate": ("evaluate", "the exported model on the test split"),
     "inspect": ("inspect", "show the rows of any step as text"),
     "benchmark": ("benchmark", "time what benchmark.what names"),
+    "doctor": ("doctor", "is this machine ready? a line for every check"),
 }
-# They work on what has been trained, without its text.
-_WITHOUT_TEXT = ("export", "predict")
+# They work on what has been trained, without its text; the doctor looks for it
+# among other things.
+_WITHOUT_TEXT = ("export", "predict", "doctor")
 
 
 class _Terminated(BaseException):
