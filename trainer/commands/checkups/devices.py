@@ -11,7 +11,7 @@ from trainer.commands import trainee
 from trainer.commands.checkups.check import Case, Check, Imperfect, told
 from trainer.training import strategy as strategy_lib
 
-# Of the largest element; XLA may order sums anew, bfloat16 has 8 bits.
+# Between probabilities: XLA may order sums anew, bfloat16 has 8 bits.
 _XLA_GAP = 1e-2
 _BFLOAT16_GAP = 2e-2
 
@@ -109,6 +109,7 @@ def _matrix() -> tf.Tensor:
 
 
 def _compute(values: tf.Tensor) -> tf.Tensor:
+    """As attention does: a product, then probabilities."""
     return tf.nn.softmax(tf.matmul(values, values, transpose_b=True) / 8)
 
 

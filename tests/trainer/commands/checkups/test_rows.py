@@ -41,10 +41,3 @@ def test_no_validation_row_is_a_warning(case):
     prepare.prepare(patient.config)
     with pytest.raises(check.Imperfect, match="goes without validation"):
         rows.rows(patient)
-
-
-@pytest.mark.parametrize("policy", ["whole_word", "span"])
-def test_masks_of_every_policy_are_sane(case, policy):
-    changes = {"masking.policy": policy, "tokenizer.kind": "wordpiece"}
-    patient = case({**changes, "tokenizer.vocabulary_size": 300})
-    assert "are predicted" in rows.masks(patient)
