@@ -63,6 +63,11 @@ class Prepared:
         return max(1, _WINDOW_ROWS // self.rows_per_block)
 
 
+def directory_of(prepared_dir: str, identity: dict[str, Any]) -> pathlib.Path:
+    """Where `made_once` puts this content, whether it has been made or not."""
+    return pathlib.Path(prepared_dir) / storage.sha256_json(identity)[:16]
+
+
 def made_once(
     prepared_dir: str,
     identity: dict[str, Any],
@@ -75,9 +80,8 @@ def made_once(
       identity: all that decides the content, JSON; its digest is the name.
       write: fills a temporary directory; returns facts for the manifest.
     """
-    fingerprint = storage.sha256_json(identity)[:16]
-    parent = pathlib.Path(prepared_dir)
-    directory = parent / fingerprint
+    directory = directory_of(prepared_dir, identity)
+    parent, fingerprint = directory.parent, directory.name
     with storage.exclusive(parent / f"{fingerprint}.lock", wait=True):
         if not directory.exists():
             storage.remove_unfinished(parent, fingerprint)

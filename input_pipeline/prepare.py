@@ -61,6 +61,19 @@ def prepare(
     )
 
 
+def locate(
+    config: schema.Config, tokenizer: tokenizer_lib.Tokenizer | None = None
+) -> pathlib.Path:
+    """Where `prepare` puts the rows, made or not; reads the text once.
+
+    The arguments and errors are those of `prepare`.
+    """
+    units = sources.list_units(config.data)
+    return manifest.directory_of(
+        config.data.prepared_dir, _identity(config, units, tokenizer)
+    )
+
+
 def _identity(
     config: schema.Config,
     units: list[sources.Unit],

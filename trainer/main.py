@@ -6,7 +6,6 @@ same reason `preflight` looks for the text before.
 """
 
 import contextlib
-import errno
 import logging
 import os
 import pathlib
@@ -21,7 +20,7 @@ from types import FrameType
 from absl import logging as absl_logging
 
 from configs import overrides, quiet, runtime
-from trainer.commands import preflight
+from trainer.commands import preflight, refusals
 
 # Flag -> default and help; every default is text, as on the command line.
 FLAGS = {
@@ -42,11 +41,11 @@ MODES = {
     "evaluate": ("evaluate", "the exported model on the test split"),
     "inspect": ("inspect", "show the rows of any step as text"),
     "benchmark": ("benchmark", "time what benchmark.what names"),
+    "doctor": ("doctor", "is this machine ready? a line for every check"),
 }
-# They work on what has been trained, without its text.
-_WITHOUT_TEXT = ("export", "predict")
-# No space left, quota used up.
-_FULL = (errno.ENOSPC, errno.EDQUOT)
+# They work on what has been trained, without its text; the doctor looks for it
+# among other things.
+_WITHOUT_TEXT = ("export", "predict", "doctor")
 
 
 class _Terminated(BaseException):
@@ -80,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return _end(error, "nobody reads the output any more", 1)
     except Exception as error:
-        if not (message := _explain(error)):
+        if not (message := refusals.explain(error)):
             raise
         return _end(error, message, 2)
 
@@ -206,21 +205,6 @@ def _end(error: BaseException, message: str, exit_code: int) -> int:
         traceback.print_exception(error)
     print("cloze:", " ".join(message.split()), file=sys.stderr)
     return exit_code
-
-
-def _explain(error: Exception) -> str:
-    """What to say where the system refuses something; "" = it is a bug."""
-    place = getattr(error, "filename", None)
-    # TensorFlow and safetensors have their own types for a full disk.
-    if any(os.strerror(number) in str(error) for number in _FULL):
-        place = place or "the workdir or data.prepared_dir"
-        return f"{place}: no space left on the device; free some and run again."
-    if isinstance(error, OSError) and place is not None:
-        return (
-            f"{place}: {error.strerror}; check that the path is right and that"
-            " you may use it."
-        )
-    return ""
 
 
 if __name__ == "__main__":

@@ -223,7 +223,10 @@ def test_the_report_adds_up(tmp_path, texts):
 
 def test_the_second_time_nothing_is_done(tmp_path, texts, monkeypatch):
     config = _config(tmp_path)
+    expected = prepare.locate(config)
+    assert not expected.parent.exists()
     directory = prepare.prepare(config)
+    assert directory == expected == prepare.locate(config)
     before = {p: p.stat().st_mtime_ns for p in directory.rglob("*")}
     monkeypatch.setattr(prepare, "_write_all", None)
     assert prepare.prepare(config) == directory

@@ -77,6 +77,7 @@ def test_modes_are_exactly_these():
         "evaluate",
         "inspect",
         "benchmark",
+        "doctor",
     ]
 
 

@@ -1,0 +1,41 @@
+"""Four healthy devices; planted faults: test_doctor.py."""
+
+import types
+
+import pytest
+
+from configs import runtime, schema
+from trainer.commands.checkups import check, devices
+
+
+@pytest.fixture(name="case")
+def _case(tiny):
+    return check.Case(tiny(), "", runtime.Runtime("mirrored"), "")
+
+
+def test_four_devices_are_well(case):
+    texts = {each.name: each.find(case) for each in devices.CHECKS}
+    assert "MirroredStrategy: 4 replica(s)" in texts["devices"]
+    assert texts["batch"] == "train: 8 rows a step"  # Text without labels.
+    assert "does not use it" in texts["xla"]
+    assert "computes in float32" in texts["bfloat16"]
+    assert texts["all-reduce"] == "the sum of 1 to 4 is 10 on each replica"
+
+
+def test_a_gpu_that_tensorflow_does_not_see(case, monkeypatch):
+    def path(name):
+        assert name == "/dev"
+        return types.SimpleNamespace(glob=lambda pattern: ["/dev/nvidia0"])
+
+    monkeypatch.setattr(devices.pathlib, "Path", path)
+    with pytest.raises(check.Imperfect, match="this machine has a GPU: inst"):
+        devices.devices(case)
+
+
+def test_labelled_rows_must_be_divided_too(case):
+    devices.devices(case)
+    case.config = schema.Config(
+        finetune=schema.FinetuneConfig(global_batch_size=6)
+    )
+    with pytest.raises(ValueError, match="finetune.global_batch_size=6 must"):
+        devices.batch(case)

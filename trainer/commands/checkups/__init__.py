@@ -1,0 +1,1 @@
+"""What `--mode=doctor` checks, a module a group; see `check.Check`."""

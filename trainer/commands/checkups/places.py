@@ -1,0 +1,73 @@
+"""The workdir and the disks: who may write, and how much."""
+
+import pathlib
+import shutil
+import tempfile
+
+from configs import schema
+from trainer import workdir as workdir_lib
+from trainer.commands.checkups.check import Case, Check
+from trainer.training import strategy as strategy_lib
+
+# Of a parameter in a checkpoint: the weight and two moments, float32.
+_PARAMETER_BYTES = 12
+# Pretraining and fine-tuning; besides the newest the best, the one that is
+# being written, and the export, which has no moments but several forms.
+_STAGES, _MORE_CHECKPOINTS = 2, 3
+
+
+def workdir(case: Case) -> str:
+    """Whether it can be written, holds no other run, and nobody trains there.
+
+    Whether data.prepared_dir can be written, too. No directory is made.
+    """
+    path = pathlib.Path(case.workdir)
+    for place in (path, pathlib.Path(case.config.data.prepared_dir)):
+        with tempfile.TemporaryFile(dir=_existing(place)) as file:
+            file.write(b"doctor")
+    recorded = workdir_lib.check(case.workdir, case.config)
+    chief = case.strategy is None or strategy_lib.is_chief(case.strategy)
+    if path.exists():
+        with workdir_lib.locked(case.workdir, chief=chief):
+            pass
+    begun = "a run that can go on" if recorded else "no run yet"
+    return f"{path} can be written; {begun}"
+
+
+def space(case: Case) -> str:
+    """Whether the checkpoints of a run fit on the disk."""
+    parameters = _num_parameters(case.config)
+    kept = case.config.checkpoint.keep_last + _MORE_CHECKPOINTS
+    needed = _PARAMETER_BYTES * parameters * kept * _STAGES
+    place = _existing(pathlib.Path(case.workdir))
+    free = shutil.disk_usage(place).free
+    text = (
+        f"{free / 1e9:,.1f} GB free at {place}, about {needed / 1e9:,.1f} GB"
+        " needed for the checkpoints of a run"
+    )
+    if free < needed:
+        raise ValueError(
+            f"{text}; free some, choose another --workdir, or lower"
+            " checkpoint.keep_last."
+        )
+    return text
+
+
+def _existing(path: pathlib.Path) -> pathlib.Path:
+    """The path, or the nearest one above it that is there."""
+    return next(p for p in (path, *path.parents) if p.exists())
+
+
+def _num_parameters(config: schema.Config) -> int:
+    """About; at most, as the vocabulary may turn out smaller."""
+    model, width = config.model, config.model.hidden_size
+    tables = config.tokenizer.vocabulary_size * (2 - model.tie_embeddings)
+    layer = 4 * width + 2 * model.intermediate_size
+    slots = config.data.sequence_length
+    return width * (tables + slots + model.num_layers * layer)
+
+
+CHECKS = (
+    Check("workdir", workdir),
+    Check("space", space),
+)
