@@ -76,11 +76,13 @@ def made_once(
       write: fills a temporary directory; returns facts for the manifest.
     """
     fingerprint = storage.sha256_json(identity)[:16]
-    parent = pathlib.Path(prepared_dir)
+    parent = storage.path_of(prepared_dir)
     directory = parent / fingerprint
     with storage.exclusive(parent / f"{fingerprint}.lock", wait=True):
-        if not directory.exists():
-            storage.remove_unfinished(parent, fingerprint)
+        if not storage.complete(parent, fingerprint):
+            # In an object store another host may be at it: the same bytes.
+            if not storage.in_store(parent):
+                storage.remove_unfinished(parent, fingerprint)
             facts = {"fingerprint": fingerprint, "identity": identity}
             with storage.new_directory(directory, facts=facts) as temporary:
                 facts |= write(temporary)
@@ -105,7 +107,7 @@ def rows_per_block(row_width: int) -> int:
 
 def open_prepared(directory: str | pathlib.Path) -> Prepared:
     """Opens what `prepare` wrote; raises DamagedError naming a bad file."""
-    directory = pathlib.Path(directory)
+    directory = storage.path_of(directory)
     try:
         facts = storage.read_manifest(directory)
         _verify(directory, facts)

@@ -19,7 +19,8 @@ BASE = {
 # Room -> the other rooms it may import.
 ALLOWED = {
     "configs": set(),
-    "trainer.storage": {"configs"},
+    "trainer.lease": set(),
+    "trainer.storage": {"configs", "trainer.lease"},
     "trainer.checkpoint": {"configs", "trainer.storage"},
     "trainer.strings": set(),
     "trainer.workdir": {"configs", "trainer.storage"},

@@ -11,9 +11,12 @@ import subprocess
 import pytest
 
 from tests.input_pipeline import conftest
+from tests.trainer import conftest as store
 
 # Numbered rows, as the fast tests have them.
 create_prepared = conftest._create_prepared
+# An object store.
+bucket = store._bucket
 
 _RESULTS = pathlib.Path(
     os.environ.get("CLOZE_SOAK_RESULTS", "runs/soak/results.jsonl")
