@@ -59,9 +59,14 @@ def initial_weights(path: str) -> Initial:
             " KerasHub BERT preset or a Hugging Face BERT."
         )
     content = interchange.read_json(directory / "config.json")
-    return (
-        _of_run(path) if "resolved" in content else interchange.read_bert(path)
-    )
+    if "resolved" in content:
+        return _of_run(path)
+    if storage.in_store(path):
+        raise ValueError(
+            f"init_from={path} is a BERT, which is read from the disk; copy it:"
+            " gcloud storage cp --recursive. A Cloze run may be on gs://."
+        )
+    return interchange.read_bert(path)
 
 
 def _of_run(path: str) -> Initial:
