@@ -215,10 +215,7 @@ def _explain(error: Exception) -> str:
         return f"{place}: no space left on the device; free some and run again."
     if "Error executing an HTTP request" in str(error):
         # TensorFlow's client of gs://.
-        return (
-            f"{str(error).splitlines()[0]}; check the bucket and that this"
-            " machine may use it."
-        )
+        return f"{error}; check the bucket and that this machine may use it."
     if isinstance(error, OSError) and place is not None:
         return (
             f"{place}: {error.strerror}; check that the path is right and that"

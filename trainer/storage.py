@@ -90,19 +90,20 @@ def new_directory(
       path: the final name.
       facts: what the manifest says besides the files. The block may add to it.
       replace: delete what has that name, once the new one is written;
-        without, there must be nothing.
+        without, there must be nothing, or the same in an object store.
     """
     final = path_of(path)
     temporary = _temporary(final)
     try:
         yield temporary
         _write_manifest(temporary, facts)
+        if not in_store(final):
+            _sync(temporary)
         if replace:
             remove_directory(final)
         if in_store(final):
             _upload(temporary, final)
         else:
-            _sync(temporary)
             os.rename(temporary, final)
             _sync_one(final.parent)
     finally:
@@ -127,6 +128,8 @@ def remove_unfinished(parent: str | os.PathLike[str], pattern: str) -> None:
     folder = path_of(parent)
     if in_store(folder):
         left = {*folder.glob(pattern)} - {*complete(folder, pattern)}
+        near = pathlib.Path(tempfile.gettempdir())
+        left |= {*near.glob(f"{_temporary_prefix(folder)}*")}
     else:
         left = {*folder.glob(f"{pattern}.tmp-*")}
     for path in left:
@@ -265,12 +268,18 @@ def exclusive(
 def _temporary(final: pathlib.Path) -> pathlib.Path:
     """A new directory: next to the final one, or on the disk before a store."""
     if in_store(final):
-        return pathlib.Path(tempfile.mkdtemp(prefix="cloze-"))
+        prefix = _temporary_prefix(final.parent)
+        return pathlib.Path(tempfile.mkdtemp(prefix=prefix))
     final.parent.mkdir(parents=True, exist_ok=True)
     temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
     _remove_tree(temporary)
     temporary.mkdir()
     return temporary
+
+
+def _temporary_prefix(parent: pathlib.Path) -> str:
+    """How the names begin of what is on its way to a folder in a store."""
+    return f"cloze-{sha256_json(str(parent))[:16]}-"
 
 
 def _upload(directory: pathlib.Path, final: pathlib.Path) -> None:

@@ -26,6 +26,7 @@ HOSTS = ("www.googleapis.com", "storage.googleapis.com")
 CHANGES = {
     **test_runs.CHANGES,
     "train.num_steps": "60",
+    "checkpoint.every_steps": "20",
     "finetune.num_epochs": "1",
 }
 

@@ -314,6 +314,14 @@ def test_the_manifest_comes_last_to_a_store_and_goes_first(bucket):
     assert not bucket.objects
 
 
+def test_what_was_on_its_way_to_a_store_is_removed(bucket):
+    folder = storage.path_of("gs://bucket/run")
+    left, other = map(storage._temporary, (folder / "x", folder / "y" / "x"))
+    storage.remove_unfinished(folder, "x*")
+    assert not left.exists()
+    other.rmdir()
+
+
 def test_an_error_leaves_nothing_in_a_store(bucket):
     with pytest.raises(OSError, match="full"):
         with storage.new_directory("gs://bucket/x", facts={}) as path:
