@@ -8,7 +8,6 @@ import contextlib
 import logging
 import os
 import pathlib
-import secrets
 import signal
 import socket
 import threading
@@ -31,7 +30,7 @@ def held(path: pathlib.Path, *, busy: str) -> Iterator[None]:
       busy: the message of the ValueError where somebody else is alive.
     """
     _await_silence(path, busy)
-    own = f"{socket.gethostname()} {os.getpid()} {secrets.token_hex(8)}"
+    own = f"{socket.gethostname()} {os.getpid()} {os.urandom(8).hex()}"
     path.write_text(own)
     ended = threading.Event()
     beating = threading.Thread(
