@@ -65,7 +65,7 @@ class Prepared:
 
 def directory_of(prepared_dir: str, identity: dict[str, Any]) -> pathlib.Path:
     """Where `made_once` puts this content, whether it has been made or not."""
-    return pathlib.Path(prepared_dir) / storage.sha256_json(identity)[:16]
+    return storage.path_of(prepared_dir) / storage.sha256_json(identity)[:16]
 
 
 def made_once(
@@ -83,8 +83,10 @@ def made_once(
     directory = directory_of(prepared_dir, identity)
     parent, fingerprint = directory.parent, directory.name
     with storage.exclusive(parent / f"{fingerprint}.lock", wait=True):
-        if not directory.exists():
-            storage.remove_unfinished(parent, fingerprint)
+        if not storage.complete(parent, fingerprint):
+            # In an object store another host may be at it: the same bytes.
+            if not storage.in_store(parent):
+                storage.remove_unfinished(parent, fingerprint)
             facts = {"fingerprint": fingerprint, "identity": identity}
             with storage.new_directory(directory, facts=facts) as temporary:
                 facts |= write(temporary)
@@ -109,7 +111,7 @@ def rows_per_block(row_width: int) -> int:
 
 def open_prepared(directory: str | pathlib.Path) -> Prepared:
     """Opens what `prepare` wrote; raises DamagedError naming a bad file."""
-    directory = pathlib.Path(directory)
+    directory = storage.path_of(directory)
     try:
         facts = storage.read_manifest(directory)
         _verify(directory, facts)

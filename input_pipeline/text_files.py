@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, cast
 
 from configs import schema
 from input_pipeline import cleaning, documents
+from trainer import storage
 
 UNIT_BYTES = 16 * 2**20  # About, and as stored: of a .gz, compressed.
 
@@ -127,6 +128,12 @@ def _find(pattern: str, *, field: str) -> dict[str, int]:
     """The files that match, sorted, and their sizes; none for ""."""
     if not pattern:
         return {}
+    if storage.in_store(pattern):
+        raise ValueError(
+            f"{field}={pattern} lies in an object store, but text is read from"
+            " the disk, once; copy it: gcloud storage cp. What is prepared from"
+            " it may go to a store (data.prepared_dir)."
+        )
     path = os.path.expanduser(pattern)
     if os.path.isdir(path):
         raise ValueError(

@@ -166,7 +166,7 @@ def create(kind: str, vocabulary: Sequence[str]) -> Tokenizer:
 
 def load(directory: str | pathlib.Path) -> Tokenizer:
     """The tokenizer that `Tokenizer.save` wrote; raises DamagedError."""
-    path = pathlib.Path(directory) / _FILE
+    path = storage.path_of(directory) / _FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         return create(content["kind"], content["vocabulary"])

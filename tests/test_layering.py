@@ -20,7 +20,8 @@ BASE = {
 # Room -> the other rooms it may import.
 ALLOWED = {
     "configs": set(),
-    "trainer.storage": {"configs"},
+    "trainer.lease": set(),
+    "trainer.storage": {"configs", "trainer.lease"},
     "trainer.checkpoint": {"configs", "trainer.storage"},
     "trainer.fusion": set(),
     "trainer.strings": set(),

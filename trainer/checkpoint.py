@@ -56,12 +56,10 @@ class Checkpoints:
         """
         storage.remove_unfinished(self.directory, "step-*")
         path = self._path(state["step"])
-        with storage.new_directory(path, facts={}) as temporary:
+        with storage.new_directory(path, facts={}, replace=True) as temporary:
             _write_arrays(temporary / _WEIGHTS, weights)
             _write_arrays(temporary / _OPTIMIZER, optimizer)
             (temporary / _STATE).write_text(json.dumps(state) + "\n")
-            if path.exists():
-                storage.remove_directory(path)
         self._delete_old(state["step"])
 
     def restore(
@@ -133,9 +131,9 @@ class Checkpoints:
         return self.directory / f"step-{step:09d}"
 
     def _newest_first(self) -> list[pathlib.Path]:
-        names = self.directory.glob("step-*")
+        found = storage.complete(self.directory, "step-*")
         return sorted(
-            (p for p in names if p.name.removeprefix("step-").isdigit()),
+            (p for p in found if p.name.removeprefix("step-").isdigit()),
             key=_step_of,
             reverse=True,
         )
@@ -175,7 +173,11 @@ def weights_of(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 
 def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
-    arrays: dict[str, np.ndarray] = safetensors.numpy.load_file(path)
+    arrays: dict[str, np.ndarray] = (
+        safetensors.numpy.load(path.read_bytes())
+        if storage.in_store(path)
+        else safetensors.numpy.load_file(path)
+    )
     return arrays
 
 

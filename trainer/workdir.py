@@ -39,7 +39,7 @@ def locked(path: str, *, chief: bool = True) -> Iterator[None]:
         yield
         return
     with storage.exclusive(
-        pathlib.Path(path) / ".lock",
+        storage.path_of(path) / ".lock",
         wait=False,
         busy=f"Another trainer is at work in {path}; wait for it, or choose"
         " another --workdir.",
@@ -49,7 +49,7 @@ def locked(path: str, *, chief: bool = True) -> Iterator[None]:
 
 def read(path: str) -> dict[str, Any]:
     """What `record` wrote, or {}: config, resolved values, versions."""
-    file = pathlib.Path(path) / "config.json"
+    file = storage.path_of(path) / "config.json"
     if not file.exists():
         return {}
     try:
@@ -70,7 +70,7 @@ def record(path: str, config: schema.Config, resolved: dict[str, Any]) -> None:
         "resolved": resolved,
         "versions": versions,
     }
-    storage.write_json(pathlib.Path(path) / "config.json", content)
+    storage.write_json(storage.path_of(path) / "config.json", content)
 
 
 def check(path: str, config: schema.Config) -> dict[str, Any]:
@@ -110,7 +110,7 @@ def _damaged(file: pathlib.Path, why: str) -> str:
 
 def _stages(path: str) -> set[str]:
     """Which have a checkpoint: "pretrain", "finetune"."""
-    found = pathlib.Path(path).glob("checkpoints/*/step-*")
+    found = storage.complete(path, "checkpoints/*/step-*")
     return {
         p.parent.name.removesuffix("_frozen")
         for p in found

@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline import blocks, manifest, stream, tokenizer
+from tests.trainer import conftest as store
 from trainer import storage
 
 LENGTH = 8
@@ -151,4 +152,33 @@ def test_of_large_directories_the_shards_are_checked_as_they_are_read(
     text = path.read_text()
     path.write_text(text.replace("cat", "hat"))
     with pytest.raises(storage.DamagedError, match="vocabulary.json"):
+        manifest.open_prepared(directory)
+
+
+def test_prepared_rows_go_to_a_store_once(bucket, tmp_path):
+    def write(temporary):
+        written.append(temporary)
+        near = _create(tmp_path / str(len(written)))
+        facts = storage.read_manifest(near)
+        for name in facts.pop("files"):
+            (near / name).rename(temporary / name)
+        return facts
+
+    written = []
+    prepared_dir = "gs://bucket/prepared"
+    bucket.changes_left = 3
+    with pytest.raises(store.GoneError):
+        manifest.made_once(prepared_dir, {"a": 1}, write)
+    bucket.changes_left = None
+    for _ in range(2):
+        directory = manifest.made_once(prepared_dir, {"a": 1}, write)
+    assert len(written) == 2
+    prepared = manifest.open_prepared(str(directory))
+    # TensorFlow reads them there.
+    assert prepared.roles["train"].files == (
+        f"gs://bucket/prepared/{directory.name}/train-00000.tfrecord",
+    )
+    assert prepared.tokenizer.vocabulary[2] == "naïve"
+    bucket.objects[f"{directory}/train-00000.tfrecord"] += b"x"
+    with pytest.raises(storage.DamagedError, match="gs://.*Delete gs://bucket"):
         manifest.open_prepared(directory)

@@ -189,6 +189,7 @@ def test_paths_without_text(tmp_path):
     good.write_text("text\n")
     _refuse(tmp_path / "*.csv", r"data\.path=.* matches no file")
     _refuse(good, r"data\.test_path=.* matches no file", test_path="nothing")
+    _refuse("gs://bucket/a.txt", "data.path=gs://bucket/a.txt lies in an obj")
     _refuse(tmp_path, r"is a directory; use '.*\*\.txt'")
     for name in "ab":
         (tmp_path / f"{name}.empty").write_bytes(b"")

@@ -11,6 +11,7 @@ import subprocess
 import pytest
 
 from tests.input_pipeline import conftest
+from tests.trainer import conftest as store
 
 # Numbered rows, as the fast tests have them.
 create_prepared = conftest._create_prepared
@@ -26,6 +27,8 @@ TINY = {
     "optimizer.warmup_steps": "0",
     "train.global_batch_size": "16",
 }
+# An object store.
+bucket = store._bucket
 
 _RESULTS = pathlib.Path(
     os.environ.get("CLOZE_SOAK_RESULTS", "runs/soak/results.jsonl")

@@ -93,3 +93,10 @@ def test_kills_during_saves(tmp_path, record):
     lost = test_checkpoint.kill_savers(tmp_path, num_kills=100, seed=3)
     record("100 kills during saves: lost", lost, 0)
     assert lost == 0
+
+
+def test_kills_during_saves_to_a_store(bucket, record):
+    place = ("gs://bucket/run/checkpoints", bucket.root)
+    lost = test_checkpoint.kill_savers(*place, num_kills=100, seed=4)
+    record("100 kills during saves to an object store: lost", lost, 0)
+    assert lost == 0

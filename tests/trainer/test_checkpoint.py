@@ -1,8 +1,8 @@
 """Checkpoints survive kills, flips and full disks; the best is kept."""
 
 import errno
+import itertools
 import json
-import pathlib
 import random
 import shutil
 import time
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import safetensors
 
+from tests.trainer import conftest as store
 from tests.trainer.training import conftest as tiny
 from trainer import checkpoint, storage
 
@@ -63,7 +64,7 @@ class Run:
         )
 
     def names(self):
-        return sorted(p.name for p in self.checkpoints.directory.iterdir())
+        return sorted(p.name for p in self.checkpoints.directory.glob("*"))
 
 
 @pytest.fixture
@@ -335,9 +336,76 @@ def test_state_of_a_real_run_is_small(run):
     assert json.loads(path.read_text()) == state
 
 
+@pytest.fixture
+def far(bucket):
+    """A run in an object store, whose next save deletes a checkpoint."""
+    run = Run(storage.path_of("gs://bucket/run/checkpoints"), keep_last=2)
+    for step, loss in {1: 1.0, 2: 3.0, 3: 2.0}.items():
+        run.save(step, validation_loss=loss)
+    assert run.names() == [_name(n) for n in (1, 2, 3)]
+    return run
+
+
+def test_round_trip_through_a_store(far, bucket, caplog):
+    assert far.restore() == {"step": 3, "validation_loss": 2.0}
+    assert far.values() == {3.0}
+    assert far.checkpoints.best().name == _name(1)
+    far.save(4)
+    assert far.names() == [_name(n) for n in (1, 3, 4)]
+    bucket.objects[f"gs://bucket/run/checkpoints/{_name(4)}/state.json"] = b"{"
+    assert far.restore()["step"] == 3
+    assert "state.json has 1 bytes" in caplog.text
+
+
+@pytest.mark.parametrize("step", [3, 4])
+def test_a_save_to_a_store_may_end_before_any_change(far, bucket, step):
+    """Step 3 is there already and is replaced; 4 is new."""
+    before, ends = dict(bucket.objects), 0
+    for number in itertools.count():
+        bucket.objects.clear()
+        bucket.objects.update(before)
+        bucket.changes_left = number
+        try:
+            far.save(step, validation_loss=0.5)
+            break
+        except store.GoneError:
+            ends += 1
+        bucket.changes_left = None
+        new = f"gs://bucket/run/checkpoints/{_name(step)}/state.json"
+        is_new = b"0.5" in bucket.objects.get(new, b"")
+        manifest = new.replace("state.json", storage.MANIFEST)
+        whole = manifest in bucket.objects
+        state = far.restore()
+        assert state["step"] == (step if whole else {3: 2, 4: 3}[step])
+        assert (state["validation_loss"] == 0.5) == (whole and is_new)
+        assert far.values() == {float(state["step"])}
+        # What is left is gone after the next save.
+        far.save(5, validation_loss=9.0)
+        kept = {state["step"], 5} | ({1} - {whole and is_new})
+        assert far.names() == [_name(n) for n in sorted(kept)]
+        assert len(bucket.objects) == len(FILES) * len(kept)
+    # Four objects come; 8 go: of the old 3 and of 1, or of 1 and 2.
+    assert ends == 12
+    assert far.restore() == {"step": step, "validation_loss": 0.5}
+
+
+def test_the_first_save_to_a_store_may_end_before_any_change(bucket, caplog):
+    for number in range(4):
+        run = Run(storage.path_of(f"gs://bucket/{number}"))
+        bucket.changes_left = number
+        with pytest.raises(store.GoneError):
+            run.save(1)
+        bucket.changes_left = None
+        assert not run.checkpoints.exist()
+        assert run.restore() == {}
+        run.save(2)
+        assert run.names() == [_name(2)]
+    assert not caplog.text
+
+
 # With as much of Keras as a checkpoint needs: TensorFlow takes seconds.
 SAVER = """
-import pathlib, sys, types
+import sys, types
 import numpy as np
 class Variable:
     def __init__(self, value, path):
@@ -350,12 +418,15 @@ keras = types.ModuleType("keras")
 keras.Variable = Variable
 keras.ops = types.SimpleNamespace(convert_to_numpy=lambda v: v.value)
 sys.modules["keras"] = keras
-from trainer import checkpoint
+from tests.trainer import conftest
+from trainer import checkpoint, storage
 weights = [Variable(np.zeros([3, 2], "f4"), "kernel"),
            Variable(np.zeros([2], "f4"), "bias")]
 optimizer = [Variable(np.zeros([], "i8"), "iteration"),
              Variable(np.zeros([3, 2], "f4"), "momentum")]
-checkpoints = checkpoint.Checkpoints(pathlib.Path(sys.argv[1]))
+if len(sys.argv) > 2:
+    conftest.Bucket(sys.argv[2]).install()
+checkpoints = checkpoint.Checkpoints(storage.path_of(sys.argv[1]))
 state = checkpoints.restore(weights=weights, optimizer=optimizer)
 step = state.get("step", 0)
 while True:
@@ -373,18 +444,23 @@ def test_kills_during_saves_lose_nothing(tmp_path):
     assert kill_savers(tmp_path, num_kills=2, seed=1) == 0
 
 
-def kill_savers(directory, *, num_kills, seed):
+def test_kills_during_saves_to_a_store_lose_nothing(bucket):
+    place = ("gs://bucket/run/checkpoints", bucket.root)
+    assert kill_savers(*place, num_kills=2, seed=1) == 0
+
+
+def kill_savers(directory, *bucket, num_kills, seed):
     """Kills processes that save without end; how often something was lost."""
     chance, lost, reached = random.Random(seed), 0, 0
     for _ in range(num_kills):
-        process = tiny.start(SAVER, directory)
+        process = tiny.start(SAVER, directory, *bucket)
         said = process.stdout.readline()  # It saves.
         time.sleep(chance.uniform(0.0, 0.15))
         process.kill()
         said += process.communicate()[0]
         # The last line may be torn.
         acknowledged = int(said.rpartition("\n")[0].splitlines()[-1])
-        run = Run(pathlib.Path(directory))
+        run = Run(storage.path_of(directory))
         state = run.restore()
         good = run.values() == {float(state["step"])}
         lost += not (good and state["step"] >= acknowledged > reached)

@@ -199,6 +199,12 @@ def test_another_backend_is_refused(command, capsys, monkeypatch):
             "cloze: the workdir or data.prepared_dir: no space left on the",
         ),
         (
+            RuntimeError(
+                "Error executing an HTTP request: 403\n\t of gs://b/a"
+            ),
+            "cloze: Error executing an HTTP request: 403 of gs://b/a; check",
+        ),
+        (
             # As safetensors says it, and in similar words TensorFlow.
             RuntimeError("I/O error: No space left on device (os error 28)"),
             "cloze: the workdir or data.prepared_dir: no space left on the",

@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from tests.trainer import conftest as store
 from trainer import storage
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
@@ -267,3 +268,118 @@ def test_a_file_of_a_complete_directory_is_replaced(tmp_path):
     assert manifest["rows"] == 3
     assert manifest["files"]["in/b"]["bytes"] == 5
     assert sorted(p.name for p in (tmp_path / "x" / "in").iterdir()) == ["b"]
+
+
+def test_a_directory_in_a_store_is_complete_with_its_manifest(bucket):
+    path = storage.path_of("gs://bucket/run/x")
+    with storage.new_directory(path, facts={"rows": 3}) as temporary:
+        (temporary / "in").mkdir()
+        (temporary / "in" / "a").write_bytes(b"abc")
+        (temporary / "empty").write_bytes(b"")
+        assert not bucket.objects
+    assert not temporary.exists()
+    manifest = storage.verify("gs://bucket/run/x")
+    assert manifest["rows"] == 3
+    assert manifest["files"].keys() == {"in/a", "empty"}
+    assert storage.complete("gs://bucket/run", "x*") == [path]
+    (path / storage.MANIFEST).unlink()
+    assert storage.complete("gs://bucket/run", "x*") == []
+    with pytest.raises(storage.DamagedError, match="json is missing"):
+        storage.verify(path)
+    storage.remove_unfinished("gs://bucket/run", "x*")
+    assert not bucket.objects
+
+
+def test_the_manifest_comes_last_to_a_store_and_goes_first(bucket):
+    path = storage.path_of("gs://bucket/run/x")
+    manifest = f"{path}/{storage.MANIFEST}"
+    for number in range(3):
+        bucket.changes_left = number
+        with pytest.raises(store.GoneError):
+            _fill(path)
+        assert len(bucket.objects) == number
+        assert manifest not in bucket.objects
+    bucket.changes_left = None
+    _fill(path)
+    assert storage.verify(path)["files"].keys() == {"a", "in/b"}
+    for number, left in enumerate((2, 1)):
+        bucket.changes_left = 1
+        with pytest.raises(store.GoneError):
+            storage.remove_directory(path)
+        assert len(bucket.objects) == left, number
+        assert manifest not in bucket.objects
+    bucket.changes_left = None
+    storage.remove_directory(path)
+    storage.remove_directory(path)
+    assert not bucket.objects
+
+
+def test_what_was_on_its_way_to_a_store_is_removed(bucket):
+    folder = storage.path_of("gs://bucket/run")
+    left, other = map(storage._temporary, (folder / "x", folder / "y" / "x"))
+    storage.remove_unfinished(folder, "x*")
+    assert not left.exists()
+    other.rmdir()
+
+
+def test_an_error_leaves_nothing_in_a_store(bucket):
+    with pytest.raises(OSError, match="full"):
+        with storage.new_directory("gs://bucket/x", facts={}) as path:
+            (path / "a").write_bytes(b"half")
+            raise OSError(errno.ENOSPC, "full")
+    assert not bucket.objects
+    assert not path.exists()
+
+
+def test_damage_in_a_store_is_seen(bucket):
+    path = _fill(storage.path_of("gs://bucket/x"))
+    bucket.objects["gs://bucket/x/in/b"] = b"defh"
+    with pytest.raises(storage.DamagedError, match="gs://bucket/x/in/b is dam"):
+        storage.verify(path)
+    storage.verify(path, content=False)
+    bucket.objects["gs://bucket/x/in/b"] = b"def"
+    with pytest.raises(
+        storage.DamagedError, match="b has 3 bytes instead of 4"
+    ):
+        storage.verify(path, content=False)
+    del bucket.objects["gs://bucket/x/in/b"]
+    with pytest.raises(storage.DamagedError, match="gs://.*in/b is missing"):
+        storage.verify(path)
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_files_grow_and_are_replaced(tmp_path, bucket, far):
+    folder = storage.path_of("gs://bucket/x" if far else tmp_path)
+    for text in ("one\n", "é\n"):
+        storage.append(folder / "log", text)
+    assert (folder / "log").read_bytes().decode() == "one\né\n"
+    for value in (1, 2):
+        storage.write_json(folder / "json", {"value": value})
+    assert json.loads((folder / "json").read_bytes()) == {"value": 2}
+    storage.write_bytes(folder / "json", b"")
+    assert (folder / "json").read_bytes() == b""
+
+
+def test_a_file_of_a_complete_directory_in_a_store_is_replaced(bucket):
+    path = _fill(storage.path_of("gs://bucket/x"))
+    storage.replace_file(path, "in/b", b"other")
+    assert storage.verify(path)["files"]["in/b"]["bytes"] == 5
+
+
+def test_of_stores_only_one_kind_is_known(tmp_path):
+    assert storage.path_of(tmp_path) == tmp_path
+    with pytest.raises(ValueError, match="s3://bucket/x: .*only gs://"):
+        storage.path_of("s3://bucket/x")
+
+
+def test_a_store_is_leased_by_one_and_nobody_waits_for_it(bucket, monkeypatch):
+    monkeypatch.setattr(storage.lease, "_BEAT_SECONDS", 0.01)
+    with storage.exclusive("gs://bucket/lock", wait=False):
+        with pytest.raises(ValueError, match="somebody is there"):
+            with storage.exclusive(
+                "gs://bucket/lock", wait=False, busy="somebody is there"
+            ):
+                pass
+        with storage.exclusive("gs://bucket/lock", wait=True):
+            pass
+    assert not bucket.objects

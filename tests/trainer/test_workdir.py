@@ -6,7 +6,7 @@ import json
 import pytest
 
 from configs import schema
-from trainer import workdir
+from trainer import lease, workdir
 
 
 def _config(**sections):
@@ -180,3 +180,26 @@ def test_fine_tuning_guards_its_own_section(trained):
     allowed = {"checkpoint": {"allow_changed": True}}
     assert workdir.check(str(trained), _config(**rate, **allowed))
     assert workdir.check(str(trained), _config(finetune={"num_epochs": 9}))
+
+
+def test_a_workdir_in_a_store(bucket, monkeypatch):
+    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.01)
+    path = "gs://bucket/run"
+    assert workdir.check(path, _config()) == {}
+    workdir.record(path, _config(), {"precision": "float32"})
+    assert workdir.read(path)["resolved"] == {"precision": "float32"}
+    step = "gs://bucket/run/checkpoints/pretrain/step-000000005"
+    bucket.objects[f"{step}/state.json"] = b"{}"
+    # Nobody came to the end of a checkpoint.
+    assert workdir.check(path, _config(seed=1)) == {}
+    bucket.objects[f"{step}/manifest.json"] = b"{}"
+    with pytest.raises(ValueError, match="gs://bucket/run holds another run"):
+        workdir.check(path, _config(seed=1))
+    with workdir.locked(path):
+        with pytest.raises(ValueError, match="Another trainer .* gs://bucket"):
+            with workdir.locked(path):
+                pass
+        with workdir.locked(path, chief=False):
+            pass
+    with workdir.locked(path):
+        pass

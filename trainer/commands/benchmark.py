@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +10,7 @@ import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
+from trainer import storage
 from trainer.commands.benchmarks import attention, head, serving, step
 from trainer.commands.benchmarks import input as input_benchmark
 
@@ -40,7 +40,7 @@ def run(
         "load": [round(value, 2) for value in os.getloadavg()],
         "tensorflow": tf.__version__,
     }
-    path = pathlib.Path(workdir) / f"benchmark-{what}.json"
+    path = storage.path_of(workdir) / f"benchmark-{what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     for name, value in result.items():

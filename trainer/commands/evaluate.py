@@ -4,6 +4,7 @@ The test split is read here and nowhere else.
 """
 
 import dataclasses
+import io
 import itertools
 import json
 import logging
@@ -73,7 +74,7 @@ def run(
         test label is none of the classifier's.
     """
     strategy, chief = stage.create_strategy(runtime)
-    folder = pathlib.Path(workdir)
+    folder = storage.path_of(workdir)
     result: dict[str, Any] = {
         "masked_lm": _masked_lm(config, strategy, workdir)
     }
@@ -114,9 +115,9 @@ def _masked_lm(
 ) -> dict[str, Any]:
     """Means over the validation rows with frozen masks; {} = not pretrained."""
     checkpoints = checkpoint.Checkpoints(
-        pathlib.Path(workdir) / "checkpoints" / "pretrain"
+        storage.path_of(workdir) / "checkpoints" / "pretrain"
     )
-    if not any(checkpoints.directory.glob("step-*")):
+    if not checkpoints.exist():
         _log.info("no pretraining in %s: no masked-LM loss", workdir)
         return {}
     best = checkpoints.best()
@@ -160,13 +161,15 @@ def _classifier(
         _log.info("no labelled test document: the masked-LM half alone")
         return {"documents": dataclasses.asdict(counts)}
     found = statistics.results(answers.labels, answers.probabilities)
+    predictions = io.BytesIO()
     np.savez(
-        folder / PREDICTIONS,
+        predictions,
         labels=answers.labels,
         probabilities=answers.probabilities,
         digests=answers.digests,
         names=np.array(names),
     )
+    (folder / PREDICTIONS).write_bytes(predictions.getvalue())
     (folder / PICTURE).write_bytes(pictures.evaluation_png(found, names))
     return {
         "documents": dataclasses.asdict(counts),
@@ -279,14 +282,15 @@ def _gain(control: str, folder: pathlib.Path) -> dict[str, Any]:
     """The paired gain over the evaluated run in another workdir."""
     if not control:
         return {}
-    if not (pathlib.Path(control) / PREDICTIONS).is_file():
+    paths = [path / PREDICTIONS for path in (folder, storage.path_of(control))]
+    if not paths[1].exists():
         raise ValueError(
             f"evaluation.control={control} holds no {PREDICTIONS}; run"
             " --mode=evaluate with that workdir first."
         )
     run, other = (
-        dict(np.load(path / PREDICTIONS, allow_pickle=False))
-        for path in (folder, pathlib.Path(control))
+        dict(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
+        for path in paths
     )
     for name in ("names", "digests", "labels"):
         if not np.array_equal(run[name], other[name]):
@@ -306,8 +310,8 @@ def _gain(control: str, folder: pathlib.Path) -> dict[str, Any]:
 
 def read(workdir: str) -> dict[str, Any]:
     """What `run` wrote to evaluation.json; {} where it has not."""
-    path = pathlib.Path(workdir) / RESULT
-    if not path.is_file():
+    path = storage.path_of(workdir) / RESULT
+    if not path.exists():
         return {}
     result: dict[str, Any] = json.loads(path.read_text())
     return result

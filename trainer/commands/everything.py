@@ -2,7 +2,6 @@
 
 import json
 import logging
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -61,7 +60,7 @@ def run(
 def _exported(workdir: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """States of the checkpoints in `export/` and its section; {} = no good."""
     try:
-        facts = storage.verify(pathlib.Path(workdir) / loading.DIRECTORY)
+        facts = storage.verify(storage.path_of(workdir) / loading.DIRECTORY)
     except storage.DamagedError:
         return {}, {}
     section = facts.get("config", {}).get("export", {})
@@ -73,7 +72,7 @@ def _predict(config: schema.Config, workdir: str) -> None:
 
     First what it fills in, then the classes of the completed sentences.
     """
-    exported = loading.load(pathlib.Path(workdir) / loading.DIRECTORY)
+    exported = loading.load(storage.path_of(workdir) / loading.DIRECTORY)
     texts = list(config.evaluation.sentences)
     answers = _ask(exported, texts)
     if "classify" in exported.signatures:

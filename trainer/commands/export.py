@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 import pathlib
 from collections.abc import Sequence
 from typing import Any
@@ -59,17 +58,13 @@ def run(
             " the --workdir of a run."
         )
     with workdir_lib.locked(workdir):
-        final = pathlib.Path(workdir) / loading.DIRECTORY
-        fresh = final.with_name(f"{loading.DIRECTORY}.new")
-        if fresh.exists():
-            storage.remove_directory(fresh)
-        storage.remove_unfinished(workdir, f"{loading.DIRECTORY}*")
+        final = storage.path_of(workdir) / loading.DIRECTORY
+        storage.remove_unfinished(workdir, loading.DIRECTORY)
         facts: dict[str, Any] = {}
-        with storage.new_directory(fresh, facts=facts) as temporary:
+        with storage.new_directory(
+            final, facts=facts, replace=True
+        ) as temporary:
             facts |= _write_all(config.export, workdir, temporary)
-        if final.exists():
-            storage.remove_directory(final)
-        os.rename(fresh, final)
     _log.info("export: %s answers %s", final, ", ".join(facts["signatures"]))
     for name in sorted({*_KERAS_FILES} - {*facts["signatures"]}):
         stage = "finetune" if name == "classify" else "pretrain"
@@ -169,7 +164,7 @@ def best_states(workdir: str) -> dict[str, dict[str, Any]]:
 
 def last_validation(workdir: str) -> dict[str, dict[str, float]]:
     """By stage: the numbers of the last event with a validation loss."""
-    path = pathlib.Path(workdir) / "metrics.jsonl"
+    path = storage.path_of(workdir) / "metrics.jsonl"
     found = {}
     lines = path.read_text().splitlines() if path.exists() else []
     for event in map(json.loads, lines):
@@ -192,15 +187,17 @@ def _sources(workdir: str) -> tuple[_Source | None, _Source | None]:
 
 
 def _source(workdir: str, stage: str) -> _Source | None:
-    directory = pathlib.Path(workdir) / "checkpoints" / stage
-    if not any(directory.glob("step-*")):
+    checkpoints = checkpoint.Checkpoints(
+        storage.path_of(workdir) / "checkpoints" / stage
+    )
+    if not checkpoints.exist():
         return None
     recorded = workdir_lib.read(workdir)
     return _Source(
         schema.Config.from_dict(recorded["config"]),
         recorded["resolved"],
         stage,
-        checkpoint.Checkpoints(directory).best(),
+        checkpoints.best(),
     )
 
 
@@ -208,7 +205,7 @@ def _open_data(source: _Source, workdir: str) -> manifest.Prepared:
     """The rows of a stage and their tokenizer; made anew where gone."""
     name, key = _DATA[source.stage]
     directory, fingerprint = source.resolved[name], source.resolved[key]
-    if pathlib.Path(directory).is_dir():
+    if storage.path_of(directory).is_dir():
         return manifest.open_prepared(directory)
     if source.stage == "finetune":
         prepared = finetune.open_labelled(source.config, workdir)

@@ -4,6 +4,7 @@ import pathlib
 
 from configs import checks, schema
 from input_pipeline import cleaning, sources
+from trainer import storage
 
 
 def check(config: schema.Config) -> None:
@@ -17,7 +18,9 @@ def check(config: schema.Config) -> None:
         or no label where data.label_field says there is one.
     """
     checks.require(
-        not config.init_from or pathlib.Path(config.init_from).is_dir(),
+        not config.init_from
+        or storage.in_store(config.init_from)
+        or pathlib.Path(config.init_from).is_dir(),
         f"init_from={config.init_from} is no folder; give the folder of a Cloze"
         " run, a KerasHub BERT preset or a Hugging Face BERT.",
     )

@@ -1,7 +1,6 @@
 """`--mode=pretrain`: rows to an encoder, by filling in masked tokens."""
 
 import functools
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +9,7 @@ import keras
 from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import manifest
+from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import fill_ins, prepare, stage, starting_point
 from trainer.commands import trainee as trainee_lib
@@ -48,7 +48,7 @@ def run(
         if chief:
             workdir_lib.record(workdir, config, _resolved(prepared, arithmetic))
             # Whoever starts from this run needs it, wherever its data went.
-            prepared.tokenizer.save(pathlib.Path(workdir))
+            prepared.tokenizer.save(storage.path_of(workdir))
         trainee = trainee_lib.create_masked_lm(
             config, strategy, prepared, arithmetic
         )

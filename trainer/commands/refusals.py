@@ -14,6 +14,9 @@ def explain(error: Exception) -> str:
     if any(os.strerror(number) in str(error) for number in _FULL):
         place = place or "the workdir or data.prepared_dir"
         return f"{place}: no space left on the device; free some and run again."
+    if "Error executing an HTTP request" in str(error):
+        # TensorFlow's client of gs://.
+        return f"{error}; check the bucket and that this machine may use it."
     if isinstance(error, OSError) and place is not None:
         return (
             f"{place}: {error.strerror}; check that the path is right and that"

@@ -1,12 +1,9 @@
 """The end of a run: a table for the terminal, `report.html` for later."""
 
-import math
 import pathlib
 
-import safetensors
-
 from configs import schema
-from trainer import checkpoint
+from trainer import checkpoint, storage
 from trainer.commands import evaluate
 from trainer.report import page, summary
 from trainer.training import metrics
@@ -27,7 +24,7 @@ def write(config: schema.Config, *, workdir: str) -> str:
 
     What the workdir does not hold, such as a classifier, is left out.
     """
-    folder = pathlib.Path(workdir)
+    folder = storage.path_of(workdir)
     stages = {
         stage: events
         for stage in STAGES
@@ -62,14 +59,8 @@ def _parameters(folder: pathlib.Path, stages: list[str]) -> dict[str, int]:
     """Stage -> numbers in the weights of its best checkpoint."""
     found = {}
     for stage in stages:
-        directory = folder / "checkpoints" / stage
-        if not any(directory.glob("step-*")):
-            continue
-        weights = checkpoint.Checkpoints(directory).best()
-        file = weights / "weights.safetensors"
-        with safetensors.safe_open(file, framework="numpy") as arrays:
-            found[stage] = sum(
-                math.prod(arrays.get_slice(name).get_shape())
-                for name in arrays.keys()
-            )
+        checkpoints = checkpoint.Checkpoints(folder / "checkpoints" / stage)
+        if checkpoints.exist():
+            arrays = checkpoint.weights_of(checkpoints.best())
+            found[stage] = sum(array.size for array in arrays.values())
     return found

@@ -1,7 +1,6 @@
 """One stage of a run: from its last checkpoint to its last step."""
 
 import logging
-import pathlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import tensorflow as tf
 
 from configs import runtime
 from input_pipeline import manifest
-from trainer import checkpoint
+from trainer import checkpoint, storage
 from trainer.commands import trainee as trainee_lib
 from trainer.report import progress
 from trainer.training import loop, metrics, optimizers, profiling, signals
@@ -37,7 +36,7 @@ def checkpoints_of(
 ) -> checkpoint.Checkpoints:
     """The checkpoints of a stage, there or not."""
     return checkpoint.Checkpoints(
-        pathlib.Path(workdir) / "checkpoints" / stage, keep_last=keep_last
+        storage.path_of(workdir) / "checkpoints" / stage, keep_last=keep_last
     )
 
 

@@ -1,10 +1,9 @@
 """Trained weights from the disk: an encoder, or what training starts from."""
 
-import pathlib
 from typing import Any
 
 from configs import schema
-from trainer import checkpoint, workdir
+from trainer import checkpoint, storage, workdir
 from trainer.modeling import encoder as encoders
 from trainer.modeling import interchange
 from trainer.modeling.initial import Initial, Weights
@@ -52,7 +51,7 @@ def initial_weights(path: str) -> Initial:
     Raises:
       ValueError: it is none of them, or damaged; says what was found.
     """
-    directory = pathlib.Path(path)
+    directory = storage.path_of(path)
     if not directory.is_dir():
         what = "is a file" if directory.exists() else "does not exist"
         raise ValueError(
@@ -60,9 +59,14 @@ def initial_weights(path: str) -> Initial:
             " KerasHub BERT preset or a Hugging Face BERT."
         )
     content = interchange.read_json(directory / "config.json")
-    return (
-        _of_run(path) if "resolved" in content else interchange.read_bert(path)
-    )
+    if "resolved" in content:
+        return _of_run(path)
+    if storage.in_store(path):
+        raise ValueError(
+            f"init_from={path} is a BERT, which is read from the disk; copy it:"
+            " gcloud storage cp --recursive. A Cloze run may be on gs://."
+        )
+    return interchange.read_bert(path)
 
 
 def _of_run(path: str) -> Initial:
@@ -89,9 +93,9 @@ def _of_run(path: str) -> Initial:
 
 def _read_vocabulary(path: str, resolved: dict[str, Any]) -> dict[str, Any]:
     """`kind` and `vocabulary`: the run's copy, else that of its data."""
-    file = pathlib.Path(path) / "vocabulary.json"
+    file = storage.path_of(path) / "vocabulary.json"
     if not file.exists():
-        file = pathlib.Path(resolved["prepared"]) / file.name
+        file = storage.path_of(resolved["prepared"]) / file.name
     content = interchange.read_json(file)
     if not {"kind", "vocabulary"} <= set(content):
         raise ValueError(f"{file} is damaged: it holds no vocabulary.")
@@ -100,5 +104,5 @@ def _read_vocabulary(path: str, resolved: dict[str, Any]) -> dict[str, Any]:
 
 def _checkpoints(path: str) -> checkpoint.Checkpoints:
     return checkpoint.Checkpoints(
-        pathlib.Path(path) / "checkpoints" / "pretrain"
+        storage.path_of(path) / "checkpoints" / "pretrain"
     )

@@ -39,8 +39,8 @@ def directory_of(workdir: str, chosen: str = "") -> str:
     Raises:
       ValueError: it does not exist.
     """
-    directory = chosen or str(pathlib.Path(workdir) / DIRECTORY)
-    if not pathlib.Path(directory).is_dir():
+    directory = chosen or str(storage.path_of(workdir) / DIRECTORY)
+    if not storage.path_of(directory).is_dir():
         raise ValueError(
             f"{directory} is no directory; make it with --mode=export, or name"
             " another with --config.predict.export_dir."
@@ -69,7 +69,7 @@ def load(directory: str | pathlib.Path) -> Exported:
         )
     if facts["tokenizer"] == "wordpiece":
         _import_operations(directory)
-    module = tf.saved_model.load(str(pathlib.Path(directory) / FOLDER))
+    module = tf.saved_model.load(str(storage.path_of(directory) / FOLDER))
     # The module owns the variables: without it they are gone.
     signatures = {
         name: _keeping(module, module.signatures[name])

@@ -187,6 +187,7 @@ class Loop:
         if plan.evaluates(step) and not signal_stops:
             validation = self._validate(step)
         if plan.saves(step) or signal_stops or self._callback_stops:
+            self.metrics.flush()
             self.save(step, validation.get("loss"))
         if signal_stops:
             # Another worker's signal stops this one as well.

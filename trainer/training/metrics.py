@@ -2,11 +2,16 @@
 
 import contextlib
 import json
-import os
 import pathlib
+import time
 from typing import Any, Self
 
 import tensorflow as tf
+
+from trainer import storage
+
+# An object is written anew when something is added, so it is done rarely.
+_STORE_SECONDS = 30.0
 
 
 class MetricsLog:
@@ -29,30 +34,41 @@ class MetricsLog:
         enabled: bool = True,
     ):
         self._stage = stage
-        self._path = pathlib.Path(workdir) / "metrics.jsonl"
+        self._path = storage.path_of(workdir) / "metrics.jsonl"
         self._enabled = enabled
+        self._waiting = ""  # Lines.
+        self._flushed = 0.0
         self._open = contextlib.ExitStack()
         if not enabled:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
         _cut_back(self._path, stage=stage, step=first_step)
-        self._file = self._open.enter_context(self._path.open("a"))
         self._board = tf.summary.create_file_writer(
-            str(board_directory(workdir, stage))
+            str(board_directory(workdir, stage)), max_queue=10_000
         )
         self._open.callback(self._board.close)
+        self._open.callback(self.flush)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Records finite numbers, by name, of a step."""
         if not self._enabled:
             return
         event = {"stage": self._stage, "step": step, **values}
-        self._file.write(json.dumps(event) + "\n")
-        self._file.flush()
+        self._waiting += json.dumps(event) + "\n"
         with self._board.as_default():
             for name, value in values.items():
                 tf.summary.scalar(name, value, step=step)
-        self._board.flush()
+        pause = _STORE_SECONDS if storage.in_store(self._path) else 0.0
+        if time.monotonic() >= self._flushed + pause:
+            self.flush()
+
+    def flush(self) -> None:
+        """Writes what waits, so that no checkpoint comes before its events."""
+        if self._waiting:
+            storage.append(self._path, self._waiting)
+            self._board.flush()
+            self._waiting = ""
+            self._flushed = time.monotonic()
 
     def __enter__(self) -> Self:
         """Itself; the files are closed at the end of the block."""
@@ -65,7 +81,7 @@ class MetricsLog:
 
 def board_directory(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
     """Where TensorBoard finds what a stage recorded."""
-    return pathlib.Path(workdir) / "tensorboard" / stage
+    return storage.path_of(workdir) / "tensorboard" / stage
 
 
 def append(
@@ -76,13 +92,13 @@ def append(
     Such an event has the key "event"; it is cut back like all others.
     """
     event = {"stage": stage, "step": step, **values}
-    with (pathlib.Path(workdir) / "metrics.jsonl").open("a") as file:
-        file.write(json.dumps(event) + "\n")
+    path = storage.path_of(workdir) / "metrics.jsonl"
+    storage.append(path, json.dumps(event) + "\n")
 
 
 def read(workdir: str | pathlib.Path, stage: str) -> list[dict[str, Any]]:
     """The events of a stage, in order; a torn last line is left out."""
-    path = pathlib.Path(workdir) / "metrics.jsonl"
+    path = storage.path_of(workdir) / "metrics.jsonl"
     if not path.exists():
         return []
     events = map(_parse, _lines(path))
@@ -97,14 +113,12 @@ def _cut_back(path: pathlib.Path, *, stage: str, step: int) -> None:
         event = _parse(line)
         if event and (event["stage"] != stage or event["step"] <= step):
             kept.append(line + "\n")
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(kept))
-    os.replace(temporary, path)
+    storage.write_bytes(path, "".join(kept).encode())
 
 
 def _lines(path: pathlib.Path) -> list[str]:
     # A power cut leaves bytes behind that are no text.
-    return path.read_text(errors="replace").split("\n")
+    return path.read_bytes().decode(errors="replace").split("\n")
 
 
 def _parse(line: str) -> dict[str, Any]:

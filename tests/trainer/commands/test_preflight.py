@@ -24,6 +24,8 @@ def test_text_that_is_missing_is_named(tiny, tmp_path):
 
 def test_a_folder_to_start_from_that_is_missing_is_named(tiny, tmp_path):
     preflight.check(tiny({"init_from": str(tmp_path)}))
+    # A store is asked later: that takes TensorFlow.
+    preflight.check(tiny({"init_from": "gs://bucket/run"}))
     config = tiny({"init_from": str(tmp_path / "typo")})
     with pytest.raises(ValueError, match="init_from=.*typo is no folder"):
         preflight.check(config)

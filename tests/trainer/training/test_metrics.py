@@ -111,3 +111,42 @@ def test_what_is_no_number_is_cut_back_as_well(tmp_path):
         {"stage": "pretrain", "step": 10, "loss": 2.0},
         {"stage": "pretrain", "step": 10, "event": "x", "is": ["a"]},
     ]
+
+
+@pytest.fixture(name="far")
+def _far(bucket, monkeypatch):
+    """Where events go in an object store, without TensorBoard's."""
+    monkeypatch.setattr(
+        tf.summary,
+        "create_file_writer",
+        lambda path, **_: tf.summary.create_noop_writer(),
+    )
+    return "gs://bucket/run"
+
+
+def test_a_store_gets_the_events_before_a_checkpoint_and_at_the_end(far):
+    with _log(far) as log:
+        log.write(1, {"loss": 1.5})
+        first = _steps(far)
+        for step in (2, 3, 4):
+            log.write(step, {"loss": 1.5})
+        metrics.append(far, "pretrain", 4, {"event": "x"})
+        assert _steps(far) == [*first, 4]
+        log.flush()
+        assert sorted(_steps(far)) == [1, 2, 3, 4, 4]
+        log.write(5, {"loss": 1.5})
+    assert sorted(_steps(far)) == [1, 2, 3, 4, 4, 5]
+    with _log(far, first_step=2):
+        pass
+    assert _steps(far) == [1, 2]
+    with _log(far, first_step=0):
+        pass
+    assert _steps(far) == []
+
+
+def test_a_store_is_not_written_for_every_event(far, bucket, monkeypatch):
+    monkeypatch.setattr(metrics.time, "monotonic", lambda: clock)
+    with _log(far) as log:
+        for clock, seen in ((1e6, 1), (1e6 + 29, 1), (1e6 + 31, 3)):
+            log.write(int(clock), {"loss": 1.5})
+            assert len(_steps(far)) == seen

@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import pathlib
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import tensorflow as tf
 from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import cleaning, sources
+from trainer import storage
 from trainer.serving import loading
 
 _CALLS = {1: 100, 64: 10}  # Texts of one call -> calls of a round.
@@ -97,7 +97,7 @@ def _describe(size: int, seconds: np.ndarray) -> dict[str, float]:
 
 def _cold_start(directory: str, name: str, text: bytes) -> dict[str, float]:
     """Seconds of a fresh process: in all, and what they go to."""
-    model = pathlib.Path(directory) / loading.FOLDER
+    model = storage.path_of(directory) / loading.FOLDER
     start = time.perf_counter()
     printed = subprocess.run(
         [sys.executable, "-c", _COLD_START, str(model), name],

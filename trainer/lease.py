@@ -1,0 +1,85 @@
+"""Signs of life in an object store, which knows no locks.
+
+An object is written anew every few seconds. Whoever finds it changing keeps
+away; whoever finds it silent takes the place of a holder that was killed.
+"""
+
+import contextlib
+import logging
+import os
+import pathlib
+import signal
+import socket
+import threading
+from collections.abc import Iterator
+
+_log = logging.getLogger(__name__)
+_BEAT_SECONDS = 10.0
+_SILENT_BEATS = 4  # After so many without a change nobody is there.
+
+
+@contextlib.contextmanager
+def held(path: pathlib.Path, *, busy: str) -> Iterator[None]:
+    """Shows signs of life in `path`, and removes it at the end.
+
+    Two that begin at the same moment do not see each other; the one whose
+    object was replaced sends itself SIGTERM as soon as it finds out.
+
+    Args:
+      path: of the object.
+      busy: the message of the ValueError where somebody else is alive.
+    """
+    _await_silence(path, busy)
+    own = f"{socket.gethostname()} {os.getpid()} {os.urandom(8).hex()}"
+    path.write_text(own)
+    ended = threading.Event()
+    beating = threading.Thread(
+        target=_beat, args=(path, own, ended), daemon=True
+    )
+    beating.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        beating.join()
+        if _read(path).startswith(own):
+            path.unlink(missing_ok=True)
+
+
+def _await_silence(path: pathlib.Path, busy: str) -> None:
+    if not (seen := _read(path)):
+        return
+    _log.info(
+        "%s: waiting up to %.0f s to see whether %s is alive",
+        path,
+        _SILENT_BEATS * _BEAT_SECONDS,
+        seen,
+    )
+    for _ in range(_SILENT_BEATS):
+        threading.Event().wait(_BEAT_SECONDS)
+        now = _read(path)
+        if not now:
+            return  # It has ended.
+        if now != seen:
+            raise ValueError(busy)
+
+
+def _beat(path: pathlib.Path, own: str, ended: threading.Event) -> None:
+    number = 0
+    while not ended.wait(_BEAT_SECONDS):
+        number += 1
+        try:
+            if not (now := _read(path)).startswith(own):
+                _log.error("%s: %s has taken over; this run stops", path, now)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            path.write_text(f"{own} {number}")
+        except Exception as error:  # The network's; the next one may succeed.
+            _log.warning("%s cannot be written: %s", path, error)
+
+
+def _read(path: pathlib.Path) -> str:
+    try:
+        return path.read_text()
+    except FileNotFoundError:
+        return ""
