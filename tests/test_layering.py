@@ -12,6 +12,7 @@ MAX_LINES = 400
 BASE = {
     "configs",
     "trainer.checkpoint",
+    "trainer.cluster",
     "trainer.storage",
     "trainer.strings",
     "trainer.workdir",
@@ -21,6 +22,7 @@ ALLOWED = {
     "configs": set(),
     "trainer.storage": {"configs"},
     "trainer.checkpoint": {"configs", "trainer.storage"},
+    "trainer.cluster": {"configs"},
     "trainer.strings": set(),
     "trainer.workdir": {"configs", "trainer.storage"},
     "input_pipeline": BASE,
@@ -36,11 +38,12 @@ ALLOWED = {
         "trainer.report",
         "trainer.serving",
     },
-    "trainer.main": {"configs", "trainer.commands"},
+    "trainer.main": {"configs", "trainer.cluster", "trainer.commands"},
 }
 # Module or room -> foreign packages that would blur its purpose.
 BANNED = {
     "configs": {"tensorflow", "keras", "keras_hub", "absl"},
+    "trainer.cluster": {"tensorflow", "keras"},
     "input_pipeline": {"keras", "keras_hub"},
     "trainer.commands": {"absl.flags"},
 }
