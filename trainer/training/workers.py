@@ -7,6 +7,8 @@ gone.
 
 import itertools
 import json
+import logging
+import statistics
 from typing import Any
 
 import tensorflow as tf
@@ -15,7 +17,9 @@ from tensorflow.python.eager import context
 from trainer import cluster as cluster_lib
 from trainer.training import strategy as strategy_lib
 
+_log = logging.getLogger(__name__)
 _PATIENCE_MILLISECONDS = 10_000  # Then one looks whether all are still there.
+_SLOW = 0.2  # Of the time that the others wait; less is not worth a word.
 _numbers = itertools.count()
 
 
@@ -53,6 +57,35 @@ def require_equal(
         raise ValueError(
             f"The workers differ in {'; '.join(differences)}. {remedy}"
         )
+
+
+class Pace:
+    """Says in the log of the chief for whom all others wait."""
+
+    def __init__(self) -> None:
+        self._suspect = ""
+        self._told = False
+
+    def compare(self, waiting: float) -> None:
+        """Takes the share of the time that this worker waited; all call it.
+
+        A slow worker is named once, at its second time in a row: compiling and
+        other short disturbances take but one.
+        """
+        shares = _exchange(waiting)
+        slowest = min(shares, key=lambda name: shares[name])
+        others = [share for name, share in shares.items() if name != slowest]
+        longer = statistics.fmean(others or [waiting]) - shares[slowest]
+        suspect = slowest if longer > _SLOW else ""
+        if suspect != self._suspect:
+            self._suspect, self._told = suspect, False
+        elif suspect and not self._told:
+            self._told = True
+            _log.info(
+                "%s is slow: the others wait for it %.0f %% of the time",
+                suspect,
+                100 * longer,
+            )
 
 
 def _exchange(value: Any) -> dict[str, Any]:

@@ -169,3 +169,56 @@ def test_one_process_has_nothing_to_compare(monkeypatch):
     strategy = strategy_lib.create("one_device")
     assert not strategy_lib.has_workers(strategy)
     workers.require_equal(strategy, {"seed": 1}, remedy="")
+
+
+def spoken(together, caplog, rounds):
+    """What one of the workers says to rounds of shares, in order."""
+
+    def act(name):
+        pace = workers.Pace()
+        for shares in rounds:
+            pace.compare(shares[NAMES.index(name)])
+        return threading.current_thread().name
+
+    with caplog.at_level("INFO"):
+        thread = together(act)[NAMES[0]]
+    return [r.getMessage() for r in caplog.records if r.threadName == thread]
+
+
+SLOW_1 = (0.5, 0.4, 0.0)  # Who does not wait is waited for.
+SLOW_0 = (0.4, 0.01, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "expected"),
+    [
+        ([(0.1, 0.12, 0.0)] * 4, []),
+        ([SLOW_1], []),
+        ([SLOW_1, (0, 0, 0), SLOW_1], []),
+        ([SLOW_1, SLOW_0, SLOW_1], []),
+        ([SLOW_1] * 2, [("worker 1", 45)]),
+        ([SLOW_1] * 5, [("worker 1", 45)]),
+        (
+            [SLOW_1, SLOW_1, SLOW_0, SLOW_0, SLOW_1, SLOW_1],
+            [("worker 1", 45), ("worker 0", 39), ("worker 1", 45)],
+        ),
+        (
+            [SLOW_1, SLOW_1, (0, 0, 0), SLOW_1, SLOW_1],
+            [("worker 1", 45), ("worker 1", 45)],
+        ),
+    ],
+)
+def test_a_slow_worker_is_named(together, caplog, rounds, expected):
+    assert spoken(together, caplog, rounds) == [
+        f"{name} is slow: the others wait for it {percent} % of the time"
+        for name, percent in expected
+    ]
+
+
+def test_one_worker_waits_for_nobody(monkeypatch, caplog):
+    monkeypatch.setattr(workers, "_exchange", lambda share: {"worker 0": share})
+    pace = workers.Pace()
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            pace.compare(0.9)
+    assert not caplog.messages
