@@ -10,8 +10,9 @@ import json
 import logging
 import os
 import socket
+import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 from typing import Any
 
@@ -26,6 +27,7 @@ _EXAMPLE = (
     ' "task": {"type": "worker", "index": 0}}.'
 )
 _ANSWER_SECONDS = 5.0  # So long a peer may take to answer, however far away.
+_FAILURES = 3  # So often in a row, before it counts as lost.
 _START_SECONDS = 600.0  # So long one waits for workers that never come.
 _REMIND_SECONDS = 60.0
 
@@ -78,6 +80,24 @@ class Cluster:
                 f"lost {self._described(silent)}: the process or the way there"
                 " is dead; once all workers run again, the same command resumes"
             )
+
+    def watch(self, act: Callable[[], None]) -> None:
+        """Calls `act`, in another thread, once a worker stays silent.
+
+        TensorFlow ends a sum of workers by itself where a process dies, but
+        on the far side of a dead link it goes on waiting.
+        """
+
+        def look() -> None:
+            addresses = [self.addresses[name] for name in self._others]
+            failures = 0
+            while failures < _FAILURES:
+                time.sleep(_ANSWER_SECONDS)
+                there = all(map(_answers, addresses))
+                failures = 0 if there else failures + 1
+            act()
+
+        threading.Thread(target=look, daemon=True).start()
 
     @property
     def _others(self) -> list[str]:

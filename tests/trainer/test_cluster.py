@@ -186,6 +186,22 @@ def test_lost_workers_are_named(free):
             cluster.check()
 
 
+def test_a_worker_that_stays_silent_is_noticed(monkeypatch):
+    monkeypatch.setattr(cluster_lib, "_ANSWER_SECONDS", 0.05)
+    noticed, asked, answers = threading.Event(), [], [True, False, False, True]
+
+    def answer(address):
+        asked.append(address)
+        assert not noticed.is_set()
+        return answers.pop(0) if answers else False
+
+    monkeypatch.setattr(cluster_lib, "_answers", answer)
+    cluster_of(["a:1", "b:1"]).watch(noticed.set)
+    assert noticed.wait(timeout=30)
+    # Two failures, then an answer, then three in a row.
+    assert asked == ["b:1"] * 7
+
+
 def test_a_silent_network_is_as_good_as_nobody(monkeypatch):
     monkeypatch.setattr(cluster_lib, "_ANSWER_SECONDS", 0.2)
     # Of a network for documentation: no route, or no answer.

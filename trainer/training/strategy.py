@@ -211,13 +211,19 @@ def _multi_worker() -> tf.distribute.Strategy:
         cluster_register_timeout_in_ms=_JOIN_MILLISECONDS,
     )
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         cluster.check()
         raise ValueError(
             f"TF_CONFIG: {cluster.me} cannot join the cluster:"
             f" {error.message.splitlines()[0]}"
         ) from error
+    cluster.watch(
+        lambda: service.abort_collective_ops(
+            tf.errors.UNAVAILABLE, "a worker does not answer"
+        )
+    )
+    return strategy
 
 
 def _tpu() -> tf.distribute.Strategy:
