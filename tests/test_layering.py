@@ -12,6 +12,7 @@ MAX_LINES = 400
 BASE = {
     "configs",
     "trainer.checkpoint",
+    "trainer.cluster",
     "trainer.fusion",
     "trainer.storage",
     "trainer.strings",
@@ -23,6 +24,7 @@ ALLOWED = {
     "trainer.lease": set(),
     "trainer.storage": {"configs", "trainer.lease"},
     "trainer.checkpoint": {"configs", "trainer.storage"},
+    "trainer.cluster": {"configs"},
     "trainer.fusion": set(),
     "trainer.strings": set(),
     "trainer.workdir": {"configs", "trainer.storage"},
@@ -39,11 +41,12 @@ ALLOWED = {
         "trainer.report",
         "trainer.serving",
     },
-    "trainer.main": {"configs", "trainer.commands"},
+    "trainer.main": {"configs", "trainer.cluster", "trainer.commands"},
 }
 # Module or room -> foreign packages that would blur its purpose.
 BANNED = {
     "configs": {"tensorflow", "keras", "keras_hub", "absl"},
+    "trainer.cluster": {"tensorflow", "keras"},
     "input_pipeline": {"keras", "keras_hub"},
     "trainer.commands": {"absl.flags"},
 }

@@ -20,6 +20,7 @@ from types import FrameType
 from absl import logging as absl_logging
 
 from configs import overrides, quiet, runtime
+from trainer import cluster
 from trainer.commands import preflight, refusals
 
 # Flag -> default and help; every default is text, as on the command line.
@@ -60,8 +61,9 @@ class _Terminated(BaseException):
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit code.
 
-    0 done; 2 bad flag, config or input; 130 and 143 stopped by Ctrl-C and by
-    SIGTERM. Any other exception is a bug and passes through: Python's exit 1.
+    0 done; 1 another worker is lost; 2 bad flag, config or input; 130 and 143
+    stopped by Ctrl-C and by SIGTERM. Any other exception is a bug and passes
+    through: Python's exit 1.
     """
     try:
         with _terminable():
@@ -74,6 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(error, "stopped by SIGINT; the same command resumes", 130)
     except ValueError as error:
         return _end(error, str(error), 2)
+    except cluster.LostError as error:
+        return _end(error, str(error), 1)
     except BrokenPipeError as error:
         # Python flushes once more at exit, which must not fail again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -167,6 +171,8 @@ def _run(argv: Sequence[str]) -> int:
             "num_virtual_devices", flags["num_virtual_devices"], int
         ),
     )
+    if layout.strategy == "multi_worker":
+        cluster.from_environment()  # Refuses a bad one.
     config = overrides.load_config(
         flags["config"],
         changes={k: v for k, v in flags.items() if k in overrides.FIELDS},
@@ -178,7 +184,8 @@ def _run(argv: Sequence[str]) -> int:
         preflight.check(config)
     module, _ = MODES[flags["mode"]]
     command = quiet.import_module(f"trainer.commands.{module}")
-    command.run(config, workdir=workdir, runtime=layout)
+    with cluster.watched(layout):
+        command.run(config, workdir=workdir, runtime=layout)
     sys.stdout.flush()
     return 0
 

@@ -11,7 +11,7 @@ from configs import schema
 from trainer import storage
 
 # Of data: where and how it is prepared, not what it is.
-_FREE_DATA = ("prepared_dir", "num_processes")
+FREE_DATA = ("prepared_dir", "num_processes")
 _FIXED = ("seed", "data", "tokenizer", "masking", "model")
 # Of finetune: what its rows and its model are made of.
 _FIXED_FINETUNE = (
@@ -62,13 +62,17 @@ def read(path: str) -> dict[str, Any]:
     return content
 
 
+def versions() -> dict[str, str]:
+    """Of the packages on which the numbers of a run depend."""
+    return {name: metadata.version(name) for name in _PACKAGES}
+
+
 def record(path: str, config: schema.Config, resolved: dict[str, Any]) -> None:
     """Writes config.json: the config, what `auto` became, versions."""
-    versions = {name: metadata.version(name) for name in _PACKAGES}
     content = {
         "config": config.to_dict(),
         "resolved": resolved,
-        "versions": versions,
+        "versions": versions(),
     }
     storage.write_json(storage.path_of(path) / "config.json", content)
 
@@ -124,7 +128,7 @@ def _fixed(config: dict[str, Any], stages: set[str]) -> dict[str, Any]:
     # The vocabulary came from there.
     fixed["init_from"] = config.get("init_from", "")
     fixed["data"] = {
-        k: v for k, v in config["data"].items() if k not in _FREE_DATA
+        k: v for k, v in config["data"].items() if k not in FREE_DATA
     }
     if "pretrain" in stages:
         size = config["train"]["global_batch_size"]

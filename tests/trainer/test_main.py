@@ -1,9 +1,11 @@
 """Tests of trainer/main.py, with a command that only writes down its call."""
 
 import errno
+import json
 import os
 import pathlib
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -261,6 +263,30 @@ def test_a_signal_while_nothing_trains(monkeypatch, capsys, command, sent):
     err = capsys.readouterr().err
     assert err == f"cloze: stopped by {sent.name}; the same command resumes\n"
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_bad_tf_config_needs_no_command(command, capsys, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{")
+    error = complaint(capsys, "--strategy=multi_worker")
+    assert "TF_CONFIG is not JSON" in error
+    assert not command.calls
+    assert cli.main(["--strategy=one_device"]) == 0
+
+
+def test_a_lost_worker_is_one_line_and_no_bad_input(
+    command, capsys, monkeypatch
+):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        gone = f"127.0.0.1:{server.getsockname()[1]}"
+    task = {"type": "worker", "index": 0}
+    text = {"cluster": {"worker": ["127.0.0.1:1", gone]}, "task": task}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(text))
+    kind = type("UnavailableError", (Exception,), {"__module__": "tensorflow"})
+    command.error = kind("Connection reset by peer")
+    assert cli.main(["--strategy=multi_worker"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"cloze: lost worker 1 ({gone}): ")
+    assert err.count("\n") == 1
 
 
 def test_missing_text_needs_no_command(command, capsys):

@@ -73,7 +73,7 @@ def run(
       ValueError: there is nothing to evaluate, the export is damaged, or a
         test label is none of the classifier's.
     """
-    strategy, chief = stage.create_strategy(runtime)
+    strategy, chief = stage.create_strategy(runtime, config)
     folder = storage.path_of(workdir)
     result: dict[str, Any] = {
         "masked_lm": _masked_lm(config, strategy, workdir)

@@ -42,7 +42,7 @@ def run(
     except labelled.NoLabelsError as error:
         _log.info("no fine-tuning: %s", error)
     # The same that the stages had.
-    _, chief = stage.create_strategy(runtime)
+    _, chief = stage.create_strategy(runtime, config)
     best = export.best_states(workdir)
     if chief and _exported(workdir) != (best, config.to_dict()["export"]):
         export.run(config, **arguments)

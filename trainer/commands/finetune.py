@@ -41,7 +41,7 @@ def run(
             " other, which no exported model could repeat; set"
             " finetune.packing=document."
         )
-    strategy, chief = stage.create_strategy(runtime)
+    strategy, chief = stage.create_strategy(runtime, config)
     with workdir_lib.locked(workdir, chief=chief):
         recorded = workdir_lib.check(workdir, config)
         strategy_lib.check_batch(
@@ -54,6 +54,7 @@ def run(
         )
         prepared = open_labelled(config, workdir)
         arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
+        stage.require_same_data(strategy, prepared, arithmetic)
         if chief:
             before = workdir_lib.read(workdir).get("resolved", {})
             workdir_lib.record(

@@ -26,7 +26,7 @@ def run(
 ) -> None:
     """Prints one JSON object a step; the chief of a cluster prints."""
     workdir_lib.check(workdir, config)  # Not the batches of another run.
-    strategy, chief = stage.create_strategy(runtime)
+    strategy, chief = stage.create_strategy(runtime, config)
     strategy_lib.check_batch(strategy, config.train)
     tokenizer = starting_point.tokenizer(config)
     prepared = manifest.open_prepared(prepare.prepare(config, tokenizer))

@@ -38,13 +38,14 @@ def run(
       ValueError: bad config, input or workdir; one line that says what to do.
       runtime.Stopped: a signal came; the run has been saved before.
     """
-    strategy, chief = stage.create_strategy(runtime)
+    strategy, chief = stage.create_strategy(runtime, config)
     with workdir_lib.locked(workdir, chief=chief):
         recorded = workdir_lib.check(workdir, config)
         strategy_lib.check_batch(strategy, config.train)
         prepared = prepare.open_prepared(config)
         stage.check_text(recorded.get("resolved", {}), prepared)
         arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
+        stage.require_same_data(strategy, prepared, arithmetic)
         if chief:
             workdir_lib.record(workdir, config, _resolved(prepared, arithmetic))
             # Whoever starts from this run needs it, wherever its data went.

@@ -1,5 +1,6 @@
 """One stage of a run: from its last checkpoint to its last step."""
 
+import hashlib
 import logging
 from collections.abc import Sequence
 from typing import Any
@@ -7,28 +8,69 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from configs import runtime
+from configs import runtime, schema
 from input_pipeline import manifest
 from trainer import checkpoint, storage
+from trainer import workdir as workdir_lib
 from trainer.commands import trainee as trainee_lib
 from trainer.report import progress
-from trainer.training import loop, metrics, optimizers, profiling, signals
+from trainer.training import (
+    loop,
+    metrics,
+    optimizers,
+    profiling,
+    signals,
+    workers,
+)
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
 
 
 def create_strategy(
-    layout: runtime.Runtime,
+    layout: runtime.Runtime, config: schema.Config
 ) -> tuple[tf.distribute.Strategy, bool]:
-    """The strategy, and whether this process is the chief: others are quiet."""
+    """The strategy, and whether this process is the chief: others are quiet.
+
+    Raises:
+      ValueError: there is no such place to compute, or the workers of a
+        cluster were started with different configs or packages.
+      LostError: a worker did not come.
+    """
     strategy = strategy_lib.create(
         layout.strategy, num_virtual_devices=layout.num_virtual_devices
     )
     chief = strategy_lib.is_chief(strategy)
     if not chief:
         logging.getLogger("trainer").setLevel(logging.WARNING)
+    facts = config.to_dict()
+    for name in workdir_lib.FREE_DATA:
+        del facts["data"][name]
+    workers.require_equal(
+        strategy,
+        {**facts, "versions": workdir_lib.versions()},
+        remedy="Start all with the same flags, files and packages.",
+    )
     return strategy, chief
+
+
+def require_same_data(
+    strategy: tf.distribute.Strategy,
+    prepared: manifest.Prepared,
+    arithmetic: strategy_lib.Arithmetic,
+) -> None:
+    """Refuses workers that would read, or compute, something else each."""
+    workers.require_equal(
+        strategy,
+        {
+            "data": prepared.fingerprint,
+            "precision": arithmetic.precision,
+            "XLA": arithmetic.jit,
+            "devices": len(strategy.extended.worker_devices),
+        },
+        remedy="Give all the same text; name train.precision and train.jit"
+        " where their devices differ, and let all have as many.",
+    )
 
 
 def checkpoints_of(
@@ -98,6 +140,7 @@ def _train(
     )
     check_text(state, trainee.prepared)
     first_step = saved = int(state.get("step", 0))
+    _require_same_start(trainee, first_step)
     _announce(trainee, first_step)
     averages = optimizers.Averages(optimizer, trainee.variables)
     evaluate = trainee.create_evaluate()
@@ -166,6 +209,24 @@ def check_text(facts: dict[str, Any], prepared: manifest.Prepared) -> None:
             f" {prepared.fingerprint}: the text has changed. Restore it, or"
             " choose another --workdir."
         )
+
+
+def _require_same_start(trainee: trainee_lib.Trainee, step: int) -> None:
+    if not strategy_lib.has_workers(trainee.strategy):
+        return
+    digest = hashlib.sha256()
+    for variable in (*trainee.model.variables, *trainee.optimizer.variables):
+        digest.update(keras.ops.convert_to_numpy(variable).tobytes())
+    workers.require_equal(
+        trainee.strategy,
+        {
+            "stage": trainee.stage,
+            "step": step,
+            "weights": digest.hexdigest()[:16],
+        },
+        remedy="Give all the same --workdir and init_from, on storage that the"
+        " hosts share.",
+    )
 
 
 def _state(

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from configs import runtime
 from trainer.training import metrics as metrics_lib
-from trainer.training import objective, profiling, signals
+from trainer.training import objective, profiling, signals, workers
 
 _log = logging.getLogger(__name__)
 _REMEDY = (
@@ -105,6 +105,7 @@ class Loop:
       callbacks: Keras callbacks, with their model set.
       stop: the signals that end the run early.
       trace: records the steps `plan.profiled`.
+      pace: looks for a slow worker, where there are several.
     """
 
     plan: Plan
@@ -116,6 +117,7 @@ class Loop:
     callbacks: keras.callbacks.CallbackList
     stop: signals.StopSignal
     trace: profiling.Trace
+    pace: workers.Pace = dataclasses.field(default_factory=workers.Pace)
 
     def run(self, iterator: Any, *, first_step: int) -> None:
         """Trains to the end; `iterator` yields batches from `first_step` on.
@@ -145,6 +147,8 @@ class Loop:
                 self.metrics.write(
                     step, {**self._logs(recent, step), **recent.totals()}
                 )
+                if "waiting" in recent.sums:
+                    self.pace.compare(recent.sums["waiting"] / recent.seconds)
                 recent = _Interval()
             self._after(step, whole, signal_stops=signal_stops)
         if step < plan.num_steps:

@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.training import strategy as strategy_lib
 from trainer.training.objective import Sums
 
 Batch = dict[str, tf.Tensor]
@@ -135,9 +136,13 @@ def create_train_call(
       (iterator, first step int64 [], number of steps int32 []) -> (steps
       done, workers that want to stop, sums over the steps done). It ends
       early, on all workers after the same step, when `stop` is above 0 on
-      any of them.
+      any of them. Where there are several workers, the sums have `waiting`
+      too: seconds that this one spent in the all-reduce, most of them waiting
+      for slower ones.
     """
     forward_backward = step.create_forward_backward()
+    timed = strategy_lib.has_workers(strategy)
+    zero_sums = step.zero_sums() | ({"waiting": tf.zeros([])} if timed else {})
 
     def replica_step(
         batch: Batch, number: tf.Tensor, wants_stop: tf.Tensor
@@ -147,6 +152,7 @@ def create_train_call(
         first_row = replica * step.rows_per_replica
         gradients, sums = forward_backward(batch, number, first_row)
         names = sorted(sums)
+        ready = _time_after([*gradients, sums["loss"]]) if timed else None
         reduced = context.all_reduce(
             tf.distribute.ReduceOp.SUM,
             # The identity lies on the replica's device, as the rest does.
@@ -158,7 +164,11 @@ def create_train_call(
         )
         gradients = reduced[: len(gradients)]
         sums = dict(zip(names, reduced[len(gradients) : -1], strict=True))
-        return step.update(gradients, sums), reduced[-1]
+        sums = step.update(gradients, sums)
+        if timed:
+            waiting = _time_after(reduced) - ready
+            sums["waiting"] = tf.cast(waiting, tf.float32)
+        return sums, reduced[-1]
 
     def one_step(iterator: Any, number: tf.Tensor) -> tuple[Sums, tf.Tensor]:
         results = strategy.run(
@@ -188,10 +198,19 @@ def create_train_call(
             return done + 1, wants_stop, total
 
         return tf.while_loop(
-            go_on, add, (tf.constant(0), tf.constant(0.0), step.zero_sums())
+            go_on, add, (tf.constant(0), tf.constant(0.0), zero_sums)
         )
 
     return call
+
+
+def _time_after(values: list[tf.Tensor]) -> tf.Tensor:
+    """When the values, the last of them a scalar, are there: float64 []."""
+    with tf.control_dependencies(values):
+        last = tf.identity(values[-1])
+    # The host cannot look at it before a GPU has done all that came before.
+    with tf.device("CPU:0"):
+        return tf.cond(last > 0, tf.timestamp, tf.timestamp)
 
 
 def create_evaluation_call(

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import logging
 import os
 import pathlib
@@ -10,10 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.eager import context
 
 from configs import schema
+from trainer import cluster as cluster_lib
 
 _log = logging.getLogger(__name__)
+_JOIN_MILLISECONDS = 60_000
 
 
 # A process has one, whatever it runs there: a second strategy would take the
@@ -30,8 +32,9 @@ def create(
         none, into that many logical devices; 0 = as they are.
 
     Raises:
-      ValueError: `multi_worker` without TF_CONFIG, `tpu` without a TPU, or
-        a name that is not known.
+      ValueError: `multi_worker` without a good TF_CONFIG, `tpu` without a
+        TPU, or a name that is not known.
+      LostError: a worker did not come.
     """
     builders: dict[str, Callable[[], tf.distribute.Strategy]] = {
         "mirrored": lambda: tf.distribute.MirroredStrategy(_local_devices()),
@@ -65,6 +68,11 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 def is_tpu(strategy: tf.distribute.Strategy) -> bool:
     """TPUStrategy compiles by itself, and its hosts have no XLA:CPU."""
     return isinstance(strategy, tf.distribute.TPUStrategy)
+
+
+def has_workers(strategy: tf.distribute.Strategy) -> bool:
+    """Whether processes compute together, each with a strategy of its own."""
+    return isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy)
 
 
 def check_batch(
@@ -193,39 +201,29 @@ def _split_device(number: int) -> None:
 
 
 def _multi_worker() -> tf.distribute.Strategy:
-    text = os.environ.get("TF_CONFIG", "")
-    example = (
-        '{"cluster": {"worker": ["host1:2222", "host2:2222"]},'
-        ' "task": {"type": "worker", "index": 0}}'
+    cluster = cluster_lib.from_environment()
+    _log.info("waiting until all %d processes run", len(cluster.addresses))
+    cluster.wait_for_all()
+    # Now they run. TensorFlow would wait an hour for one that dies right here.
+    service = context.context()
+    service.configure_coordination_service = functools.partial(
+        service.configure_coordination_service,
+        cluster_register_timeout_in_ms=_JOIN_MILLISECONDS,
     )
     try:
-        cluster, task = (json.loads(text)[key] for key in ("cluster", "task"))
-        kind, index = task["type"], int(task["index"])
-        addresses = list(cluster[kind])
-        num_processes = len(cluster["worker"]) + len(cluster.get("chief", ()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(
-            "--strategy=multi_worker needs the environment variable TF_CONFIG"
-            f" on every host, such as {example}; found {text!r}."
-        ) from error
-    if kind not in ("chief", "worker") or isinstance(cluster[kind], str):
-        raise ValueError(
-            f"TF_CONFIG: task.type={kind!r} must be worker or chief, with a"
-            f" list of addresses, such as {example}."
-        )
-    if not 0 <= index < len(addresses):
-        raise ValueError(
-            f"TF_CONFIG: task.index={index} is out of range for"
-            f" {len(addresses)} {kind}(s)."
-        )
-    _log.info("waiting until all %d processes run", num_processes)
-    try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
+        cluster.check()
         raise ValueError(
-            f"TF_CONFIG: {kind} {index} cannot join the cluster:"
+            f"TF_CONFIG: {cluster.me} cannot join the cluster:"
             f" {error.message.splitlines()[0]}"
         ) from error
+    cluster.watch(
+        lambda: service.abort_collective_ops(
+            tf.errors.UNAVAILABLE, "a worker does not answer"
+        )
+    )
+    return strategy
 
 
 def _tpu() -> tf.distribute.Strategy:

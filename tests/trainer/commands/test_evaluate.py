@@ -228,7 +228,7 @@ def test_without_labels_the_masked_lm_half(
 def test_other_workers_write_nothing(create, workdir, one_device, monkeypatch):
     export(workdir)
     monkeypatch.setattr(
-        evaluate.stage, "create_strategy", lambda _: (None, False)
+        evaluate.stage, "create_strategy", lambda *_: (None, False)
     )
     evaluate.run(create(), workdir=str(workdir), runtime=one_device)
     assert evaluate.read(str(workdir)) == {}

@@ -166,12 +166,15 @@ def free_ports(number):
     return ports
 
 
-def run_two_workers(argv):
-    """[(exit code, stdout, stderr)] of both, the chief first."""
+def run_two_workers(argv, *, second=()):
+    """[(exit code, stdout, stderr)] of both, the chief first.
+
+    `second`: more flags, for the second one.
+    """
     hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
     processes = [
         start(
-            [*argv, "--strategy=multi_worker"],
+            [*argv, "--strategy=multi_worker", *(second if index else ())],
             TF_CONFIG=json.dumps(
                 {
                     "cluster": {"worker": hosts},
@@ -226,6 +229,20 @@ def test_two_workers_see_the_batches_of_one_device(flags, tmp_path, capsys):
     chief, other = run_two_workers(argv)
     assert chief[:2] == (0, expected)
     assert is_silent(other), other[2]
+
+
+def test_two_workers_that_differ_are_refused(flags, tmp_path):
+    workdir = tmp_path / "run"
+    differing = ["--config.train.log_every=7", "--config.masking.policy=span"]
+    results = run_two_workers(flags(workdir), second=differing)
+    for code, out, err in results:
+        assert (code, out) == (2, ""), err
+        assert err.splitlines()[-1] == (
+            'cloze: The workers differ in masking.policy: "token" (worker 0),'
+            ' "span" (worker 1); train.log_every: 5 (worker 0), 7 (worker 1).'
+            " Start all with the same flags, files and packages."
+        )
+    assert not list(tmp_path.rglob("*.json*"))
 
 
 @pytest.mark.parametrize("name", ["multi_worker", "tpu"])

@@ -11,6 +11,7 @@ import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import keras
 import numpy as np
@@ -226,10 +227,16 @@ def worker(directory, num_steps, accumulation_steps):
         np.savez(path, losses=losses, **tiny.weights())
         print("ready", flush=True)
         iterator = iter(batches(strategy))
-        done, _, _ = tiny.run(iterator, 0, 200_000)
-    chief = strategy_lib.is_chief(strategy)
-    told = stop.number
-    print(json.dumps({"done": int(done), "told": told, "chief": chief}))
+        start = time.perf_counter()
+        done, _, sums = tiny.run(iterator, 0, 200_000)
+        seconds = time.perf_counter() - start
+    end = {
+        "done": int(done),
+        "told": stop.number,
+        "chief": strategy_lib.is_chief(strategy),
+        "waiting": float(sums["waiting"]) / seconds,
+    }
+    print(json.dumps(end))
 
 
 def free_ports(number):

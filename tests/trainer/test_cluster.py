@@ -1,0 +1,263 @@
+"""Tests of trainer/cluster.py, with sockets of this process for workers."""
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import threading
+
+import pytest
+
+from configs import runtime
+from trainer import cluster as cluster_lib
+
+WORKERS = {"worker": ["a:1", "b:1"]}
+
+
+def tf_config(monkeypatch, cluster, kind="worker", index=0):
+    task = {"type": kind, "index": index}
+    text = json.dumps({"cluster": cluster, "task": task})
+    monkeypatch.setenv("TF_CONFIG", text)
+
+
+@pytest.mark.parametrize(
+    ("kind", "index", "cluster", "addresses"),
+    [
+        ("worker", 1, WORKERS, {"worker 0": "a:1", "worker 1": "b:1"}),
+        ("worker", "1", WORKERS, {"worker 0": "a:1", "worker 1": "b:1"}),
+        (
+            "chief",
+            0,
+            {"worker": ["[::1]:1"], "chief": ["c:65535"]},
+            {"chief 0": "c:65535", "worker 0": "[::1]:1"},
+        ),
+    ],
+)
+def test_a_good_tf_config(monkeypatch, kind, index, cluster, addresses):
+    tf_config(monkeypatch, cluster, kind, index)
+    read = cluster_lib.from_environment()
+    assert read.addresses == addresses
+    assert list(read.addresses) == list(addresses)
+    assert read.me == f"{kind} {index}"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "needs the environment variable TF_CONFIG.*host1:2222"),
+        ("", "needs the environment variable TF_CONFIG"),
+        ("{", r"is not JSON \(Expecting .* found '{'; write .*host1:2222"),
+        ("[]", r"lacks a cluster .* found '\[\]'; write .*host1:2222"),
+        ('{"cluster": {"worker": ["a:1"]}}', "lacks a cluster .* or a task"),
+        ('{"task": {"type": "worker", "index": 0}}', "lacks a cluster"),
+        (({"worker": 5}, "worker", 0), "lacks a cluster of lists"),
+        (({"worker": "a:1"}, "worker", 0), "addresses come in lists"),
+        ((WORKERS, "worker", "first"), "lacks .* with type and index"),
+        ((WORKERS, "worker", 2), r"index=2 is out of range for 2 worker"),
+        ((WORKERS, "worker", "2"), r"index=2 is out of range for 2 worker"),
+        ((WORKERS, "worker", -1), "index=-1 is out of range"),
+        ((WORKERS, "ps", 0), "type='ps' is not in the cluster, .* has worker"),
+        ((WORKERS, "chief", 0), "type='chief' is not in the cluster"),
+        (({}, "worker", 0), "the cluster has no jobs; give it workers"),
+        (({"chief": ["a:1"]}, "chief", 0), "the cluster has chief; give"),
+        (({**WORKERS, "ps": ["c:1"]}, "worker", 0), "has worker, ps; give"),
+        (({**WORKERS, "chief": ["c:1", "d:1"]}, "chief", 0), "one chief"),
+        (
+            ({**WORKERS, "chief": ["a:1"]}, "worker", 0),
+            "chief 0 and worker 0 both have the address a:1",
+        ),
+        (({"worker": ["a"]}, "worker", 0), "worker 0 has the address 'a'"),
+        (({"worker": [":1"]}, "worker", 0), "has the address ':1'; write"),
+        (({"worker": ["a:0"]}, "worker", 0), "has the address 'a:0'"),
+        (({"worker": ["a:65536"]}, "worker", 0), "the address 'a:65536'"),
+        (({"worker": ["a:x"]}, "worker", 0), "has the address 'a:x'"),
+        (({"worker": [None]}, "worker", 0), "has the address None"),
+    ],
+)
+def test_a_bad_tf_config(monkeypatch, text, message):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if isinstance(text, tuple):
+        tf_config(monkeypatch, *text)
+    elif text is not None:
+        monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(ValueError, match=message) as caught:
+        cluster_lib.from_environment()
+    assert "\n" not in str(caught.value)
+
+
+@contextlib.contextmanager
+def listening(number):
+    """Addresses on this host at which somebody listens."""
+    with contextlib.ExitStack() as stack:
+        servers = [
+            stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            for _ in range(number)
+        ]
+        yield [f"127.0.0.1:{s.getsockname()[1]}" for s in servers]
+
+
+@pytest.fixture
+def free():
+    """Three addresses on this host at which nobody listens."""
+    with listening(3) as addresses:
+        pass
+    return addresses
+
+
+def cluster_of(addresses, me=0):
+    named = {f"worker {i}": address for i, address in enumerate(addresses)}
+    return cluster_lib.Cluster(named, f"worker {me}")
+
+
+def test_all_wait_until_the_last_one_comes(free):
+    back = []
+
+    def wait(index):
+        cluster_of(free, index).wait_for_all()
+        # As TensorFlow would now; the others may still be looking.
+        _, port = free[index].split(":")
+        back.append(socket.create_server(("", int(port))))
+
+    threads = [threading.Thread(target=wait, args=[i]) for i in range(3)]
+    for thread in threads[:2]:
+        thread.start()
+    threads[0].join(timeout=0.7)
+    assert not back
+    threads[2].start()
+    for thread in threads:
+        thread.join(timeout=30)
+    assert len(back) == 3
+    for server in back:
+        server.close()
+
+
+def test_one_worker_waits_for_nobody(free):
+    cluster_of(free[:1]).wait_for_all()
+    cluster_of(free[:1]).check()
+
+
+def test_who_does_not_come_is_named(free, monkeypatch, caplog):
+    monkeypatch.setattr(cluster_lib, "_REMIND_SECONDS", 0.1)
+    with listening(1) as [there]:
+        cluster = cluster_of([free[0], there, free[1], free[2]])
+        with (
+            caplog.at_level("INFO"),
+            pytest.raises(cluster_lib.LostError) as caught,
+        ):
+            cluster.wait_for_all(limit=0.5)
+    missing = f"worker 2 ({free[1]}), worker 3 ({free[2]})"
+    assert str(caught.value).startswith(f"{missing} did not come within")
+    assert f"still missing: {missing}" in caplog.messages
+
+
+def test_a_port_in_use_is_refused(free):
+    with listening(1) as [taken]:
+        cluster = cluster_of([taken, free[0]])
+        port = taken.split(":")[1]
+        with pytest.raises(
+            ValueError, match=f"worker 0 .*{port} .*Address already in use"
+        ):
+            cluster.wait_for_all()
+
+
+def test_a_signal_ends_the_waiting(free):
+    def stop(number, frame):
+        raise KeyError("stop")
+
+    before = signal.signal(signal.SIGTERM, stop)
+    timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM])
+    try:
+        timer.start()
+        with pytest.raises(KeyError, match="stop"):
+            cluster_of(free).wait_for_all()
+    finally:
+        timer.join()
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_lost_workers_are_named(free):
+    with listening(2) as there:
+        cluster_of([free[0], *there]).check()
+        cluster = cluster_of([there[0], free[1], there[1], free[2]])
+        lost = f"lost worker 1 ({free[1]}), worker 3 ({free[2]}): "
+        with pytest.raises(cluster_lib.LostError, match=re.escape(lost)):
+            cluster.check()
+
+
+def test_a_worker_that_stays_silent_is_noticed(monkeypatch):
+    monkeypatch.setattr(cluster_lib, "_ANSWER_SECONDS", 0.05)
+    noticed, asked, answers = threading.Event(), [], [True, False, False, True]
+
+    def answer(address):
+        asked.append(address)
+        assert not noticed.is_set()
+        return answers.pop(0) if answers else False
+
+    monkeypatch.setattr(cluster_lib, "_answers", answer)
+    cluster_of(["a:1", "b:1"]).watch(noticed.set)
+    assert noticed.wait(timeout=30)
+    # Two failures, then an answer, then three in a row.
+    assert asked == ["b:1"] * 7
+
+
+def test_a_silent_network_is_as_good_as_nobody(monkeypatch):
+    monkeypatch.setattr(cluster_lib, "_ANSWER_SECONDS", 0.2)
+    # Of a network for documentation: no route, or no answer.
+    cluster = cluster_of(["127.0.0.1:1", "192.0.2.1:2222"])
+    with pytest.raises(cluster_lib.LostError, match="lost worker 1"):
+        cluster.check()
+
+
+MULTI = runtime.Runtime("multi_worker")
+
+
+class UnavailableError(Exception):
+    """Stands for TensorFlow's."""
+
+    __module__ = "tensorflow.python.framework.errors_impl"
+
+
+def test_an_error_with_all_workers_there_stays_what_it_was(monkeypatch):
+    with listening(2) as there:
+        tf_config(monkeypatch, {"worker": there})
+        with (
+            pytest.raises(UnavailableError, match="reset"),
+            cluster_lib.watched(MULTI),
+        ):
+            raise UnavailableError("Connection reset by peer")
+
+
+def test_an_error_while_workers_are_lost_names_them(monkeypatch, free):
+    tf_config(monkeypatch, {"worker": free[:2]})
+    with (
+        pytest.raises(cluster_lib.LostError, match="lost worker 1") as caught,
+        cluster_lib.watched(MULTI),
+    ):
+        raise UnavailableError("Connection reset by peer")
+    assert "reset by peer" in str(caught.value.__context__)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("bad input"),
+        runtime.Stopped(signal.SIGTERM),
+        cluster_lib.LostError("named already"),
+        KeyboardInterrupt(),
+        KeyError("a bug after the others are done"),
+    ],
+)
+def test_what_is_not_of_tensorflow_has_its_own_reason(monkeypatch, free, error):
+    tf_config(monkeypatch, {"worker": free[:2]})
+    with pytest.raises(type(error)) as caught, cluster_lib.watched(MULTI):
+        raise error
+    assert caught.value is error
+
+
+def test_one_host_looks_for_nobody(monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{")
+    one = runtime.Runtime("one_device")
+    with pytest.raises(UnavailableError), cluster_lib.watched(one):
+        raise UnavailableError

@@ -1,0 +1,224 @@
+"""What workers say to each other: threads of this process around one store."""
+
+import threading
+
+import pytest
+import tensorflow as tf
+
+from trainer import cluster as cluster_lib
+from trainer.training import strategy as strategy_lib
+from trainer.training import workers
+
+NAMES = ("chief 0", "worker 0", "worker 1")
+
+
+class Store:
+    """Stands for TensorFlow's context: a key-value store that waits."""
+
+    def __init__(self):
+        self.values = {}
+        self._changed = threading.Condition()
+
+    def set_config_key_value(self, key, value):
+        with self._changed:
+            assert key not in self.values
+            self.values[key] = value
+            self._changed.notify_all()
+
+    def get_config_key_value(self, key, timeout_in_ms):
+        with self._changed:
+            if self._changed.wait_for(
+                lambda: key in self.values, timeout_in_ms / 1000
+            ):
+                return self.values[key]
+        raise tf.errors.DeadlineExceededError(None, None, key)
+
+    def delete_config_key_value(self, key):
+        with self._changed:
+            del self.values[key]
+
+
+class Numbers(threading.local):
+    """A count for every thread, as every process has its own."""
+
+    number = -1
+
+    def __next__(self):
+        self.number += 1
+        return self.number
+
+
+@pytest.fixture(name="store")
+def _store(monkeypatch):
+    store, here = Store(), threading.local()
+    addresses = {name: f"{name[-1]}.invalid:1" for name in NAMES}
+    monkeypatch.setattr(workers, "_numbers", Numbers())
+    monkeypatch.setattr(workers.context, "context", lambda: store)
+    monkeypatch.setattr(
+        workers.cluster_lib,
+        "from_environment",
+        lambda: cluster_lib.Cluster(addresses, here.name),
+    )
+    # In place of the two strategy functions that know who this is.
+    monkeypatch.setattr(strategy_lib, "has_workers", lambda strategy: True)
+    monkeypatch.setattr(
+        strategy_lib, "is_chief", lambda strategy: here.name == NAMES[0]
+    )
+    store.here = here
+    return store
+
+
+@pytest.fixture(name="together")
+def _together(store):
+    """A function: what each worker does -> what it got, or what was raised."""
+
+    def run(act):
+        results = {}
+
+        def work(name):
+            store.here.name = name
+            try:
+                results[name] = act(name)
+            except (ValueError, cluster_lib.LostError) as error:
+                results[name] = error
+
+        threads = [threading.Thread(target=work, args=[n]) for n in NAMES]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=30)
+        assert len(results) == len(NAMES)
+        return results
+
+    return run
+
+
+def require_equal(facts):
+    workers.require_equal(None, facts, remedy="Do better.")
+
+
+def test_equal_facts_pass_on_all(together, store):
+    def act(name):
+        for _ in range(5):
+            require_equal({"seed": 1, "train": {"jit": "on", "sizes": [1, 2]}})
+
+    assert together(act) == dict.fromkeys(NAMES)
+    # What everybody has heard does not stay.
+    assert len(store.values) <= 2 * len(NAMES)
+
+
+def test_every_difference_is_listed_on_every_worker(together):
+    facts = {
+        "chief 0": {"seed": 1, "data": {"path": "a", "field": "x"}, "on": True},
+        "worker 0": {"seed": 1, "data": {"path": "b"}, "on": True},
+        "worker 1": {
+            "seed": 2,
+            "data": {"path": "a", "field": "x"},
+            "on": True,
+        },
+    }
+    results = together(lambda name: require_equal(facts[name]))
+    expected = (
+        'The workers differ in data.field: "x" (chief 0, worker 1), nothing'
+        ' (worker 0); data.path: "a" (chief 0, worker 1), "b" (worker 0);'
+        " seed: 1 (chief 0, worker 0), 2 (worker 1). Do better."
+    )
+    for error in results.values():
+        assert isinstance(error, ValueError)
+        assert str(error) == expected
+
+
+def test_the_chief_leaves_last(together, store):
+    """The store goes with it."""
+
+    def act(name):
+        try:
+            require_equal({"name": name})
+        finally:
+            if name == NAMES[0]:
+                read = {key for key in store.values if "/1/" in key}
+                assert read == {f"cloze/1/{name}" for name in NAMES}
+
+    results = together(act)
+    assert all(isinstance(r, ValueError) for r in results.values()), results
+
+
+def test_a_lost_worker_ends_the_waiting(together, monkeypatch):
+    monkeypatch.setattr(workers, "_PATIENCE_MILLISECONDS", 50)
+    checks = []
+
+    def check(self):
+        checks.append(self.me)
+        if checks.count(self.me) == 2:
+            raise cluster_lib.LostError("lost worker 1")
+
+    monkeypatch.setattr(cluster_lib.Cluster, "check", check)
+
+    def act(name):
+        if name != "worker 1":
+            require_equal({})
+
+    results = together(act)
+    assert results.pop("worker 1") is None
+    for error in results.values():
+        assert isinstance(error, cluster_lib.LostError)
+
+
+def test_one_process_has_nothing_to_compare(monkeypatch):
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    strategy = strategy_lib.create("one_device")
+    assert not strategy_lib.has_workers(strategy)
+    workers.require_equal(strategy, {"seed": 1}, remedy="")
+
+
+def spoken(together, caplog, rounds):
+    """What one of the workers says to rounds of shares, in order."""
+
+    def act(name):
+        pace = workers.Pace()
+        for shares in rounds:
+            pace.compare(shares[NAMES.index(name)])
+        return threading.current_thread().name
+
+    with caplog.at_level("INFO"):
+        thread = together(act)[NAMES[0]]
+    return [r.getMessage() for r in caplog.records if r.threadName == thread]
+
+
+SLOW_1 = (0.5, 0.4, 0.0)  # Who does not wait is waited for.
+SLOW_0 = (0.4, 0.01, 0.4)
+
+
+@pytest.mark.parametrize(
+    ("rounds", "expected"),
+    [
+        ([(0.1, 0.12, 0.0)] * 4, []),
+        ([SLOW_1], []),
+        ([SLOW_1, (0, 0, 0), SLOW_1], []),
+        ([SLOW_1, SLOW_0, SLOW_1], []),
+        ([SLOW_1] * 2, [("worker 1", 45)]),
+        ([SLOW_1] * 5, [("worker 1", 45)]),
+        (
+            [SLOW_1, SLOW_1, SLOW_0, SLOW_0, SLOW_1, SLOW_1],
+            [("worker 1", 45), ("worker 0", 39), ("worker 1", 45)],
+        ),
+        (
+            [SLOW_1, SLOW_1, (0, 0, 0), SLOW_1, SLOW_1],
+            [("worker 1", 45), ("worker 1", 45)],
+        ),
+    ],
+)
+def test_a_slow_worker_is_named(together, caplog, rounds, expected):
+    assert spoken(together, caplog, rounds) == [
+        f"{name} is slow: the others wait for it {percent} % of the time"
+        for name, percent in expected
+    ]
+
+
+def test_one_worker_waits_for_nobody(monkeypatch, caplog):
+    monkeypatch.setattr(workers, "_exchange", lambda share: {"worker 0": share})
+    pace = workers.Pace()
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            pace.compare(0.9)
+    assert not caplog.messages

@@ -1,0 +1,242 @@
+"""The processes of `--strategy=multi_worker`: who they are, and who answers.
+
+Plain sockets, where TensorFlow waits without an end, hears no signal and names
+nobody. It is not imported here: a bad TF_CONFIG costs no more than a second.
+"""
+
+import contextlib
+import dataclasses
+import json
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
+from typing import Any
+
+from configs import runtime
+from configs.checks import require
+
+_log = logging.getLogger(__name__)
+_JOBS = ("chief", "worker")
+_EXAMPLE = (
+    "write it on every host like"
+    ' {"cluster": {"worker": ["host1:2222", "host2:2222"]},'
+    ' "task": {"type": "worker", "index": 0}}.'
+)
+_ANSWER_SECONDS = 5.0  # So long a peer may take to answer, however far away.
+_FAILURES = 3  # So often in a row, before it counts as lost.
+_START_SECONDS = 600.0  # So long one waits for workers that never come.
+_REMIND_SECONDS = 60.0
+
+
+class LostError(Exception):
+    """A worker did not come or is gone; once all run, the run goes on."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """All processes of a run.
+
+    Attributes:
+      addresses: "host:port" by name, such as "worker 0"; the chief's first.
+      me: the name of this process.
+    """
+
+    addresses: dict[str, str]
+    me: str
+
+    def wait_for_all(self, *, limit: float = _START_SECONDS) -> None:
+        """Comes back once every worker has been there.
+
+        Raises:
+          ValueError: the port of this one is taken.
+          LostError: somebody did not come within `limit` seconds.
+        """
+        begin = reminded = time.monotonic()
+        missing = self._others
+        # Seen by the others until TensorFlow listens there in its stead.
+        with self._listener():
+            while missing := self._silent(missing):
+                now = time.monotonic()
+                if now - begin > limit:
+                    raise LostError(
+                        f"{self._described(missing)} did not come within"
+                        f" {limit:.0f} seconds; start all workers, with the"
+                        " same TF_CONFIG but for task.index, and look at what"
+                        " the missing ones say"
+                    )
+                if now - reminded > _REMIND_SECONDS:
+                    reminded = now
+                    _log.info("still missing: %s", self._described(missing))
+                time.sleep(0.2)
+
+    def check(self) -> None:
+        """Raises LostError, with their names, if workers do not answer."""
+        if silent := self._silent(self._others):
+            raise LostError(
+                f"lost {self._described(silent)}: the process or the way there"
+                " is dead; once all workers run again, the same command resumes"
+            )
+
+    def watch(self, act: Callable[[], None]) -> None:
+        """Calls `act`, in another thread, once a worker stays silent.
+
+        TensorFlow ends a sum of workers by itself where a process dies, but
+        on the far side of a dead link it goes on waiting.
+        """
+
+        def look() -> None:
+            addresses = [self.addresses[name] for name in self._others]
+            failures = 0
+            while failures < _FAILURES:
+                time.sleep(_ANSWER_SECONDS)
+                there = all(map(_answers, addresses))
+                failures = 0 if there else failures + 1
+            act()
+
+        threading.Thread(target=look, daemon=True).start()
+
+    @property
+    def _others(self) -> list[str]:
+        return [name for name in self.addresses if name != self.me]
+
+    def _silent(self, names: list[str]) -> list[str]:
+        """Which of them do not answer; asked all at once."""
+        if not names:
+            return []
+        with futures.ThreadPoolExecutor(len(names)) as pool:
+            answers = pool.map(
+                _answers, (self.addresses[name] for name in names)
+            )
+            return [
+                name
+                for name, there in zip(names, answers, strict=True)
+                if not there
+            ]
+
+    def _described(self, names: Iterable[str]) -> str:
+        return ", ".join(f"{name} ({self.addresses[name]})" for name in names)
+
+    def _listener(self) -> socket.socket:
+        _, port = _host_and_port(self.addresses[self.me])
+        both = socket.has_dualstack_ipv6()
+        try:
+            return socket.create_server(
+                ("", port),
+                family=socket.AF_INET6 if both else socket.AF_INET,
+                dualstack_ipv6=both,
+            )
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise ValueError(
+                f"TF_CONFIG: {self.me} cannot listen on port {port} of this"
+                f" host ({reason}); stop what listens there, or give it"
+                " another port on all hosts."
+            ) from error
+
+
+def from_environment() -> Cluster:
+    """The cluster of TF_CONFIG.
+
+    Raises:
+      ValueError: there is none, or no run could work with it; one line.
+    """
+    text = os.environ.get("TF_CONFIG", "")
+    require(
+        bool(text),
+        "--strategy=multi_worker needs the environment variable TF_CONFIG;"
+        f" {_EXAMPLE}",
+    )
+    try:
+        content = json.loads(text)
+    except ValueError as error:
+        raise ValueError(
+            f"TF_CONFIG is not JSON ({error}), found {text!r}; {_EXAMPLE}"
+        ) from error
+    try:
+        jobs = {name: list(hosts) for name, hosts in content["cluster"].items()}
+        kind, index = content["task"]["type"], int(content["task"]["index"])
+        texts = all(isinstance(h, list) for h in content["cluster"].values())
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(
+            "TF_CONFIG lacks a cluster of lists of addresses, or a task with"
+            f" type and index, found {text!r}; {_EXAMPLE}"
+        ) from error
+    require(texts, f"TF_CONFIG: addresses come in lists; {_EXAMPLE}")
+    return _checked(jobs, kind, index)
+
+
+@contextlib.contextmanager
+def watched(layout: runtime.Runtime) -> Iterator[None]:
+    """Names the workers that are gone, where TensorFlow failed in a block.
+
+    Raises:
+      LostError: instead of what TensorFlow said about it.
+    """
+    try:
+        yield
+    except Exception as error:
+        foreign = type(error).__module__.startswith("tensorflow")
+        if foreign and layout.strategy == "multi_worker":
+            from_environment().check()
+        raise
+
+
+def _checked(jobs: dict[str, list[Any]], kind: Any, index: int) -> Cluster:
+    unknown = sorted({*jobs} - {*_JOBS})
+    require(
+        not unknown and "worker" in jobs,
+        f"TF_CONFIG: the cluster has {', '.join(jobs) or 'no jobs'}; give it"
+        " workers, and at most one chief besides.",
+    )
+    require(
+        len(jobs.get("chief", [])) < 2, "TF_CONFIG: there can be one chief."
+    )
+    require(
+        kind in jobs,
+        f"TF_CONFIG: task.type={kind!r} is not in the cluster, which has"
+        f" {' and '.join(jobs)}.",
+    )
+    require(
+        0 <= index < len(jobs[kind]),
+        f"TF_CONFIG: task.index={index} is out of range for"
+        f" {len(jobs[kind])} {kind}(s), which count from 0.",
+    )
+    addresses = {
+        f"{job} {number}": address
+        for job in _JOBS
+        for number, address in enumerate(jobs.get(job, []))
+    }
+    names: dict[str, str] = {}
+    for name, address in addresses.items():
+        require(
+            _host_and_port(address) != ("", 0),
+            f"TF_CONFIG: {name} has the address {address!r}; write host:port.",
+        )
+        require(
+            address not in names,
+            f"TF_CONFIG: {names.get(address)} and {name} both have the address"
+            f" {address}; give every process its own.",
+        )
+        names[address] = name
+    return Cluster(addresses, f"{kind} {index}")
+
+
+def _host_and_port(address: Any) -> tuple[str, int]:
+    """("", 0) where it is none."""
+    host, _, port = str(address).rpartition(":")
+    good = host and port.isdecimal() and 0 < int(port) < 2**16
+    return (host.strip("[]"), int(port)) if good else ("", 0)
+
+
+def _answers(address: str) -> bool:
+    try:
+        socket.create_connection(
+            _host_and_port(address), timeout=_ANSWER_SECONDS
+        ).close()
+    except OSError:
+        return False
+    return True
