@@ -1,11 +1,13 @@
 """Elementwise work in one pass over memory."""
 
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import tensorflow as tf
 
+_PACKAGE_FOR_TPUS = importlib.util.find_spec("libtpu") is not None
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
@@ -15,8 +17,8 @@ def fused(function: _Function) -> _Function:
     TensorFlow writes the result of every operation to memory; XLA computes
     them all while the numbers are at hand. Inside what XLA compiles as a whole
     this changes nothing. Left as it is: an eager call and a shape that is not
-    static, which would be compiled again and again, and a TPU, whose hosts have
-    no XLA of their own.
+    static, which would be compiled again and again, and what runs on a TPU or
+    its host, where TensorFlow has no XLA for the host.
 
     Args:
       function: takes and returns tensors, has no variables; matrix products
@@ -29,13 +31,16 @@ def fused(function: _Function) -> _Function:
         plain = (
             tf.executing_eagerly()
             or not all(x.shape.is_fully_defined() for x in arguments)
-            or isinstance(
-                tf.distribute.get_strategy(), tf.distribute.TPUStrategy
-            )
+            or _is_for_tpus()
         )
         return (function if plain else compiled)(*arguments)
 
     return call  # type: ignore[return-value]
+
+
+def _is_for_tpus() -> bool:
+    strategy = tf.distribute.get_strategy()
+    return _PACKAGE_FOR_TPUS or isinstance(strategy, tf.distribute.TPUStrategy)
 
 
 def recomputed(

@@ -48,6 +48,14 @@ def test_nothing_is_compiled_for_a_tpu(monkeypatch):
     assert not any(map(is_compiled, found))
 
 
+def test_nothing_is_compiled_by_the_package_for_tpus(monkeypatch):
+    monkeypatch.setattr(fusion, "_PACKAGE_FOR_TPUS", True)
+    found = operations(
+        scaled, tf.TensorSpec([1, 2]), tf.TensorSpec([2], tf.int32)
+    )
+    assert not any(map(is_compiled, found))
+
+
 def cube(x):
     assert x.dtype == tf.float32
     return x * x * x
