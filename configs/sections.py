@@ -235,6 +235,7 @@ class TrainConfig:
     num_epochs: int = 1  # Used where num_steps is 0.
     steps_per_epoch: int = 0  # 0 = every row once.
     accumulation_steps: int = 1  # Micro-batches a step on each device.
+    rematerialize: bool = False  # Less memory: layers computed twice.
     steps_per_call: int = 10  # Steps a Python call, at most.
     precision: str = "auto"  # auto | float32 | bfloat16 | float16
     jit: str = "auto"  # XLA for forward and backward: auto | on | off

@@ -113,10 +113,11 @@ def train(
     except tf.errors.ResourceExhaustedError as error:
         if "No space left" in str(error):
             raise
+        first_line = str(error).splitlines()[0]
         raise ValueError(
-            "Out of memory. Raise train.accumulation_steps, lower"
-            " train.global_batch_size (or finetune's), or lower"
-            f" data.sequence_length: {str(error).splitlines()[0]}"
+            "Out of memory. Raise train.accumulation_steps, set"
+            " train.rematerialize=True, lower train.global_batch_size (or"
+            f" finetune's) or data.sequence_length: {first_line}"
         ) from error
 
 

@@ -222,6 +222,7 @@ def create_masked_lm(
             seed=config.seed,
             dtype=arithmetic.policy,
         )
+        model.encoder.rematerialize = config.train.rematerialize
         optimizer = optimizers.create(
             config.optimizer,
             model.trainable_variables,
@@ -262,6 +263,7 @@ def create_classifiers(
             num_classes=len(prepared.labels),
             dtype=arithmetic.policy,
         )
+        model.encoder.rematerialize = config.train.rematerialize
     stages = [
         (
             "finetune_frozen",

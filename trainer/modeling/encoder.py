@@ -4,6 +4,7 @@ Dimensions: B rows, L slots, D width, V vocabulary.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -27,7 +28,15 @@ def features(token_ids: tf.Tensor, pad_id: int = 0) -> dict[str, tf.Tensor]:
 
 @keras.saving.register_keras_serializable(package="cloze")
 class Encoder(keras.Model):
-    """Embeddings, transformer layers, final states."""
+    """Embeddings, transformer layers, final states.
+
+    Attributes:
+      rematerialize: keep a layer's input alone for its gradient and compute the
+        rest again, which takes less memory and more time (Chen et al.,
+        "Training Deep Nets with Sublinear Memory Cost", 2016).
+    """
+
+    rematerialize = False
 
     def __init__(
         self,
@@ -143,7 +152,10 @@ class Encoder(keras.Model):
                 dtype=self.compute_dtype,
             )
         for layer in self.transformer_layers:
-            x = layer(x, segment_ids=segment_ids, noise=noise, turn=turn)
+            apply = functools.partial(
+                layer, segment_ids=segment_ids, noise=noise, turn=turn
+            )
+            x = (tf.recompute_grad(apply) if self.rematerialize else apply)(x)
         return self.final_norm(x) if self.final_norm else x
 
     def compute_output_shape(self, input_shape: Any) -> Any:

@@ -333,3 +333,21 @@ def test_bert_shape_equals_bert_backbone():
     np.testing.assert_allclose(
         encoder(batch).numpy()[real], expected.numpy()[real], atol=1e-5
     )
+
+
+@pytest.mark.parametrize(("rematerialize", "times"), [(False, 1), (True, 2)])
+def test_a_rematerialized_layer_is_computed_twice(rematerialize, times):
+    encoder = _encoder()
+    encoder.rematerialize = rematerialize
+    batch = modeling.features(_tokens(num_rows=2))
+
+    @tf.function(autograph=False)
+    def gradient():
+        with tf.GradientTape() as tape:
+            states = encoder(batch)
+        weights = encoder.transformer_layers[0].trainable_variables
+        return tape.gradient(states, [weight.value for weight in weights][0])
+
+    graph = gradient.get_concrete_function().graph
+    kinds = [operation.type for operation in graph.get_operations()]
+    assert kinds.count("Softmax") == 2 * times  # There are two layers.

@@ -34,6 +34,15 @@ def test_layout_changes_nothing(reference, replicas, accumulation_steps, jit):
     assert tiny.largest_difference(model.weights(), reference[1]) < 1e-5
 
 
+@pytest.mark.parametrize(("replicas", "jit"), [(1, True), (2, False)])
+def test_layers_computed_twice_change_nothing(reference, replicas, jit):
+    model = tiny.create(tiny.mirrored(replicas), jit=jit)
+    model.model.encoder.rematerialize = True
+    losses = model.losses(NUM_STEPS)
+    assert tiny.largest_relative(losses, reference[0]) < 1e-5
+    assert tiny.largest_difference(model.weights(), reference[1]) < 1e-5
+
+
 def test_reference_learns_and_draws_dropout(reference):
     still = tiny.create(tiny.mirrored(1), dropout=0.0)
     before = still.weights()
