@@ -6,6 +6,7 @@ import fnmatch
 import io
 import os
 import pathlib
+import tempfile
 import urllib.parse
 
 import pytest
@@ -78,6 +79,8 @@ class Bucket(backend.Backend):
 
     def install(self):
         backend.tf_backend = self
+        # Another process may test with a store of the same name.
+        tempfile.tempdir = str(self.root)
 
     def _change(self):
         if self.changes_left == 0:
@@ -156,6 +159,7 @@ class Bucket(backend.Backend):
 def _bucket(tmp_path, monkeypatch):
     """An empty store that answers for gs://."""
     monkeypatch.setattr(backend, "tf_backend", backend.tf_backend)
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.tempdir)
     bucket = Bucket(tmp_path / "store")
     bucket.install()
     return bucket

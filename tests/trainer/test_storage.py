@@ -374,6 +374,7 @@ def test_of_stores_only_one_kind_is_known(tmp_path):
 
 def test_a_store_is_leased_by_one_and_nobody_waits_for_it(bucket, monkeypatch):
     monkeypatch.setattr(storage.lease, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(storage.lease, "_SILENT_BEATS", 10_000)
     with storage.exclusive("gs://bucket/lock", wait=False):
         with pytest.raises(ValueError, match="somebody is there"):
             with storage.exclusive(

@@ -184,6 +184,7 @@ def test_fine_tuning_guards_its_own_section(trained):
 
 def test_a_workdir_in_a_store(bucket, monkeypatch):
     monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "_SILENT_BEATS", 10_000)
     path = "gs://bucket/run"
     assert workdir.check(path, _config()) == {}
     workdir.record(path, _config(), {"precision": "float32"})
