@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import sys
+import types
 from importlib import metadata
 
 import numpy as np
@@ -208,7 +209,7 @@ def test_a_workdir_of_another_run(case, finished):
 
 
 def test_a_disk_that_is_full(case, monkeypatch):
-    full = shutil._ntuple_diskusage(10**12, 10**12 - 10**5, 10**5)
+    full = types.SimpleNamespace(free=10**5)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: full)
     text = the_only(found(case(), "places"), "space")
     assert "0.0 GB free at" in text
