@@ -73,15 +73,18 @@ def undisturbed(flags, tmp_path_factory):
     return workdir
 
 
-def start(argv, **environment):
-    """The program, started with these flags, as if there were no GPU."""
+def start(argv, *, within=(), **environment):
+    """The program, started with these flags, as if there were no GPU.
+
+    `within`: the words before it, such as those that choose a network.
+    """
     environment = {
         **os.environ,
         "CUDA_VISIBLE_DEVICES": "",
         **environment,
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "trainer.main", *argv],
+        [*within, sys.executable, "-m", "trainer.main", *argv],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
