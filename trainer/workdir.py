@@ -25,7 +25,7 @@ _FIXED_FINETUNE = (
     "hidden_size",
 )
 _FREE_FINETUNE = ("num_epochs",)
-_PACKAGES = ("tensorflow", "keras", "keras-hub", "numpy")
+_PACKAGES = ("tensorflow", "tensorflow-tpu", "keras", "keras-hub", "numpy")
 
 
 @contextlib.contextmanager
@@ -64,13 +64,21 @@ def read(path: str) -> dict[str, Any]:
 
 def record(path: str, config: schema.Config, resolved: dict[str, Any]) -> None:
     """Writes config.json: the config, what `auto` became, versions."""
-    versions = {name: metadata.version(name) for name in _PACKAGES}
     content = {
         "config": config.to_dict(),
         "resolved": resolved,
-        "versions": versions,
+        "versions": _versions(),
     }
     storage.write_json(pathlib.Path(path) / "config.json", content)
+
+
+def _versions() -> dict[str, str]:
+    """Of what is installed: on a TPU VM, TensorFlow has another name."""
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def check(path: str, config: schema.Config) -> dict[str, Any]:
