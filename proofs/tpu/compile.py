@@ -44,7 +44,7 @@ HOSTS = {
     "v6e-8": Host("v6e:2x4", 8, 918e12, 32),
 }
 HEAD = (
-    "| step | TPU | rows a chip | accumulation | fits | GiB of | state |"
+    "| step | TPU | rows a chip | accumulation | fits | chip GiB | state |"
     " temporary | compiler's GFLOP | model's GFLOP | ms at 40 % | compiled in |"
 )
 
