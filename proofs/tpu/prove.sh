@@ -29,7 +29,8 @@ fi
   tests/configs tests/proofs tests/trainer/modeling/test_{encoder,heads,layers}.py
 "$PYTHON" -m trainer.main --strategy=one_device --mode=pretrain \
   --workdir="$FOLDER/sample" --config.data.prepared_dir="$FOLDER/prepared" \
-  --config.train.num_steps=20 --config.train.log_every=5
+  --config.train.num_steps=20 --config.train.log_every=5 \
+  --config.train.steps_per_call=5
 
 # lower NAME CONFIG FLAGS...: for hosts of 4 chips (v4, v5p) and of 8 (v5e, v6e).
 lower() {
