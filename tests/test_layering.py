@@ -113,6 +113,16 @@ def test_file_is_short_and_well_named(module, path):
     assert not NO_NAMES & set(module.split("."))
 
 
+def test_xla_is_asked_for_in_one_place():
+    # Where the strategy decides: the host of a TPU has no XLA of its own.
+    modules = [
+        module
+        for module, path in (param.values for param in sources())
+        if "jit_compile" in path.read_text()
+    ]
+    assert modules == ["trainer.training.step"]
+
+
 @pytest.mark.parametrize(
     ("module", "text", "message"),
     [

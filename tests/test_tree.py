@@ -7,7 +7,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TESTS = ROOT / "tests"
-TOPS = ("configs", "input_pipeline", "trainer")
+TOPS = ("configs", "input_pipeline", "proofs", "trainer")
 
 
 def defines(path, start):

@@ -25,7 +25,7 @@ _FIXED_FINETUNE = (
     "hidden_size",
 )
 _FREE_FINETUNE = ("num_epochs",)
-_PACKAGES = ("tensorflow", "keras", "keras-hub", "numpy")
+_PACKAGES = ("tensorflow", "tensorflow-tpu", "keras", "keras-hub", "numpy")
 
 
 @contextlib.contextmanager
@@ -63,8 +63,15 @@ def read(path: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages on which the numbers of a run depend."""
-    return {name: metadata.version(name) for name in _PACKAGES}
+    """Of the packages on which the numbers of a run depend.
+
+    Those that are installed: on a TPU VM, TensorFlow has another name.
+    """
+    found = {}
+    for name in _PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 def record(path: str, config: schema.Config, resolved: dict[str, Any]) -> None:

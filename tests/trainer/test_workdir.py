@@ -30,6 +30,23 @@ def trained(tmp_path):
     return tmp_path
 
 
+def test_the_environment_of_a_tpu_has_no_package_called_tensorflow(
+    tmp_path, monkeypatch
+):
+    installed = workdir.metadata.version
+
+    def version(name):
+        if name == "tensorflow":
+            raise workdir.metadata.PackageNotFoundError(name)
+        return "2.19.1" if name == "tensorflow-tpu" else installed(name)
+
+    monkeypatch.setattr(workdir.metadata, "version", version)
+    workdir.record(str(tmp_path), _config(), {})
+    recorded = workdir.read(str(tmp_path))
+    assert recorded["versions"]["tensorflow-tpu"] == "2.19.1"
+    assert "tensorflow" not in recorded["versions"]
+
+
 def test_record_says_config_resolved_values_and_versions(tmp_path):
     workdir.record(str(tmp_path), _config(seed=3), {"precision": "float32"})
     recorded = workdir.read(str(tmp_path))

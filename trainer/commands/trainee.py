@@ -74,9 +74,9 @@ class Trainee:
         """What validation adds up."""
         raise NotImplementedError
 
-    def create_train_call(self, stop: tf.Variable) -> Callable[..., Any]:
-        """From `step.create_train_call`."""
-        step = step_lib.Step(
+    def create_step(self) -> step_lib.Step:
+        """What a replica computes."""
+        return step_lib.Step(
             objective=self.objective,
             sum_names=objective_lib.SUMS,
             variables=self.variables,
@@ -87,7 +87,12 @@ class Trainee:
             accumulation_steps=self.train.accumulation_steps,
             jit=self.arithmetic.jit,
         )
-        return step_lib.create_train_call(self.strategy, step, stop)
+
+    def create_train_call(self, stop: tf.Variable) -> Callable[..., Any]:
+        """From `step.create_train_call`."""
+        return step_lib.create_train_call(
+            self.strategy, self.create_step(), stop
+        )
 
     def create_evaluate(self) -> Callable[[], dict[str, float]]:
         """() -> means over the validation rows; {} where there are none."""

@@ -4,7 +4,6 @@ Dimensions: B rows, L slots, D width, V vocabulary.
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any, Self
 
@@ -152,9 +151,10 @@ class Encoder(keras.Model):
                 dtype=self.compute_dtype,
             )
         for layer in self.transformer_layers:
-            apply = functools.partial(
-                layer, segment_ids=segment_ids, noise=noise, turn=turn
-            )
+
+            def apply(x: tf.Tensor, layer: Any = layer) -> tf.Tensor:
+                return layer(x, segment_ids=segment_ids, noise=noise, turn=turn)
+
             x = (tf.recompute_grad(apply) if self.rematerialize else apply)(x)
         return self.final_norm(x) if self.final_norm else x
 

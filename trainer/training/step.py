@@ -118,6 +118,8 @@ class Step:
     ) -> tuple[list[tf.Tensor], Sums]:
         values = [variable.value for variable in self.variables]
         with tf.GradientTape() as tape:
+            # Tensors, where a `keras.StatelessScope` puts them in their place.
+            tape.watch(values)
             sums = self.objective(batch, step, first_row)
             loss = sums["loss"]
             if self.scales_loss:

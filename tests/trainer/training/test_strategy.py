@@ -9,7 +9,8 @@ import pytest
 import tensorflow as tf
 from tensorflow.python.tpu import tpu_system_metadata
 
-from configs import schema
+from configs import overrides, schema
+from proofs.tpu import lower
 from tests.trainer.training import conftest as tiny
 from trainer.training import objective
 from trainer.training import step as step_lib
@@ -271,21 +272,32 @@ def tpu():
 
 def _operations(concrete):
     """All nodes of the graph and of every function that it may call."""
-    graph = concrete.graph.as_graph_def()
+    graph = concrete.graph.as_graph_def(add_shapes=True)
     yield from graph.node
     for function in graph.library.function:
         yield from function.node_def
 
 
-def _check_tpu_operations(operations):
-    """No strings, host calls or dynamic shapes; sums in float32."""
+def _check_tpu_graph(concrete):
+    """No strings, host calls, own XLA or dynamic shapes; sums in float32."""
+    operations = list(_operations(concrete))
     types = collections.Counter(node.op for node in operations)
     assert types["TPUReplicateMetadata"] >= 1
     banned = ("PyFunc", "EagerPyFunc", "Print", "PrintV2", "Where", "Unique")
     assert not [name for name in banned if types[name]]
     assert not [name for name in types if name.startswith("String")]
+    for node in operations:
+        assert not node.attr["_XlaMustCompile"].b, node.name
+        assert "_xla_outside_compilation" not in node.attr, node.name
     replicated = [node for node in operations if "_tpu_replicate" in node.attr]
     assert len(replicated) > 100
+    shaped = [node for node in replicated if "_output_shapes" in node.attr]
+    assert len(shaped) > 100
+    for node in shaped:
+        # Which axes to sum over is a constant for the compiler.
+        if node.op != "BroadcastGradientArgs":
+            for shape in node.attr["_output_shapes"].list.shape:
+                assert tf.TensorShape(shape).is_fully_defined(), node.name
     for node in replicated:
         kinds = {value.type for value in node.attr.values()}
         assert tf.string.as_datatype_enum not in kinds, node.name
@@ -293,16 +305,27 @@ def _check_tpu_operations(operations):
     assert {node.attr["T"].type for node in sums} == {
         tf.float32.as_datatype_enum
     }
-    return len(sums)
+    return types
 
 
-def _batch_iterator():
-    return [
-        {
-            key: tf.TensorSpec([tiny.ROWS // 2, *value.shape[1:]], value.dtype)
-            for key, value in tiny.batch_of(0).items()
-        }
-    ]
+def _trainee(tpu, stage, parts=1):
+    """The real model of a stage, small, and the batch of one of two cores."""
+    changes = {
+        "config.data.sequence_length": "12",
+        "config.tokenizer.vocabulary_size": "50",
+        "config.model.num_layers": "1",
+        "config.model.hidden_size": "16",
+        "config.model.dropout": "0.1",
+        "config.model.attention_dropout": "0.1",
+        "config.train.global_batch_size": "16",
+        "config.train.accumulation_steps": str(parts),
+        "config.finetune.global_batch_size": "16",
+        "config.finetune.word_dropout": "0.1",
+        "config.finetune.average_decay": "0.9",
+    }
+    config = overrides.load_config("configs/sample.py", changes=changes)
+    trainee = lower.create_trainee(config, stage, tpu)
+    return trainee, lower.batch_spec(config, stage, 8)
 
 
 class Feed:
@@ -315,49 +338,51 @@ class Feed:
         return self._batch
 
 
-@pytest.mark.parametrize("accumulation_steps", [1, 2])
-def test_the_step_traces_for_a_tpu(tpu, accumulation_steps):
+def test_a_tpu_computes_in_bfloat16_and_compiles_by_itself(tpu):
     assert strategy_lib.is_tpu(tpu)
     assert strategy_lib.is_chief(tpu)
     resolved = strategy_lib.resolve(tpu, _train())
     assert resolved == strategy_lib.Arithmetic("bfloat16", False)
-    model = tiny.create(
-        tpu, precision="bfloat16", accumulation_steps=accumulation_steps
-    )
-    [spec] = _batch_iterator()
+
+
+@pytest.mark.parametrize(
+    ("stage", "parts"), [("pretrain", 1), ("pretrain", 2), ("finetune", 1)]
+)
+def test_the_step_traces_for_a_tpu(tpu, stage, parts):
+    trainee, spec = _trainee(tpu, stage, parts)
+    train_call = trainee.create_train_call(tf.Variable(0.0))
 
     @tf.function(autograph=False)
     def call(batch, first_step, num_steps):
-        return model.call.python_function(Feed(batch), first_step, num_steps)
+        return train_call.python_function(Feed(batch), first_step, num_steps)
 
-    concrete = call.get_concrete_function(
-        spec, tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)
+    types = _check_tpu_graph(
+        call.get_concrete_function(
+            spec, tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)
+        )
     )
-    operations = list(_operations(concrete))
-    num_sums = _check_tpu_operations(operations)
-    values = len(model.step.variables) + len(objective.SUMS) + 1
-    assert num_sums == values
-    updates = [n for n in operations if n.op == "ResourceApplyAdam"]
-    assert len(updates) == len(model.step.variables)
+    num_variables = len(trainee.variables)
+    assert types["ResourceApplyAdam"] == num_variables
+    # Gradients, sums, and whether a worker wants to stop.
+    values = num_variables + len(objective.SUMS) + 1
+    assert types["CrossReplicaSum"] == values
 
 
-def test_evaluation_traces_for_a_tpu(tpu):
-    model = tiny.create(tpu, precision="bfloat16").model
-    call = step_lib.create_evaluation_call(
-        tpu,
-        lambda batch: objective.masked_lm_by_kind(
-            model.predictions(batch), batch, mask_id=tiny.MASK_ID
-        ),
-        jit=False,
+@pytest.mark.parametrize(
+    ("stage", "num_sums"), [("pretrain", 13), ("finetune", 4)]
+)
+def test_evaluation_traces_for_a_tpu(tpu, stage, num_sums):
+    trainee, spec = _trainee(tpu, stage)
+    evaluation_call = step_lib.create_evaluation_call(
+        tpu, trainee.evaluation_objective, jit=trainee.arithmetic.jit
     )
-    [spec] = _batch_iterator()
 
     @tf.function(autograph=False)
-    def traced(batch):
-        return call.python_function(Feed(batch))
+    def call(batch):
+        return evaluation_call.python_function(Feed(batch))
 
-    concrete = traced.get_concrete_function(spec)
-    assert _check_tpu_operations(list(_operations(concrete))) == 13
+    types = _check_tpu_graph(call.get_concrete_function(spec))
+    assert types["CrossReplicaSum"] == num_sums
 
 
 def test_a_tpu_refuses_to_be_asked_for_xla(tpu):
