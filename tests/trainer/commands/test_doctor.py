@@ -157,14 +157,14 @@ def test_a_bfloat16_that_is_wrong(case, monkeypatch):
     assert "set train.precision=float32" in text
 
 
-def test_an_all_reduce_that_doubles(case, monkeypatch):
+def test_an_all_reduce_that_doubles(case, devices, monkeypatch):
     real = tf.distribute.ReplicaContext.all_reduce
     monkeypatch.setattr(
         tf.distribute.ReplicaContext,
         "all_reduce",
         lambda self, op, value: 2 * real(self, op, value),
     )
-    patient = case(strategy="mirrored")
+    patient = dataclasses.replace(case(), runtime=devices(4))
     text = the_only(found(patient, "devices"), "all-reduce")
     assert "the sum of 1 to 4 over the replicas is [20.0], not 10" in text
 

@@ -91,6 +91,12 @@ def batches(strategy, *, num_steps=64):
     return strategy_lib.distribute(strategy, create)
 
 
+class _Mirrored(tf.distribute.MirroredStrategy):
+    # What a collective of a process sums is fixed once its key is used: these
+    # are not the keys of other tests.
+    _collective_key_base = 1_000_000
+
+
 def mirrored(num_replicas):
     """A strategy over the first CPU devices of this process.
 
@@ -99,7 +105,7 @@ def mirrored(num_replicas):
     """
     devices = [f"CPU:{number}" for number in range(num_replicas)]
     whole = num_replicas == len(tf.config.list_logical_devices("CPU"))
-    return tf.distribute.MirroredStrategy(
+    return _Mirrored(
         devices,
         cross_device_ops=None
         if whole

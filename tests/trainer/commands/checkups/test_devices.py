@@ -4,17 +4,18 @@ import types
 
 import pytest
 
-from configs import runtime, schema
-from trainer.commands.checkups import check, devices
+from configs import schema
+from trainer.commands.checkups import check
+from trainer.commands.checkups import devices as checkups
 
 
 @pytest.fixture(name="case")
-def _case(tiny):
-    return check.Case(tiny(), "", runtime.Runtime("mirrored"), "")
+def _case(tiny, devices):
+    return check.Case(tiny(), "", devices(4), "")
 
 
 def test_four_devices_are_well(case):
-    texts = {each.name: each.find(case) for each in devices.CHECKS}
+    texts = {each.name: each.find(case) for each in checkups.CHECKS}
     assert "MirroredStrategy: 4 replica(s)" in texts["devices"]
     assert texts["batch"] == "train: 8 rows a step"  # Text without labels.
     assert "does not use it" in texts["xla"]
@@ -27,15 +28,15 @@ def test_a_gpu_that_tensorflow_does_not_see(case, monkeypatch):
         assert name == "/dev"
         return types.SimpleNamespace(glob=lambda pattern: ["/dev/nvidia0"])
 
-    monkeypatch.setattr(devices.pathlib, "Path", path)
+    monkeypatch.setattr(checkups.pathlib, "Path", path)
     with pytest.raises(check.Imperfect, match="this machine has a GPU: inst"):
-        devices.devices(case)
+        checkups.devices(case)
 
 
 def test_labelled_rows_must_be_divided_too(case):
-    devices.devices(case)
+    checkups.devices(case)
     case.config = schema.Config(
         finetune=schema.FinetuneConfig(global_batch_size=6)
     )
     with pytest.raises(ValueError, match="finetune.global_batch_size=6 must"):
-        devices.batch(case)
+        checkups.batch(case)
