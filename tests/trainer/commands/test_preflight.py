@@ -60,7 +60,7 @@ def test_missing_text_is_known_before_tensorflow_is_there(mode):
     assert result.stderr.count("\n") == 1
 
 
-def test_a_data_set_that_cannot_be_had_fails_within_five_seconds(tmp_path):
+def test_a_data_set_that_cannot_be_had_fails_without_retrying(tmp_path):
     # A proxy that nobody listens at, so that it fails with a network too.
     nowhere = dict.fromkeys(("http_proxy", "https_proxy"), "http://127.0.0.1:9")
     start = time.monotonic()
@@ -75,4 +75,5 @@ def test_a_data_set_that_cannot_be_had_fails_within_five_seconds(tmp_path):
     assert result.stderr.count("\n") == 1
     assert f"TFDS_DATA_DIR={tmp_path}" in result.stderr
     assert "Connect to a network; or prepare" in result.stderr
-    assert seconds < 5
+    # 1 on an idle machine; TensorFlow Datasets alone retries for a minute.
+    assert seconds < 30
