@@ -339,6 +339,7 @@ def test_one_wrong_line_is_exit_code_2(flags, tmp_path, capsys, monkeypatch):
     )
 
 
+@pytest.mark.soak  # Half a minute.
 def test_a_healthy_machine_is_all_ok(flags, tmp_path, capsys):
     argv = flags(tmp_path / "run")
     assert cli.main([*argv, "--mode=doctor"]) == 0

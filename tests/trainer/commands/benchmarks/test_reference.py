@@ -67,13 +67,16 @@ def assert_near(ours, dense, *, tolerance):
         np.testing.assert_allclose(a / scale, b / scale, atol=tolerance)
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize(
+    ("jit", "tied"),
+    [(False, False), (False, True), (True, True)],
+    ids=["untied graph", "tied graph", "tied xla"],
+)
 @pytest.mark.parametrize(
     "num_used",
     [(0, 1, 0), (PREDICTIONS, 0, 2), (PREDICTIONS,) * ROWS, (0, 0, 0)],
     ids=["one", "a full row", "all", "none"],
 )
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_loss_and_every_gradient_are_those_of_the_fast_path(
     num_used, jit, tied
 ):
