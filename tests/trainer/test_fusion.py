@@ -96,3 +96,62 @@ def test_recomputed_keeps_its_input_alone():
     forward, backward = calls
     assert len(forward.outputs) == 1
     assert forward.outputs[0].name not in [x.name for x in backward.inputs]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+def test_softmax_rounds_its_result_alone(dtype, mode):
+    x = tf.cast(4 * tf.random.stateless_normal([3, 1001], [0, 1]), dtype)
+    exact = tf.nn.softmax(tf.cast(x, tf.float64)).numpy()
+
+    def compute():
+        return fusion.softmax(x)
+
+    if mode != "eager":
+        compute = tf.function(compute, jit_compile=mode == "xla")
+    got = compute()
+    assert got.dtype == x.dtype
+    error = {"float32": 1e-5, "bfloat16": 2**-8, "float16": 2**-11}[dtype]
+    smallest = 6.2e-5 if dtype == "float16" else 1e-30
+    got, exact = (
+        tf.cast(y, tf.float64)[exact > smallest] for y in (got, exact)
+    )
+    np.testing.assert_allclose(got, exact, rtol=1.01 * error)
+
+
+def test_softmax_of_a_careless_library_is_computed_in_float32(monkeypatch):
+    monkeypatch.setattr(fusion, "_rounds_once", lambda: False)
+    types = [
+        op.type
+        for op in operations(fusion.softmax, tf.TensorSpec([2, 3], "bfloat16"))
+    ]
+    assert types.count("Cast") == 2
+
+
+@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize("rows", [2, None])
+def test_is_for_cpus(jit, rows):
+    told = []
+
+    def function(x):
+        def body(x):
+            told.append(fusion.is_for_cpus(x))
+            return (x,)
+
+        return tf.while_loop(lambda x: x[0] > 0, body, (x,))
+
+    tf.function(
+        function, jit_compile=jit, autograph=False
+    ).get_concrete_function(tf.TensorSpec([rows]))
+    fits = tf.config.list_physical_devices("GPU") == []
+    assert set(told) == {fits and not jit and rows is not None}
+
+
+def test_eager_calls_and_tpus_are_not_for_cpus(monkeypatch):
+    assert not fusion.is_for_cpus(tf.ones([2]))
+    monkeypatch.setattr(fusion, "_PACKAGE_FOR_TPUS", True)
+    told = []
+    tf.function(
+        lambda x: told.append(fusion.is_for_cpus(x)), autograph=False
+    ).get_concrete_function(tf.TensorSpec([2]))
+    assert told == [False]

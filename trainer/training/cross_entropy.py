@@ -3,9 +3,9 @@
 N entries (predicted slots, used or not), R rows of a chunk, D width,
 V vocabulary. No tensor of [N, V] exists, and unused entries cost nothing:
 the used ones are moved to the front and the sweep stops behind them, with
-smaller chunks at its end. The
-gradients are formed in the same sweep, because the loss is a sum and what
-comes from above is one number (Hsu et al., "Liger Kernel", 2024).
+smaller chunks at its end. The gradients are formed in the same sweep, because
+the loss is a sum and what comes from above is one number (Hsu et al., "Liger
+Kernel", 2024).
 """
 
 from collections.abc import Callable
@@ -18,6 +18,9 @@ from trainer import fusion
 # Rows of a chunk: [256, 30000] float32 is 29 MiB, about a CPU's last cache.
 _CHUNK_ROWS = 256
 _LAST_ROWS = 64  # Of those at the end, where a whole one is not filled.
+
+# Below it a number loses bits.
+_SMALLEST = {tf.float16: 6.2e-5, tf.bfloat16: 1.2e-38, tf.float32: 1.2e-38}
 
 
 class Losses(NamedTuple):
@@ -118,28 +121,32 @@ def _sweep(
         x, label, weight = (
             _rows(values, first * rows, parts * rows) for values in inputs
         )
-        product = tf.matmul(x, table, transpose_b=True)  # [R, V]
-        losses = _losses(product, bias, label)
+        chunk = _softmax(x, table, bias, label)
         used = tf.cast(weight > 0, tf.float32)
         found = found._replace(
-            each=_write(found.each, first, losses.loss * used, parts),
-            correct=_write(found.correct, first, losses.correct, parts),
+            each=_write(found.each, first, chunk.loss * used, parts),
+            correct=_write(found.correct, first, chunk.correct, parts),
         )
         if not trains:
             return found
-        chunk = _chunk_gradients(x, table, losses.d_logits, weight)
+        more = _chunk_gradients(x, table, chunk.probabilities, label, weight)
         return found._replace(
-            d_hidden=_write(found.d_hidden, first, chunk.hidden, parts),
-            d_kernel=found.d_kernel + chunk.kernel,
-            d_bias=found.d_bias + chunk.bias,
+            d_hidden=_write(found.d_hidden, first, more.hidden, parts),
+            d_kernel=found.d_kernel + more.kernel,
+            d_bias=found.d_bias + more.bias,
         )
 
+    d_kernel, d_bias = tf.zeros([]), tf.zeros([])
+    if trains:
+        d_kernel, d_bias = _label_gradients(
+            *inputs, vocabulary_size=kernel.shape[0]
+        )
     found = _Found(
         array(tf.float32),
         array(tf.float32),
         array(hidden.dtype, width),
-        tf.zeros(kernel.shape if trains else [], tf.float32),
-        tf.zeros(bias.shape if trains else [], tf.float32),
+        d_kernel,
+        d_bias,
     )
     first = tf.constant(0)
     for parts in (_CHUNK_ROWS // _LAST_ROWS, 1):
@@ -152,6 +159,7 @@ def _sweep(
                 add(first, found, parts=parts),
             ),
             (first, found),
+            parallel_iterations=1,  # By default 10 chunks may live at once.
             name="vocabulary",
         )
     each = entries(found.each)
@@ -188,57 +196,82 @@ def _write(
 class _Chunk(NamedTuple):
     loss: tf.Tensor  # float32 [R], nats.
     correct: tf.Tensor  # float32 [R]
-    d_logits: tf.Tensor  # [R, V], of the loss, in the dtype of the product.
+    probabilities: tf.Tensor  # [R, V], in the dtype of the entries.
 
 
-def _losses(product: tf.Tensor, bias: tf.Tensor, label: tf.Tensor) -> _Chunk:
-    """Of logits without their bias, [R, V].
+def _softmax(
+    x: tf.Tensor, table: tf.Tensor, bias: tf.Tensor, label: tf.Tensor
+) -> _Chunk:
+    """The losses of one chunk, and what its gradients need."""
+    logits = tf.matmul(x, table, transpose_b=True)
+    logits = tf.nn.bias_add(logits, tf.cast(bias, x.dtype))  # [R, V]
+    probabilities = fusion.softmax(logits)
+    best = _largest(probabilities)
+    right = tf.cast(tf.gather(probabilities, label, batch_dims=1), tf.float32)
 
-    Reductions are TensorFlow's, which are vectorized on a CPU; XLA keeps the
-    order of a sum there and is slower.
-    """
-    logits = _logits(product, bias)  # float32
-    top = tf.reduce_max(logits, axis=-1, keepdims=True)  # [R, 1]
-    powers = _powers(logits, top)
-    total = tf.reduce_sum(powers, axis=-1, keepdims=True)  # [R, 1]
-    right = tf.gather(logits, label, batch_dims=1)  # [R]
-    return _Chunk(
-        tf.math.log(total[:, 0]) + top[:, 0] - right,
-        tf.cast(right >= top[:, 0], tf.float32),
-        _d_logits(powers, total, label, tf.zeros([], product.dtype)),
+    underflows = right < _SMALLEST[x.dtype]
+
+    def exactly() -> tf.Tensor:  # The largest probability is at least 1 / V.
+        top = tf.cast(tf.reduce_max(logits, axis=-1), tf.float32)
+        of_label = tf.cast(tf.gather(logits, label, batch_dims=1), tf.float32)
+        loss = top - tf.math.log(best) - of_label
+        return tf.where(underflows, loss, -tf.math.log(right))
+
+    loss = tf.cond(
+        tf.reduce_any(underflows), exactly, lambda: -tf.math.log(right)
     )
+    return _Chunk(loss, tf.cast(right >= best, tf.float32), probabilities)
 
 
-@fusion.fused
-def _logits(product: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    return tf.cast(product, tf.float32) + bias
+def _largest(probabilities: tf.Tensor) -> tf.Tensor:
+    """float32 [R].
 
-
-@fusion.fused
-def _powers(logits: tf.Tensor, top: tf.Tensor) -> tf.Tensor:
-    return tf.exp(logits - top)
-
-
-@fusion.fused
-def _d_logits(
-    powers: tf.Tensor, total: tf.Tensor, label: tf.Tensor, zero: tf.Tensor
-) -> tf.Tensor:
-    """Softmax less 1 at the label, in the dtype of `zero`."""
-    is_label = tf.range(powers.shape[1]) == label[:, tf.newaxis]
-    return tf.cast(powers / total - tf.cast(is_label, tf.float32), zero.dtype)
+    The bits of numbers that are not negative are ordered as the numbers are;
+    on a CPU the maximum of bfloat16 is not vectorized, that of integers is.
+    """
+    is_bfloat16 = probabilities.dtype == tf.bfloat16
+    if is_bfloat16 and fusion.is_for_cpus(probabilities):
+        bits = tf.bitcast(probabilities, tf.int16)
+        largest = tf.bitcast(tf.reduce_max(bits, axis=-1), tf.bfloat16)
+    else:
+        largest = tf.reduce_max(probabilities, axis=-1)
+    return tf.cast(largest, tf.float32)
 
 
 def _chunk_gradients(
-    x: tf.Tensor, table: tf.Tensor, d_logits: tf.Tensor, weight: tf.Tensor
+    x: tf.Tensor,
+    table: tf.Tensor,
+    probabilities: tf.Tensor,
+    label: tf.Tensor,
+    weight: tf.Tensor,
 ) -> _Gradients:
-    """Of one chunk; the weights go to the small factors of each product."""
-    column = weight[:, tf.newaxis]  # [R, 1]
-    rounded = tf.cast(column, x.dtype)
-    d_hidden = tf.cast(tf.matmul(d_logits, table), tf.float32) * column
-    d_kernel = tf.matmul(d_logits, x * rounded, transpose_a=True)  # [V, D]
-    d_bias = tf.matmul(d_logits, rounded, transpose_a=True)[:, 0]  # [V]
+    """Of one chunk; the kernel's and the bias' without the labels' part.
+
+    The weights go to the small factors of each product.
+    """
+    column = tf.cast(weight, x.dtype)[:, tf.newaxis]  # [R, 1]
+    d_hidden = tf.cast(tf.matmul(probabilities, table), tf.float32)
+    d_hidden -= tf.cast(tf.gather(table, label), tf.float32)
+    d_kernel = tf.matmul(probabilities, x * column, transpose_a=True)  # [V, D]
+    d_bias = tf.matmul(column, probabilities, transpose_a=True)[0]  # [V]
     return _Gradients(
-        tf.cast(d_hidden, x.dtype),
+        tf.cast(d_hidden * weight[:, tf.newaxis], x.dtype),
         tf.cast(d_kernel, tf.float32),
         tf.cast(d_bias, tf.float32),
+    )
+
+
+def _label_gradients(
+    x: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, *, vocabulary_size: int
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What the labels, once each, add to [V, D] and [V], float32.
+
+    A loss is log(sum(exp(logits))) less the logit of the label: softmax is the
+    gradient of the first term, and this that of the second.
+    """
+    weight = -weight
+    weighted = tf.cast(x, tf.float32) * weight[:, tf.newaxis]
+    return (
+        tf.math.unsorted_segment_sum(weighted, label, vocabulary_size),
+        tf.math.unsorted_segment_sum(weight, label, vocabulary_size),
     )

@@ -97,6 +97,24 @@ def test_bfloat16_stays_near_float32():
     assert_equal(got[3:], dense(*data)[3:], tolerance=2e-2)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+def test_a_label_whose_probability_underflows_has_a_finite_loss(dtype):
+    # Entry 0 is certain of token 0; the others are undecided.
+    hidden = tf.cast([[1.0], [0.0], [1.0]], dtype)
+    kernel = tf.concat([[[200.0]], tf.zeros([3, 1])], axis=0)
+    losses = cross_entropy.cross_entropy(
+        hidden,
+        kernel,
+        tf.zeros([4]),
+        labels=tf.constant([2, 2, 0]),
+        weights=tf.ones([3]),
+        trains=True,
+    )
+    wanted = [200.0, np.log(4), 0.0]
+    np.testing.assert_allclose(losses.each, wanted, rtol=1e-6, atol=1e-6)
+    np.testing.assert_array_equal(losses.correct, [0, 1, 1])
+
+
 def test_an_unused_entry_changes_nothing():
     hidden, kernel, bias, labels, weights = entries(9, [1, 0] * 4 + [1])
     poisoned = tf.where(weights[:, tf.newaxis] > 0, hidden, 1e30)
@@ -139,7 +157,7 @@ def test_no_tensor_is_larger_than_a_chunk_of_the_vocabulary():
     function = tf.function(chunked, autograph=False)
     walk(function.get_concrete_function(*entries(num_entries, 1.0)).graph)
     rows = {shape[0] for shape in shapes if shape[1:] == (VOCABULARY,)}
-    assert rows == {CHUNK, LAST}
+    assert rows == {CHUNK, LAST, 1}  # 1: the gradient of the bias
 
 
 def test_xla_for_a_gpu_holds_no_more_than_a_chunk_of_the_vocabulary():
@@ -153,6 +171,6 @@ def test_xla_for_a_gpu_holds_no_more_than_a_chunk_of_the_vocabulary():
         tuple(map(int, dimensions.split(",")))
         for dimensions in re.findall(r"\[([\d,]+)\]", hlo)
     }
-    weights = {(VOCABULARY, WIDTH), (VOCABULARY,), (VOCABULARY, 1)}
+    weights = {(VOCABULARY, WIDTH), (VOCABULARY,), (1, VOCABULARY)}
     large = {shape for shape in shapes if VOCABULARY in shape} - weights
     assert large == {(CHUNK, VOCABULARY), (LAST, VOCABULARY)}
