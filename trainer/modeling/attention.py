@@ -11,7 +11,13 @@ import tensorflow as tf
 
 from trainer import fusion
 
-HIDDEN = -1e9  # A score that leaves no weight, yet is finite in float32.
+HIDDEN = -1e9  # A score that leaves no weight, yet is finite.
+_GROUP_BYTES = 4 * 2**20  # Of the scores of a few rows.
+
+
+# Multiplies weights [b, H, L, L] of rows, the first of which is row int32 [],
+# each by a constant; the same constants whenever it is called.
+Dropout = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def attend(
@@ -19,7 +25,7 @@ def attend(
     key: tf.Tensor,
     value: tf.Tensor,
     segment_ids: tf.Tensor | None = None,
-    dropout: Callable[[tf.Tensor], tf.Tensor] = tf.identity,
+    dropout: Dropout = lambda weights, first_row: weights,
 ) -> tf.Tensor:
     """Softmax attention of scaled queries inside segments.
 
@@ -30,48 +36,151 @@ def attend(
     Args:
       query, key, value: [B, H, L, K].
       segment_ids: int32 [B, L]; without, every slot sees every other.
-      dropout: of the weights [B, H, L, L]: multiplies each by a constant, the
-        same constant whenever it is called.
+      dropout: of the weights [B, H, L, L].
 
     Returns:
       [B, H, L, K].
     """
+    if segment_ids is None:
+        segment_ids = tf.ones(tf.shape(query)[:3:2], tf.int32)
+
+    def forward(
+        first: tf.Tensor,
+        query: tf.Tensor,
+        key: tf.Tensor,
+        value: tf.Tensor,
+        segment_ids: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
+        scores = tf.matmul(query, key, transpose_b=True)  # [b, H, L, L]
+        weights = fusion.softmax(_inside_segments(scores, segment_ids))
+        return tf.matmul(dropout(weights, first), value), weights
+
+    def backward(
+        first: tf.Tensor,
+        query: tf.Tensor,
+        key: tf.Tensor,
+        value: tf.Tensor,
+        mixed: tf.Tensor,
+        upstream: tf.Tensor,
+        weights: tf.Tensor,
+    ) -> tuple[tf.Tensor, ...]:
+        inner = tf.cast(upstream, tf.float32) * tf.cast(mixed, tf.float32)
+        d_scores = _softmax_gradient(
+            weights,
+            dropout(tf.matmul(upstream, value, transpose_b=True), first),
+            tf.reduce_sum(inner, axis=-1, keepdims=True),
+        )
+        return (
+            tf.matmul(d_scores, key),
+            _transposed_product(d_scores, query),
+            _transposed_product(dropout(weights, first), upstream),
+        )
 
     @tf.custom_gradient
     def mix(
-        query: tf.Tensor, key: tf.Tensor, value: tf.Tensor
+        *inputs: tf.Tensor,
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
-        scores = tf.matmul(query, key, transpose_b=True)  # [B, H, L, L]
-        if segment_ids is not None:
-            scores = _inside_segments(scores, segment_ids)
-        weights = tf.nn.softmax(tf.cast(scores, tf.float32))
-        weights = tf.cast(weights, query.dtype)
-        mixed = tf.matmul(dropout(weights), value)
-
-        def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            inner = tf.cast(upstream, tf.float32) * tf.cast(mixed, tf.float32)
-            d_scores = _softmax_gradient(
-                weights,
-                dropout(tf.matmul(upstream, value, transpose_b=True)),
-                tf.reduce_sum(inner, axis=-1, keepdims=True),
-            )
-            return (
-                tf.matmul(d_scores, key),
-                tf.matmul(d_scores, query, transpose_a=True),
-                tf.matmul(dropout(weights), upstream, transpose_a=True),
-            )
-
-        return mixed, backward
+        rows = _Rows.of(query)
+        mixed, weights = rows.map(
+            forward, *inputs, segment_ids, num_results=1, num_kept=1
+        )
+        return mixed, lambda upstream: rows.map(
+            backward, *inputs, mixed, upstream, weights, num_results=3
+        )
 
     mixed: tf.Tensor = mix(query, key, value)
     return mixed
 
 
+class _Rows(NamedTuple):
+    """A batch, as a whole or, in the cache of a CPU, a few rows at a time."""
+
+    query: tf.Tensor  # [B, H, L, K]
+    size: int  # Rows of a group; 0: the whole.
+
+    @classmethod
+    def of(cls, query: tf.Tensor) -> "_Rows":
+        if not fusion.is_for_cpus(query):
+            return cls(query, 0)
+        num_rows, heads, length, _ = query.shape
+        bytes_a_row = heads * length**2 * query.dtype.size
+        most = max(1, _GROUP_BYTES // bytes_a_row)
+        sizes = range(1, num_rows + 1)
+        return cls(
+            query, max(n for n in sizes if n <= most and num_rows % n == 0)
+        )
+
+    def map(
+        self,
+        function: Callable[..., tuple[tf.Tensor, ...]],
+        *arguments: Any,
+        num_results: int,
+        num_kept: int = 0,
+    ) -> tuple[Any, ...]:
+        """Calls (first row int32 [], *arguments of its b rows).
+
+        Args:
+          function: returns `num_results` tensors [b, H, L, K], then `num_kept`
+            [b, H, L, L].
+          arguments: tensors [B, ...], or what another call has kept.
+
+        Returns:
+          The results, [B, H, L, K]; then what is kept.
+        """
+        if not self.size:
+            return function(tf.constant(0), *arguments)
+        num_rows, heads, length, width = self.query.shape
+        num_groups = num_rows // self.size
+
+        def part(argument: Any, group: tf.Tensor) -> tf.Tensor:
+            if isinstance(argument, tf.TensorArray):
+                return argument.read(group)
+            shape = [num_groups, self.size, *argument.shape[1:]]
+            return tf.reshape(argument, shape)[group]
+
+        def add(group: tf.Tensor, *arrays: tf.TensorArray) -> tuple[Any, ...]:
+            results = function(
+                group * self.size, *(part(x, group) for x in arguments)
+            )
+            written = zip(arrays, results, strict=True)
+            return group + 1, *(a.write(group, x) for a, x in written)
+
+        def array(size: int) -> tf.TensorArray:
+            return tf.TensorArray(
+                self.query.dtype,
+                num_groups,
+                element_shape=(self.size, heads, length, size),
+            )
+
+        _, *arrays = tf.while_loop(
+            lambda group, *_: group < num_groups,
+            add,
+            (
+                tf.constant(0),
+                *(array(width) for _ in range(num_results)),
+                *(array(length) for _ in range(num_kept)),
+            ),
+            parallel_iterations=1,
+            name="rows",
+        )
+        results = arrays[:num_results]
+        return (
+            *(tf.reshape(x.stack(), self.query.shape) for x in results),
+            *arrays[num_results:],
+        )
+
+
+def _transposed_product(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
+    """x^T y of [b, H, L, L] and [b, H, L, K], by transposing the small y."""
+    return tf.linalg.matrix_transpose(tf.matmul(y, x, transpose_a=True))
+
+
 @fusion.fused
 def _inside_segments(scores: tf.Tensor, segment_ids: tf.Tensor) -> tf.Tensor:
-    """float32 [B, H, L, L], hidden where the segments differ."""
+    """[B, H, L, L], hidden where the segments differ."""
     same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
-    return tf.where(same, tf.cast(scores, tf.float32), HIDDEN)
+    hidden = max(HIDDEN, float(scores.dtype.min))
+    return tf.where(same, scores, tf.constant(hidden, scores.dtype))
 
 
 @fusion.fused
@@ -85,7 +194,7 @@ def _softmax_gradient(
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of every slot's angles, [B, L, 1, K / 2]."""
+    """Cosine and sine of every slot's angles, [B, 1, L, K / 2]."""
 
     cosine: tf.Tensor
     sine: tf.Tensor
@@ -103,14 +212,14 @@ def rotation(
     tables = (np.cos(angles), np.sin(angles))
     return Rotation(
         *(
-            tf.gather(tf.constant(table, dtype), position_ids)[:, :, tf.newaxis]
+            tf.gather(tf.constant(table, dtype), position_ids)[:, tf.newaxis]
             for table in tables
         )
     )
 
 
 def rotate(x: tf.Tensor, by: Rotation) -> tf.Tensor:
-    """Turns the pairs (i, i + K / 2) of [B, L, H, K]."""
+    """Turns the pairs (i, i + K / 2) of [B, H, L, K]."""
     first, second = tf.split(x, 2, axis=-1)
     return tf.concat(
         [

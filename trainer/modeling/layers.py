@@ -31,6 +31,11 @@ class Noise(NamedTuple):
     step: tf.Tensor
     first_row: tf.Tensor  # Global position of the call's first row.
 
+    def later(self, rows: tf.Tensor) -> "Noise":
+        """For the rows behind so many."""
+        first_row = self.first_row + tf.cast(rows, tf.int64)
+        return self._replace(first_row=first_row)
+
     def for_parts(self, parts: int) -> "Noise":
         """For rows that have been cut into `parts` rows each."""
         return self._replace(first_row=self.first_row * parts)
@@ -78,12 +83,13 @@ class Dropout(keras.layers.Layer):
         super().__init__(autocast=False, name=name)  # x keeps its dtype.
         self.rate = rate
         self.index = index
+        self._threshold = min(round(rate * 2**16), 2**16 - 1)
+        self._drop = fusion.fused(self._masked)
         self.built = True
 
     def call(self, x: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
         """x [B, ...], static but for B -> the same; identity without noise."""
-        threshold = min(round(self.rate * 2**16), 2**16 - 1)
-        if noise is None or threshold == 0:
+        if noise is None or self._threshold == 0:
             return x
         words = random_words(
             noise,
@@ -91,9 +97,17 @@ class Dropout(keras.layers.Layer):
             num_rows=tf.shape(x)[0] if x.shape[0] is None else x.shape[0],
             num_words=math.prod(x.shape[1:]),
         )
-        kept = words >= tf.constant(threshold, tf.uint16)
-        kept = tf.reshape(kept, [-1, *x.shape[1:]])
-        scale = tf.constant(1 / (1 - threshold / 2**16), x.dtype)
+        words = tf.reshape(words, [-1, *x.shape[1:]])
+
+        @tf.custom_gradient
+        def drop(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            return self._drop(x, words), lambda dy: self._drop(dy, words)
+
+        return drop(x)
+
+    def _masked(self, x: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
+        kept = words >= tf.constant(self._threshold, tf.uint16)
+        scale = tf.constant(1 / (1 - self._threshold / 2**16), x.dtype)
         return tf.where(kept, x * scale, tf.zeros([], x.dtype))
 
 
@@ -225,17 +239,19 @@ class SelfAttention(keras.layers.Layer):
         # turn the rounding noise of its gradient (0, in truth) into steps.
         kernel = tf.cast(self.key.kernel, x.dtype)  # [D, H, K]
         key = tf.einsum("bld,dhk->blhk", x, kernel)
-        if turn is not None:
-            query, key = (attention.rotate(y, turn) for y in (query, key))
         query, key, value = (
             tf.transpose(y, [0, 2, 1, 3]) for y in (query, key, self.value(x))
         )
+        if turn is not None:
+            query, key = (attention.rotate(y, turn) for y in (query, key))
         mixed = attention.attend(
             query,
             key,
             value,
             segment_ids,
-            dropout=lambda weights: self.dropout(weights, noise=noise),
+            dropout=lambda weights, first_row: self.dropout(
+                weights, noise=noise and noise.later(first_row)
+            ),
         )
         mixed = tf.transpose(mixed, [0, 2, 1, 3])  # [B, L, H, K]
         return self.attention_output(mixed)
