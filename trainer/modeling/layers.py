@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from configs import schema
 from trainer import fusion
-from trainer.modeling import attention
+from trainer.modeling import attention, normalization
 
 PHILOX = 1  # "auto" picks an algorithm 100 times slower under XLA on a CPU.
 WORDS_PER_BLOCK = 8  # 16-bit words from one step of the Philox counter.
@@ -174,9 +174,9 @@ class LayerFactory:
             name=name,
         )
 
-    def norm(self, name: str) -> keras.layers.LayerNormalization:
+    def norm(self, name: str) -> normalization.LayerNorm:
         """LayerNorm over the last axis, in float32."""
-        return keras.layers.LayerNormalization(
+        return normalization.LayerNorm(
             epsilon=self.model.layer_norm_epsilon, dtype=self.dtype, name=name
         )
 
