@@ -1,46 +1,92 @@
-"""`benchmark.what=input`: prepared rows to masked batches."""
+"""`benchmark.what=input`: text to ids, and prepared rows to masked batches."""
 
+import itertools
 import statistics
 import time
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
-from input_pipeline import pretraining
+from input_pipeline import cleaning, manifest, pretraining, sources
 from trainer.commands.benchmarks import steps
 
 _BATCHES_A_ROUND = 200
+_DOCUMENTS_A_ROUND = 2000
 
 
 def measure(
     config: schema.Config, workdir: str, runtime: Runtime
 ) -> dict[str, Any]:
-    """Tokens per second of this machine; padding counts, as it is work too.
+    """Tokens per second of this machine, and of one core of it.
 
     A round is 200 batches, taken one by one in a graph, as training takes
-    them; the first round is thrown away.
+    them, their padding counted, as it is work too; and the first 2,000
+    documents, cleaned and encoded. The first round is thrown away. What a core
+    does follows from the processor time of all threads.
     """
     prepared = steps.open_prepared(config)
+    num_rounds = config.benchmark.num_rounds
+    raw = _documents(config)
+    encoding = [
+        _timed(lambda: _encode(raw, prepared)) for _ in range(num_rounds + 1)
+    ]
     size = config.train.global_batch_size * config.data.sequence_length
     iterator = iter(pretraining.training_batches(prepared, config))
-    seconds = []
-    for _ in range(config.benchmark.num_rounds + 1):
-        start = time.perf_counter()
-        _take(iterator, tf.constant(_BATCHES_A_ROUND)).numpy()
-        seconds.append(time.perf_counter() - start)
-    rates = [_BATCHES_A_ROUND * size / s for s in seconds[1:]]
+    number = tf.constant(_BATCHES_A_ROUND)
+    batches = [
+        _timed(
+            lambda: int(_take(iterator, number)) * config.data.sequence_length
+        )
+        for _ in range(num_rounds + 1)
+    ]
+    rates, rates_a_core = _rates(batches[1:])
     return {
         "tokens_per_second_median": round(statistics.median(rates)),
         "tokens_per_second_minimum": round(min(rates)),
         "tokens_per_second_maximum": round(max(rates)),
+        "tokens_per_second_a_core": round(statistics.median(rates_a_core)),
         "milliseconds_per_batch": round(
-            1000 * statistics.median(seconds[1:]) / _BATCHES_A_ROUND, 3
+            1000 * size / statistics.median(rates), 3
         ),
+        "text_to_ids_tokens_per_second_a_core": round(
+            statistics.median(_rates(encoding[1:])[1])
+        ),
+        "text_to_ids_documents": len(raw),
         "global_batch_size": config.train.global_batch_size,
         "sequence_length": config.data.sequence_length,
     }
+
+
+# What a call has worked off, its seconds, and those of the processor.
+_Timed = tuple[int, float, float]
+
+
+def _timed(call: Callable[[], int]) -> _Timed:
+    start, worked = time.perf_counter(), time.process_time()
+    number = call()
+    return number, time.perf_counter() - start, time.process_time() - worked
+
+
+def _rates(timed: list[_Timed]) -> tuple[list[float], list[float]]:
+    """Per second, and per second of the processor."""
+    return [n / s for n, s, _ in timed], [n / s for n, _, s in timed]
+
+
+def _documents(config: schema.Config) -> list[bytes]:
+    """Raw ones, of the first unit."""
+    unit = sources.list_units(config.data)[0]
+    documents = sources.read(config.data, unit, cleaning.Counts())
+    return [d.raw for d in itertools.islice(documents, _DOCUMENTS_A_ROUND)]
+
+
+def _encode(raw: list[bytes], prepared: manifest.Prepared) -> int:
+    """Cleans and encodes; returns the number of tokens."""
+    counts = cleaning.Counts()
+    texts = [cleaning.clean(document, counts) for document in raw]
+    return sum(len(ids) for ids in prepared.tokenizer.encode(texts))
 
 
 @tf.function(autograph=False)

@@ -78,6 +78,8 @@ def _matmul_size() -> int:
 def peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
     """The most memory that a call needs, over what its process had before.
 
+    What libraries load when they are first used is there before.
+
     Args:
       create: makes the call, in a fresh process; a module's function.
       args: what it is called with.
@@ -94,6 +96,7 @@ def peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
 def _peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
     call = create(*args)
     call.trace()  # What Python needs for it does not count.
+    _use_libraries()
     if tf.config.list_physical_devices("GPU"):
         before = tf.config.experimental.get_memory_info("GPU:0")["current"]
         tf.config.experimental.reset_memory_stats("GPU:0")
@@ -103,6 +106,16 @@ def _peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
     before = _status("VmRSS")
     call()
     return _status("VmHWM") - before
+
+
+def _use_libraries() -> None:
+    """Multiplies, and compiles with XLA."""
+
+    def compute() -> tf.Tensor:
+        return tf.exp(tf.ones([8, 8]) @ tf.ones([8, 8]))
+
+    for jit in (False, True):
+        tf.function(compute, jit_compile=jit, autograph=False)().numpy()
 
 
 def _status(name: str) -> int:
