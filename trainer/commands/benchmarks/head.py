@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
+from trainer.commands import prepare
 from trainer.commands.benchmarks import (
     flops,
     machine,
@@ -30,7 +31,7 @@ def measure(
     The dense reference has logits for every slot, in float32, without XLA.
     """
     arithmetic = steps.resolve(config, runtime)
-    prepared = steps.open_prepared(config)
+    prepared = prepare.open_prepared(config)
     batch = steps.first_batches(config, prepared)[0]
     width = config.model.hidden_size
     vocabulary_size = prepared.tokenizer.vocabulary_size

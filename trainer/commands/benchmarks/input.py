@@ -9,7 +9,7 @@ import tensorflow as tf
 from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import pretraining
-from trainer.commands.benchmarks import steps
+from trainer.commands import prepare
 
 _BATCHES_A_ROUND = 200
 
@@ -22,7 +22,7 @@ def measure(
     A round is 200 batches, taken one by one in a graph, as training takes
     them; the first round is thrown away.
     """
-    prepared = steps.open_prepared(config)
+    prepared = prepare.open_prepared(config)
     size = config.train.global_batch_size * config.data.sequence_length
     iterator = iter(pretraining.training_batches(prepared, config))
     seconds = []

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trainer.commands import prepare
 from trainer.commands.benchmarks import steps
 
 
@@ -32,7 +33,8 @@ def test_batches_from_memory_are_repeated(tiny, one_device):
 
 def test_the_reference_reads_one_document_a_row(tiny):
     config = steps.with_documents(tiny())
-    for batch in steps.first_batches(config, steps.open_prepared(config)):
+    prepared = prepare.open_prepared(config)
+    for batch in steps.first_batches(config, prepared):
         assert int(np.max(batch["segment_ids"])) == 1
 
 
