@@ -120,6 +120,17 @@ class Trainee:
             )
         )
 
+    def first_batches(self, number: int) -> Any:
+        """Distributed batches of the first steps, kept in memory, repeated."""
+
+        def create(*args: Any, num_replicas: int, **shard: Any) -> Any:
+            batches = self.create_training_batches(
+                *args, num_replicas=num_replicas, **shard
+            )
+            return batches.take(number * num_replicas).cache().repeat()
+
+        return self._distribute(create)
+
     def learning_rate(self, step: int) -> float:
         """The rate that the update after this many steps uses."""
         schedule = optimizers.Schedule(self.schedule, self.plan.num_steps)

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
-from input_pipeline import manifest, pretraining, stream
+from input_pipeline import manifest, pretraining
 from trainer import modeling
 from trainer.commands import prepare, stage
 from trainer.commands import trainee as trainee_lib
@@ -25,7 +25,11 @@ class Steps:
         """Batches are kept in memory, or come from the input as in training."""
         self._call: Any = trainee.create_train_call(tf.Variable(0.0))
         self._arguments = (
-            iter(_kept(trainee) if kept else trainee.batches(first_step=0)),
+            iter(
+                trainee.first_batches(NUM_BATCHES)
+                if kept
+                else trainee.batches(first_step=0)
+            ),
             tf.constant(0, tf.int64),
             tf.constant(trainee.train.steps_per_call),
         )
@@ -116,17 +120,3 @@ def first_batches(
     """The global batches that are repeated."""
     batches = pretraining.training_batches(prepared, config)
     return list(batches.take(NUM_BATCHES))
-
-
-def _kept(trainee: trainee_lib.Trainee) -> Any:
-    def create(index: int, count: int, num_replicas: int) -> tf.data.Dataset:
-        batches = trainee.create_training_batches(
-            trainee.prepared,
-            trainee.config,
-            first_step=0,
-            shard=stream.Shard(index, count),
-            num_replicas=num_replicas,
-        )
-        return batches.take(NUM_BATCHES * num_replicas).cache().repeat()
-
-    return strategy_lib.distribute(trainee.strategy, create)
