@@ -123,11 +123,9 @@ class Trainee:
     def first_batches(self, number: int) -> Any:
         """Distributed batches of the first steps, kept in memory, repeated."""
 
-        def create(*args: Any, num_replicas: int, **shard: Any) -> Any:
-            batches = self.create_training_batches(
-                *args, num_replicas=num_replicas, **shard
-            )
-            return batches.take(number * num_replicas).cache().repeat()
+        def create(*args: Any, **parts: Any) -> tf.data.Dataset:
+            batches = self.create_training_batches(*args, **parts)
+            return batches.take(number * parts["num_replicas"]).cache().repeat()
 
         return self._distribute(create)
 
