@@ -114,9 +114,7 @@ def _masked_lm(
     config: schema.Config, strategy: tf.distribute.Strategy, workdir: str
 ) -> dict[str, Any]:
     """Means over the validation rows with frozen masks; {} = not pretrained."""
-    checkpoints = checkpoint.Checkpoints(
-        storage.path_of(workdir) / "checkpoints" / "pretrain"
-    )
+    checkpoints = checkpoint.of_stage(workdir, "pretrain")
     if not checkpoints.exist():
         _log.info("no pretraining in %s: no masked-LM loss", workdir)
         return {}

@@ -187,9 +187,7 @@ def _sources(workdir: str) -> tuple[_Source | None, _Source | None]:
 
 
 def _source(workdir: str, stage: str) -> _Source | None:
-    checkpoints = checkpoint.Checkpoints(
-        storage.path_of(workdir) / "checkpoints" / stage
-    )
+    checkpoints = checkpoint.of_stage(workdir, stage)
     if not checkpoints.exist():
         return None
     recorded = workdir_lib.read(workdir)
