@@ -13,7 +13,7 @@ class EvaluationConfig:
     sentences: tuple[str, ...] = (
         "i have watched this [MASK] and it was awesome",
         "the [MASK] was terrible and i fell asleep",
-    )  # Filled in at the end of every epoch.
+    )  # Filled in at the end of every epoch; 20 times a run at most.
     top_k: int = 5  # Fill-ins shown for every [MASK].
     control: str = ""  # Evaluated workdir to compare with, text by text.
 

@@ -39,9 +39,7 @@ def examples(data: schema.DataConfig, counts: Counts) -> Iterator[Example]:
     units = sources.list_units(data)
     own = [unit for unit in units if unit.split == "test"]
     counts.own_split = bool(own)
-    decide = roles.Roles(
-        validation_rate=data.validation_rate, test_rate=roles.TEST_RATE
-    )
+    decide = roles.of_source(data, units)
     number, read = 0, cleaning.Counts()
     for unit in own or [unit for unit in units if unit.split == "train"]:
         for document in sources.read(data, unit, read):

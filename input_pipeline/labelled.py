@@ -53,10 +53,7 @@ def prepare(
     units = sources.list_units(config.data)
     labelled = [unit for unit in units if unit.split == "train"]
     has_test = any(unit.split == "test" for unit in units)
-    roles = roles_lib.Roles(
-        validation_rate=config.data.validation_rate,
-        test_rate=0.0 if has_test else roles_lib.TEST_RATE,
-    )
+    roles = roles_lib.of_source(config.data, units)
     identity = _identity(config, labelled, tokenizer, has_test=has_test)
     return manifest.made_once(
         config.data.prepared_dir,

@@ -107,12 +107,8 @@ def _write_all(
     directory: pathlib.Path,
 ) -> dict[str, Any]:
     """Writes vocabulary and shards; returns the facts for the manifest."""
-    has_test = any(unit.split == "test" for unit in units)
+    roles = roles_lib.of_source(config.data, units)
     units = [unit for unit in units if unit.split != "test"]
-    roles = roles_lib.Roles(
-        validation_rate=config.data.validation_rate,
-        test_rate=0.0 if has_test else roles_lib.TEST_RATE,
-    )
     with reading.pool(__name__, config.data.num_processes, len(units)) as run:
         roles = _hold_out(config, units, roles, run)
         tokenizer = tokenizer or _learn(config, units, roles, run)

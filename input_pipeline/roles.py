@@ -2,9 +2,13 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Sequence
+
+from configs import schema
+from input_pipeline.documents import Unit
 
 # Set aside by hash where the source brings no test split of its own.
-TEST_RATE = 0.1
+_TEST_RATE = 0.1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +38,12 @@ class Roles:
             return "validation"
         within = share < self.validation_rate + self.test_rate
         return "test" if within else "train"
+
+
+def of_source(data: schema.DataConfig, units: Sequence[Unit]) -> Roles:
+    """What decides for these units, all that a source has."""
+    has_test = any(unit.split == "test" for unit in units)
+    return Roles(data.validation_rate, 0.0 if has_test else _TEST_RATE)
 
 
 def digest(text: str) -> bytes:

@@ -8,7 +8,6 @@ many processes prepare one large file.
 import contextlib
 import glob
 import gzip
-import hashlib
 import os
 import stat
 import sys
@@ -53,7 +52,7 @@ def fingerprint(units: list[documents.Unit]) -> list[dict[str, Any]]:
             "split": split,
             "name": os.path.basename(path),
             "size": os.path.getsize(path),
-            "sha256": _sha256(path),
+            "sha256": storage.sha256_file(path),
         }
         for split, path in files
     ]
@@ -189,11 +188,6 @@ def _group(
         groups[-1].append(piece)
         room -= num_bytes
     return [documents.Unit(split, tuple(group)) for group in groups]
-
-
-def _sha256(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _is_gzip(path: str) -> bool:

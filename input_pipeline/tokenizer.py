@@ -33,6 +33,7 @@ class Tokenizer:
         self.codec = strings.Codec(self.kind, vocabulary)
         self.vocabulary = self.codec.vocabulary
         self.special = self.codec.special
+        self.is_special = self.codec.is_special
         self._encode_in_graph = _string_function(self.codec.document_ids)
         self._encode_prompt = _string_function(self.codec.prompt_ids)
 
@@ -40,13 +41,6 @@ class Tokenizer:
     def vocabulary_size(self) -> int:
         """V."""
         return len(self.vocabulary)
-
-    @property
-    def is_special(self) -> np.ndarray:
-        """bool [V]: ids that are never predicted, masked or drawn."""
-        table = np.zeros(self.vocabulary_size, bool)
-        table[self.special.ids()] = True
-        return table
 
     @property
     def is_continuation(self) -> np.ndarray:

@@ -147,6 +147,15 @@ class Checkpoints:
                 storage.remove_directory(path)
 
 
+def of_stage(
+    workdir: str | os.PathLike[str], stage: str, *, keep_last: int = 3
+) -> Checkpoints:
+    """The checkpoints of a stage of a run, there or not."""
+    return Checkpoints(
+        storage.path_of(workdir) / "checkpoints" / stage, keep_last=keep_last
+    )
+
+
 def read_weights(path: pathlib.Path, variables: list[keras.Variable]) -> None:
     """Assigns the weights of a checkpoint to a model, or to a part of it.
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 # What the user writes to have a word filled in.
@@ -53,6 +54,7 @@ class Codec:
       kind: "word" or "wordpiece".
       vocabulary: V tokens.
       special: their ids.
+      is_special: bool [V]; ids that are never predicted, masked or drawn.
       layer: Keras', strings [N] to ids [N, (tokens)].
     """
 
@@ -62,6 +64,8 @@ class Codec:
         self.kind = kind
         self.vocabulary = list(vocabulary)
         self.special, self.layer = create(self.vocabulary)
+        self.is_special = np.zeros(len(self.vocabulary), bool)
+        self.is_special[self.special.ids()] = True
         # In a graph: called eagerly, KerasHub's gives no ragged tensor.
         self._call_layer = tf.function(
             lambda texts: tf.cast(self.layer(texts), tf.int32),

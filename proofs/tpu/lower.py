@@ -22,6 +22,7 @@ import tensorflow as tf
 from configs import overrides, schema
 from input_pipeline import labelled_rows
 from trainer.commands import trainee as trainee_lib
+from trainer.commands.benchmarks import flops
 from trainer.training import step as step_lib
 from trainer.training import strategy as strategy_lib
 
@@ -185,18 +186,18 @@ def _adam(values: Tensors, places: list[int], inputs: Tensors) -> None:
     values[weight] -= rate * values[m] / (tf.sqrt(values[v]) + epsilon)
 
 
-def model_flops(config: schema.Config, stage: str, rows: int) -> int:
-    """Of the matrix products of a replica's step, backward included."""
-    model, length = config.model, config.data.sequence_length
-    width = model.hidden_size
-    layer = 8 * width**2 + 4 * width * model.intermediate_size
-    layer += 4 * width * length  # Scores, and values mixed by them.
-    slots = rows * length
-    head = rows * config.num_predictions * 2 * width
-    head *= config.tokenizer.vocabulary_size + width * model.head_transform
+def model_flops(config: schema.Config, stage: str, rows: int) -> float:
+    """Useful ones of a replica's step, if its rows are full: one segment."""
+    length = config.data.sequence_length
     if stage == "finetune":
-        slots, head = rows * labelled_rows.Layout.of(config).slots, 0
-    return 3 * (slots * model.num_layers * layer + head)
+        rows *= labelled_rows.Layout.of(config).chunks
+        return flops.encoder(config.model, np.ones([rows, length], int))
+    return flops.masked_lm(
+        config.model,
+        vocabulary_size=config.tokenizer.vocabulary_size,
+        segment_ids=np.ones([rows, length], int),
+        num_predicted=rows * config.num_predictions,
+    )
 
 
 def main() -> None:

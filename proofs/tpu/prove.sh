@@ -25,8 +25,9 @@ if [[ ! -e $FOLDER/venv/installed ]]; then
 fi
 
 # Without what compiles for a CPU: TensorFlow's wheel for TPUs cannot.
-"$PYTHON" -m pytest -q -k "not compiled and not compiles" \
-  tests/configs tests/proofs tests/trainer/modeling/test_{encoder,heads,layers}.py
+"$PYTHON" -m pytest -q -k "not compiled and not compiles and not xla" \
+  tests/configs tests/proofs \
+  tests/trainer/modeling/test_{attention,encoder,heads,layers}.py
 "$PYTHON" -m trainer.main --strategy=one_device --mode=pretrain \
   --workdir="$FOLDER/sample" --config.data.prepared_dir="$FOLDER/prepared" \
   --config.train.num_steps=20 --config.train.log_every=5 \

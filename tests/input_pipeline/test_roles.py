@@ -2,7 +2,8 @@ import dataclasses
 
 import pytest
 
-from input_pipeline import roles
+from configs import schema
+from input_pipeline import documents, roles
 
 TEXTS = [f"document {number}" for number in range(4_000)]
 ROLES = roles.Roles(validation_rate=0.2, test_rate=0.1)
@@ -45,3 +46,13 @@ def test_text_without_labels_repeats_nothing_that_is_held_out():
 def test_golden_digest():
     # Pinned: another digest would move documents between the roles.
     assert roles.digest("naïve").hex() == "bef26892eeeb4cdc"
+
+
+@pytest.mark.parametrize(
+    ("splits", "test_rate"),
+    [(["train"], 0.1), (["train", "unlabeled"], 0.1), (["train", "test"], 0)],
+)
+def test_a_source_with_its_own_test_sets_none_aside(splits, test_rate):
+    units = [documents.Unit(split, ()) for split in splits]
+    data = schema.DataConfig(validation_rate=0.25)
+    assert roles.of_source(data, units) == roles.Roles(0.25, test_rate)

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import socket
 import subprocess
 import sys
 
@@ -42,6 +43,12 @@ if fate == "wait":
     time.sleep(120)
 sys.exit(int(fate))
 """
+
+
+def free_port():
+    """A port of this host at which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return listener.getsockname()[1]
 
 
 @pytest.fixture(name="calls")

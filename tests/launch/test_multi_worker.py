@@ -12,6 +12,8 @@ import time
 
 import pytest
 
+from tests.launch import conftest
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = "multi_worker.sh"
 # An ssh that goes nowhere: the command runs here.
@@ -56,12 +58,6 @@ def lives(pid):
         return pathlib.Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z"
     except OSError:
         return False
-
-
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def test_local_workers_know_each_other(launch, seen):
@@ -147,7 +143,7 @@ def test_workers_save_when_the_launcher_is_killed(started, seen):
 
 
 def test_hosts_over_ssh(launch, seen, calls):
-    ports = free_port(), free_port()
+    ports = conftest.free_port(), conftest.free_port()
     hosts = f"ada@one:{ports[0]},two:{ports[1]}"
     result = launch(
         SCRIPT, f"--hosts={hosts}", "--", "--config.a=it's", FAKE_ssh=SSH
@@ -167,7 +163,7 @@ def test_hosts_over_ssh(launch, seen, calls):
 
 
 def test_a_signal_crosses_ssh(started, seen):
-    hosts = f"one:{free_port()},two:{free_port()}"
+    hosts = f"one:{conftest.free_port()},two:{conftest.free_port()}"
     process = started(f"--hosts={hosts}", FAKE_ssh=SSH)
     for index in range(2):
         seen(index)
@@ -178,7 +174,7 @@ def test_a_signal_crosses_ssh(started, seen):
 
 
 def test_a_lost_host_stops_the_others(launch):
-    hosts = f"one:{free_port()},two:{free_port()}"
+    hosts = f"one:{conftest.free_port()},two:{conftest.free_port()}"
     lost = """if [[ $* == *" two "* ]]; then
       until [[ -e $FAKE_CALLS.worker0.json ]]; do sleep 0.05; done
       exit 255

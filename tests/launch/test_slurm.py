@@ -4,11 +4,12 @@ import os
 import pathlib
 import shutil
 import signal
-import socket
 import subprocess
 import time
 
 import pytest
+
+from tests.launch import conftest
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = "slurm.sbatch"
@@ -22,12 +23,6 @@ SLURM = {
 SRUN = 'shift 2; SLURM_PROCID=1 exec "$@"'
 
 
-def free_port():
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return str(listener.getsockname()[1])
-
-
 def test_every_task_gets_its_place_in_the_list(launch, calls):
     result = launch(
         SCRIPT,
@@ -35,7 +30,7 @@ def test_every_task_gets_its_place_in_the_list(launch, calls):
         "--config.a=x y",
         **SLURM,
         FAKE_srun=SRUN,
-        CLOZE_PORT=free_port(),
+        CLOZE_PORT=str(conftest.free_port()),
         FAKE_FATES="0,5",
     )
     assert result.returncode == 5, result
@@ -70,7 +65,10 @@ def test_only_the_time_limit_queues_it_again(number, again, environment, calls):
     process = subprocess.Popen(
         [ROOT / "launch" / SCRIPT],
         env=environment(
-            **SLURM, FAKE_srun=SRUN, FAKE_FATES="0,wait", CLOZE_PORT=free_port()
+            **SLURM,
+            FAKE_srun=SRUN,
+            FAKE_FATES="0,wait",
+            CLOZE_PORT=str(conftest.free_port()),
         ),
         start_new_session=True,
     )

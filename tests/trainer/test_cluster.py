@@ -133,9 +133,12 @@ def test_all_wait_until_the_last_one_comes(free):
         server.close()
 
 
-def test_one_worker_waits_for_nobody(free):
-    cluster_of(free[:1]).wait_for_all()
+def test_one_worker_waits_for_nobody(free, monkeypatch):
+    asked = []  # Nobody answers.
+    monkeypatch.setattr(cluster_lib, "_answers", asked.append)
+    cluster_of(free[:1]).wait_for_all(limit=0)
     cluster_of(free[:1]).check()
+    assert asked == []
 
 
 def test_who_does_not_come_is_named(free, monkeypatch, caplog):

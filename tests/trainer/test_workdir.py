@@ -6,7 +6,7 @@ import json
 import pytest
 
 from configs import schema
-from trainer import lease, workdir
+from trainer import lease, storage, workdir
 
 
 def _config(**sections):
@@ -165,22 +165,31 @@ def test_sections_of_other_versions_do_not_matter(trained):
     assert workdir.check(str(trained), _config())
 
 
-def test_a_second_trainer_is_kept_out(tmp_path):
-    path = str(tmp_path / "new")
-    with workdir.locked(path):
-        with pytest.raises(ValueError, match="Another trainer .*new.*workdir"):
-            with workdir.locked(path):
+@pytest.fixture(name="place", params=["disk", "store"])
+def _place(request, tmp_path, bucket, monkeypatch):
+    """A workdir that is not there yet."""
+    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.01)
+    monkeypatch.setattr(lease, "_SILENT_BEATS", 10_000)
+    on_disk = request.param == "disk"
+    return str(tmp_path / "new") if on_disk else "gs://bucket/new"
+
+
+def test_a_second_trainer_is_kept_out(place):
+    busy = f"Another trainer .*{place}; .*workdir"
+    with workdir.locked(place):
+        with pytest.raises(ValueError, match=busy):
+            with workdir.locked(place):
                 pass
-        with workdir.locked(path, chief=False):
+        with workdir.locked(place, chief=False):
             pass
-    with workdir.locked(path):
+    with workdir.locked(place):
         pass
 
 
-def test_only_the_chief_makes_the_directory(tmp_path):
-    with workdir.locked(str(tmp_path / "new"), chief=False):
+def test_only_the_chief_makes_the_directory(place):
+    with workdir.locked(place, chief=False):
         pass
-    assert not (tmp_path / "new").exists()
+    assert not storage.path_of(place).exists()
 
 
 def test_fine_tuning_guards_its_own_section(trained):
@@ -199,9 +208,7 @@ def test_fine_tuning_guards_its_own_section(trained):
     assert workdir.check(str(trained), _config(finetune={"num_epochs": 9}))
 
 
-def test_a_workdir_in_a_store(bucket, monkeypatch):
-    monkeypatch.setattr(lease, "_BEAT_SECONDS", 0.01)
-    monkeypatch.setattr(lease, "_SILENT_BEATS", 10_000)
+def test_a_workdir_in_a_store(bucket):
     path = "gs://bucket/run"
     assert workdir.check(path, _config()) == {}
     workdir.record(path, _config(), {"precision": "float32"})
@@ -213,11 +220,3 @@ def test_a_workdir_in_a_store(bucket, monkeypatch):
     bucket.objects[f"{step}/manifest.json"] = b"{}"
     with pytest.raises(ValueError, match="gs://bucket/run holds another run"):
         workdir.check(path, _config(seed=1))
-    with workdir.locked(path):
-        with pytest.raises(ValueError, match="Another trainer .* gs://bucket"):
-            with workdir.locked(path):
-                pass
-        with workdir.locked(path, chief=False):
-            pass
-    with workdir.locked(path):
-        pass

@@ -25,7 +25,7 @@ from trainer.commands import export as export_command
 from trainer.commands import prepare, stage
 from trainer.commands import trainee as trainee_lib
 from trainer.report import pictures, statistics, summary
-from trainer.serving import card
+from trainer.serving import card, loading
 
 _log = logging.getLogger(__name__)
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
@@ -80,10 +80,9 @@ def run(
     }
     if not chief:
         return  # All of a cluster share the masked-LM half alone.
-    export = folder / "export"
-    names = _labels(export)
-    if names:
-        result |= _classifier(config, folder, names)
+    export = folder / loading.DIRECTORY
+    if classifier := _load(export):
+        result |= _classifier(config, folder, classifier)
     if not any(result.values()):
         raise ValueError(
             f"{workdir} has nothing to evaluate: no classifier in {export} and"
@@ -114,9 +113,7 @@ def _masked_lm(
     config: schema.Config, strategy: tf.distribute.Strategy, workdir: str
 ) -> dict[str, Any]:
     """Means over the validation rows with frozen masks; {} = not pretrained."""
-    checkpoints = checkpoint.Checkpoints(
-        storage.path_of(workdir) / "checkpoints" / "pretrain"
-    )
+    checkpoints = checkpoint.of_stage(workdir, "pretrain")
     if not checkpoints.exist():
         _log.info("no pretraining in %s: no masked-LM loss", workdir)
         return {}
@@ -140,23 +137,25 @@ def _masked_lm(
     }
 
 
-def _labels(export: pathlib.Path) -> list[str]:
-    """What the exported classifier answers with; [] = there is none."""
+def _load(export: pathlib.Path) -> loading.Exported | None:
+    """The export, if it classifies."""
     if not export.is_dir():
         _log.info("no %s: the masked-LM half alone", export)
-        return []
-    names: list[str] = storage.verify(export).get("labels", [])
-    if not names:
-        _log.info("%s classifies nothing: the masked-LM half alone", export)
-    return names
+        return None
+    exported = loading.load(export)
+    if "classify" in exported.signatures:
+        return exported
+    _log.info("%s classifies nothing: the masked-LM half alone", export)
+    return None
 
 
 def _classifier(
-    config: schema.Config, folder: pathlib.Path, names: list[str]
+    config: schema.Config, folder: pathlib.Path, exported: loading.Exported
 ) -> dict[str, Any]:
     """The results of the classifier; {} where no test document has a label."""
     counts = held_out.Counts()
-    answers = _ask(config, folder / "export" / "saved_model", names, counts)
+    names = exported.facts["labels"]
+    answers = _ask(config, exported.signatures["classify"], names, counts)
     if not counts.evaluated:
         _log.info("no labelled test document: the masked-LM half alone")
         return {"documents": dataclasses.asdict(counts)}
@@ -193,12 +192,10 @@ def _classifier(
 
 def _ask(
     config: schema.Config,
-    model: pathlib.Path,
+    classify: Callable[..., dict[str, tf.Tensor]],
     names: list[str],
     counts: held_out.Counts,
 ) -> _Answers:
-    loaded = tf.saved_model.load(str(model))
-    classify = loaded.signatures["classify"]
     number_of = {name: number for number, name in enumerate(names)}
     size = config.predict.batch_size
     labels, digests, excerpts = [], [], []

@@ -1,7 +1,6 @@
 """`--mode=export`: the best checkpoints to an artifact that takes strings."""
 
 import dataclasses
-import json
 import logging
 import pathlib
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from trainer import workdir as workdir_lib
 from trainer.commands import finetune, prepare
 from trainer.modeling import interchange
 from trainer.serving import card, loading, saved_model
+from trainer.training import metrics
 
 _log = logging.getLogger(__name__)
 # Stage -> what config.json calls its data, and the fingerprint of that.
@@ -164,16 +164,15 @@ def best_states(workdir: str) -> dict[str, dict[str, Any]]:
 
 def last_validation(workdir: str) -> dict[str, dict[str, float]]:
     """By stage: the numbers of the last event with a validation loss."""
-    path = storage.path_of(workdir) / "metrics.jsonl"
     found = {}
-    lines = path.read_text().splitlines() if path.exists() else []
-    for event in map(json.loads, lines):
-        if "validation_loss" in event:
-            found[event["stage"]] = {
-                name: value
-                for name, value in event.items()
-                if name == "step" or name.startswith("validation_")
-            }
+    for stage in _DATA:
+        for event in metrics.read(workdir, stage):
+            if "validation_loss" in event:
+                found[stage] = {
+                    name: value
+                    for name, value in event.items()
+                    if name == "step" or name.startswith("validation_")
+                }
     return found
 
 
@@ -187,9 +186,7 @@ def _sources(workdir: str) -> tuple[_Source | None, _Source | None]:
 
 
 def _source(workdir: str, stage: str) -> _Source | None:
-    checkpoints = checkpoint.Checkpoints(
-        storage.path_of(workdir) / "checkpoints" / stage
-    )
+    checkpoints = checkpoint.of_stage(workdir, stage)
     if not checkpoints.exist():
         return None
     recorded = workdir_lib.read(workdir)

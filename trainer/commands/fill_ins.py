@@ -11,9 +11,13 @@ from configs import schema
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import modeling
 
+_MOST = 20  # Times in a run; more would hide everything else.
+
 
 class FillIns(keras.callbacks.Callback):
     """Prints the fill-ins of the configured sentences after every epoch.
+
+    After every n-th and the last, where a run has more than 20 epochs.
 
     Args:
       config: the sentences, and how many words for each mask.
@@ -43,6 +47,9 @@ class FillIns(keras.callbacks.Callback):
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
         """Prints text, completed text, probability and token."""
+        number, epochs = epoch + 1, self.params["epochs"]
+        if number % -(-epochs // _MOST) and number < epochs:
+            return
         found = []
         for sentence in self._config.sentences:
             masks = fill_in(

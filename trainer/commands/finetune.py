@@ -9,6 +9,7 @@ import keras
 from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import labelled, manifest
+from trainer import checkpoint
 from trainer import workdir as workdir_lib
 from trainer.commands import prepare, stage, starting_point
 from trainer.commands import trainee as trainee_lib
@@ -113,7 +114,7 @@ def _not_passed(
     trainees: list[trainee_lib.Classifier], workdir: str
 ) -> list[trainee_lib.Classifier]:
     """Without the frozen stage, once the next one has begun."""
-    begun = stage.checkpoints_of(workdir, trainees[-1].stage).exist()
+    begun = checkpoint.of_stage(workdir, trainees[-1].stage).exist()
     return trainees[-1:] if begun else trainees
 
 

@@ -10,10 +10,10 @@ import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
-from input_pipeline import manifest, prepare, pretraining, stream
+from input_pipeline import manifest, pretraining, stream
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import workdir as workdir_lib
-from trainer.commands import stage, starting_point
+from trainer.commands import prepare, stage
 from trainer.training import strategy as strategy_lib
 
 
@@ -28,8 +28,7 @@ def run(
     workdir_lib.check(workdir, config)  # Not the batches of another run.
     strategy, chief = stage.create_strategy(runtime, config)
     strategy_lib.check_batch(strategy, config.train)
-    tokenizer = starting_point.tokenizer(config)
-    prepared = manifest.open_prepared(prepare.prepare(config, tokenizer))
+    prepared = prepare.open_prepared(config)
     first, number = config.inspect.step, config.inspect.num_steps
     batches = global_batches(config, strategy, prepared, first_step=first)
     for step, batch in zip(range(first, first + number), batches, strict=False):

@@ -1,6 +1,7 @@
 """`--mode=prepare`: text to a vocabulary and packed rows, once a corpus."""
 
 import logging
+import pathlib
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +12,7 @@ from input_pipeline import manifest, prepare
 from trainer.commands import starting_point
 
 _log = logging.getLogger(__name__)
+_told: set[pathlib.Path] = set()  # What the log has already.
 
 
 def run(
@@ -25,13 +27,18 @@ def run(
 
 
 def open_prepared(config: schema.Config) -> manifest.Prepared:
-    """The prepared rows of a config, made where they are missing."""
+    """The prepared rows of a config, made where they are missing.
+
+    What they are goes to the log, once a process.
+    """
     start = time.perf_counter()
     directory = prepare.prepare(config, starting_point.tokenizer(config))
     prepared = manifest.open_prepared(directory)
-    for line in describe(prepared):
-        _log.info("%s", line)
-    _log.info("data in %s (%.1f s)", directory, time.perf_counter() - start)
+    if directory not in _told:
+        _told.add(directory)
+        for line in describe(prepared):
+            _log.info("%s", line)
+        _log.info("data in %s (%.1f s)", directory, time.perf_counter() - start)
     return prepared
 
 

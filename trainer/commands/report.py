@@ -59,7 +59,7 @@ def _parameters(folder: pathlib.Path, stages: list[str]) -> dict[str, int]:
     """Stage -> numbers in the weights of its best checkpoint."""
     found = {}
     for stage in stages:
-        checkpoints = checkpoint.Checkpoints(folder / "checkpoints" / stage)
+        checkpoints = checkpoint.of_stage(folder, stage)
         if checkpoints.exist():
             arrays = checkpoint.weights_of(checkpoints.best())
             found[stage] = sum(array.size for array in arrays.values())

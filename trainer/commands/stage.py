@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from configs import runtime, schema
 from input_pipeline import manifest
-from trainer import checkpoint, storage
+from trainer import checkpoint
 from trainer import workdir as workdir_lib
 from trainer.commands import trainee as trainee_lib
 from trainer.report import progress
@@ -73,15 +73,6 @@ def require_same_data(
     )
 
 
-def checkpoints_of(
-    workdir: str, stage: str, *, keep_last: int = 3
-) -> checkpoint.Checkpoints:
-    """The checkpoints of a stage, there or not."""
-    return checkpoint.Checkpoints(
-        storage.path_of(workdir) / "checkpoints" / stage, keep_last=keep_last
-    )
-
-
 def train(
     trainee: trainee_lib.Trainee,
     workdir: str,
@@ -131,7 +122,7 @@ def _train(
     hints: Sequence[str],
 ) -> None:
     plan, model, optimizer = trainee.plan, trainee.model, trainee.optimizer
-    checkpoints = checkpoints_of(
+    checkpoints = checkpoint.of_stage(
         workdir,
         trainee.stage,
         keep_last=trainee.config.checkpoint.keep_last,

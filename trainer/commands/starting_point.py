@@ -12,8 +12,7 @@ import keras
 
 from configs import schema
 from input_pipeline import tokenizer as tokenizer_lib
-from trainer import modeling
-from trainer.commands import stage
+from trainer import checkpoint, modeling
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +41,7 @@ def source(config: schema.Config, workdir: str, name: str) -> str:
     Raises:
       ValueError: `init_from` is nothing to start from, or does not fit.
     """
-    if stage.checkpoints_of(workdir, "pretrain").exist():
+    if checkpoint.of_stage(workdir, "pretrain").exist():
         # Pretraining restores it; any other stage begins with its best.
         return "" if name == "pretrain" else workdir
     if config.init_from:

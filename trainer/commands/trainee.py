@@ -120,6 +120,15 @@ class Trainee:
             )
         )
 
+    def first_batches(self, number: int) -> Any:
+        """Distributed batches of the first steps, kept in memory, repeated."""
+
+        def create(*args: Any, **parts: Any) -> tf.data.Dataset:
+            batches = self.create_training_batches(*args, **parts)
+            return batches.take(number * parts["num_replicas"]).cache().repeat()
+
+        return self._distribute(create)
+
     def learning_rate(self, step: int) -> float:
         """The rate that the update after this many steps uses."""
         schedule = optimizers.Schedule(self.schedule, self.plan.num_steps)

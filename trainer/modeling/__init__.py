@@ -1,13 +1,12 @@
 """Batch to logits: the encoder, its heads, and where dropout draws from."""
 
 from trainer.modeling.classifier import (
-    Classifier,
     create_classifier,
     drop_words,
     probabilities,
 )
 from trainer.modeling.encoder import Encoder, features
-from trainer.modeling.heads import MaskedLM, MaskedLMHead, create_masked_lm
+from trainer.modeling.heads import MaskedLM, create_masked_lm
 from trainer.modeling.initial import Initial, Weights
 from trainer.modeling.layers import (
     Dropout,
@@ -19,13 +18,11 @@ from trainer.modeling.loading import initial_weights, load_encoder
 from trainer.modeling.text import TextClassifier, TextMaskedLM
 
 __all__ = [
-    "Classifier",
     "Dropout",
     "Encoder",
     "Initial",
     "LayerFactory",
     "MaskedLM",
-    "MaskedLMHead",
     "Noise",
     "TextClassifier",
     "TextMaskedLM",

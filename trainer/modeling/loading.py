@@ -37,7 +37,9 @@ def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
         dtype=dtype,
     )
     encoder.build(None)
-    checkpoint.read_weights(_checkpoints(path).best(), encoder.variables)
+    checkpoint.read_weights(
+        checkpoint.of_stage(path, "pretrain").best(), encoder.variables
+    )
     return encoder
 
 
@@ -72,7 +74,8 @@ def initial_weights(path: str) -> Initial:
 def _of_run(path: str) -> Initial:
     recorded = workdir.read(path)
     config = schema.Config.from_dict(recorded["config"])
-    if not _checkpoints(path).exist():
+    checkpoints = checkpoint.of_stage(path, "pretrain")
+    if not checkpoints.exist():
         raise ValueError(
             f"{path} is a run without a pretrained encoder (no"
             " checkpoints/pretrain); run --mode=pretrain there first."
@@ -86,7 +89,7 @@ def _of_run(path: str) -> Initial:
         model_config=config.model,
         sequence_length=config.data.sequence_length,
         read_weights=lambda: Weights(
-            checkpoint.weights_of(_checkpoints(path).best()), []
+            checkpoint.weights_of(checkpoints.best()), []
         ),
     )
 
@@ -100,9 +103,3 @@ def _read_vocabulary(path: str, resolved: dict[str, Any]) -> dict[str, Any]:
     if not {"kind", "vocabulary"} <= set(content):
         raise ValueError(f"{file} is damaged: it holds no vocabulary.")
     return content
-
-
-def _checkpoints(path: str) -> checkpoint.Checkpoints:
-    return checkpoint.Checkpoints(
-        storage.path_of(path) / "checkpoints" / "pretrain"
-    )

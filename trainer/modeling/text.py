@@ -172,10 +172,9 @@ class TextMaskedLM(_TextModel):
         their number.
         """
         super().__init__(name=name, **kwargs)
-        self.is_special = np.zeros(len(self.codec.vocabulary), bool)
-        self.is_special[self.codec.special.ids()] = True
         self.max_masks = max_masks
-        self.top_k = min(top_k, int(np.count_nonzero(~self.is_special)))
+        num_ordinary = np.count_nonzero(~self.codec.is_special)
+        self.top_k = min(top_k, int(num_ordinary))
         self.masked_lm = heads.create_masked_lm(
             self.model_config,
             vocabulary_size=len(self.codec.vocabulary),
@@ -247,7 +246,7 @@ class TextMaskedLM(_TextModel):
         places = tf.argmax(tf.cast(hits, tf.int32), 2, tf.int32)  # [n, M]
         logits = self.masked_lm.head(self.encoder(rows), places)
         # Padding, unknown and the like are no answer.
-        logits = tf.where(self.is_special, -np.inf, logits)
+        logits = tf.where(self.codec.is_special, -np.inf, logits)
         rates, tokens = tf.math.top_k(tf.nn.softmax(logits), k=self.top_k)
         is_found = tf.reduce_any(hits, axis=2)[:, :, tf.newaxis]
         return [tf.where(is_found, tokens, -1), tf.where(is_found, rates, 0.0)]

@@ -1,13 +1,14 @@
 """Compiling for a TPU that is not there; needs the environment of prove.sh."""
 
+import importlib
+
 import pytest
 
-pytest.importorskip("libtpu", reason="run by proofs/tpu/prove.sh")
-pytest.importorskip("jax", reason="run by proofs/tpu/prove.sh")
-
-from jax._src.interpreters import mlir  # noqa: E402
-
-from proofs.tpu import compile as compile_lib  # noqa: E402
+REASON = "run by proofs/tpu/prove.sh"
+pytest.importorskip("libtpu", reason=REASON)
+mlir = pytest.importorskip("jax._src.interpreters.mlir", reason=REASON)
+# Imports JAX, as nothing may before this line.
+compile_lib = importlib.import_module("proofs.tpu.compile")
 
 # w + x @ x, and x @ x summed over the replicas.
 MODULE = """

@@ -71,3 +71,17 @@ def test_a_variable_that_is_not_named_is_refused():
     traced = tf.function(lambda: other.value + 1.0).get_concrete_function()
     with pytest.raises(KeyError):
         lower.replay(traced, [], [], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "stage", "rows", "gigaflops"),
+    [
+        ("imdb", "pretrain", 8, 14),
+        ("imdb", "finetune", 2, 6),
+        ("bert_base", "pretrain", 64, 19_265),
+    ],
+)
+def test_the_flops_are_those_of_the_document(name, stage, rows, gigaflops):
+    config = overrides.load_config(f"configs/{name}.py", changes={})
+    found = lower.model_flops(config, stage, rows)
+    assert round(found / 1e9) == gigaflops

@@ -11,6 +11,7 @@ import tensorflow as tf
 from input_pipeline import held_out
 from trainer import storage
 from trainer.commands import evaluate
+from trainer.serving import loading
 
 
 class Classifier(tf.Module):
@@ -31,9 +32,14 @@ class Classifier(tf.Module):
 
 
 def export(workdir, labels=("neg", "pos")):
-    with storage.new_directory(
-        workdir / "export", facts={"labels": [*labels], "checkpoints": {}}
-    ) as directory:
+    facts = {
+        "format": loading.FORMAT,
+        "tokenizer": "word",
+        "signatures": ["classify"],
+        "labels": [*labels],
+        "checkpoints": {},
+    }
+    with storage.new_directory(workdir / "export", facts=facts) as directory:
         model = Classifier()
         tf.saved_model.save(
             model, str(directory / "saved_model"), {"classify": model.classify}

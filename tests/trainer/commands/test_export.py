@@ -112,6 +112,20 @@ def test_facts_and_card_say_what_it_is(exported, loaded):
     assert "Stage `finetune`" in text
 
 
+def test_the_last_validation_of_a_run_that_was_killed(tmp_path):
+    assert export.last_validation(str(tmp_path)) == {}
+    events = [
+        {"stage": "pretrain", "step": 5, "validation_loss": 2.0, "loss": 3.0},
+        {"stage": "pretrain", "step": 9, "validation_loss": 1.0},
+        {"stage": "pretrain", "step": 10, "loss": 3.0},
+    ]
+    text = "".join(json.dumps(event) + "\n" for event in events)
+    (tmp_path / "metrics.jsonl").write_text(text + '{"stage": "pretr')
+    assert export.last_validation(str(tmp_path)) == {
+        "pretrain": {"step": 9, "validation_loss": 1.0}
+    }
+
+
 def test_without_fine_tuning_there_is_no_class(
     finished, tiny, one_device, tmp_path, caplog
 ):

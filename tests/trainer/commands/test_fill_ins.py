@@ -110,6 +110,7 @@ def test_no_mask_within_reach_is_no_answer(create, prepared, sentence):
 def test_prints_text_probability_and_token(create, prepared, tiny, capsys):
     callback = fill_ins.FillIns(tiny().evaluation, prepared.tokenizer)
     callback.set_model(create())
+    callback.set_params({"epochs": 1})
     callback.on_epoch_end(0)
     head, *rows = capsys.readouterr().out.splitlines()
     assert head == "  the movie was [MASK] and i [MASK] it"
@@ -149,6 +150,33 @@ def test_records_an_event_at_the_step(create, prepared, tiny, capsys):
         assert 0 < rate < 1
 
 
+@pytest.mark.parametrize(
+    ("epochs", "shown"),
+    [
+        (1, [1]),
+        (20, range(1, 21)),
+        (21, [*range(2, 21, 2), 21]),
+        (100, range(5, 101, 5)),
+    ],
+)
+def test_many_epochs_are_not_all_shown(
+    prepared, tiny, monkeypatch, capsys, epochs, shown
+):
+    monkeypatch.setattr(fill_ins, "fill_in", lambda *_, **__: [])
+    steps = []
+    callback = fill_ins.FillIns(
+        tiny().evaluation,
+        prepared.tokenizer,
+        record=lambda step, _: steps.append(step),
+    )
+    callback.set_params({"steps": 1, "epochs": epochs})
+    for epoch in range(epochs):
+        callback.on_train_batch_end(0)
+        callback.on_epoch_end(epoch)
+    assert steps == list(shown)
+    assert len(capsys.readouterr().out.splitlines()) == len(steps)
+
+
 def test_a_run_records_them_after_every_epoch(finished, look):
     found = [e for e in look.events(finished.workdir) if "event" in e]
     assert [event["step"] for event in found] == [15, 30, 33]
@@ -165,6 +193,7 @@ def test_a_piece_of_a_word_is_joined(prepared, create, tiny, capsys):
     )
     callback = fill_ins.FillIns(tiny().evaluation, tokenizer)
     callback.set_model(create())
+    callback.set_params({"epochs": 1})
     callback.on_epoch_end(0)
     rows = capsys.readouterr().out.splitlines()[1:]
     assert all("##" in row.split()[1] for row in rows)

@@ -39,10 +39,22 @@ def test_says_what_was_kept(said, tmp_path):
     assert "dropped" not in text
 
 
-def test_the_second_time_it_says_the_same(said):
+def test_another_process_says_the_same(said, monkeypatch):
     text = b"".join(b"word%d other\n" % i for i in range(50))
-    first, second = said(text), said(text)
+    first = said(text)
+    monkeypatch.setattr(prepare, "_told", set())
+    second = said(text)
     assert first.splitlines()[:-1] == second.splitlines()[:-1]
+
+
+def test_a_process_says_it_once(said):
+    text, other = (
+        b"".join(b"word%d other\n" % i for i in range(number))
+        for number in (50, 60)
+    )
+    assert said(text)
+    assert said(text) == ""
+    assert "read 60 documents" in said(other)
 
 
 @pytest.mark.parametrize(

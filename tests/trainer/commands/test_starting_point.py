@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from input_pipeline import manifest
-from trainer import modeling
+from trainer import modeling, strings
 from trainer import workdir as workdir_lib
 from trainer.commands import export, pretrain, starting_point
 from trainer.modeling import interchange
@@ -19,7 +19,11 @@ from trainer.modeling.interchange import bert
 
 LENGTH = 16  # Of the tiny runs.
 WORDS = "the movie was good bad and i she we loved hated it . ##s ##d".split()
-VOCABULARY = [*reversed(bert.SPECIAL[1:]), bert.SPECIAL[0], *WORDS]
+VOCABULARY = [
+    *reversed(strings.PIECES_SPECIAL[1:]),
+    strings.PIECES_SPECIAL[0],
+    *WORDS,
+]
 BERT = {
     **{f"model.{name}": value for name, value in bert.SHAPE.items()},
     "model.activation": "gelu_tanh",
@@ -111,7 +115,7 @@ def test_pretraining_goes_on_from_a_bert(pretrained, trained, form, tmp_path):
 def test_a_bert_that_is_exported_again_is_bit_equal(
     tiny, one_device, trained, tmp_path
 ):
-    vocabulary = [*bert.SPECIAL, *WORDS]
+    vocabulary = [*strings.PIECES_SPECIAL, *WORDS]
     model = modeling.create_masked_lm(
         tiny(BERT).model,
         vocabulary_size=len(vocabulary),

@@ -12,7 +12,6 @@ import pathlib
 import random
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -21,6 +20,7 @@ import time
 import numpy as np
 import pytest
 
+from tests.trainer.training import conftest as training
 from trainer import main as cli
 from trainer import storage
 from trainer import workdir as workdir_lib
@@ -156,22 +156,12 @@ def test_killed_and_stopped_a_run_ends_as_if_undisturbed(
         np.testing.assert_allclose(ours[name], others[name], atol=1e-5)
 
 
-def free_ports(number):
-    sockets = [socket.socket() for _ in range(number)]
-    for each in sockets:
-        each.bind(("127.0.0.1", 0))
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
-
-
 def run_two_workers(argv, *, second=()):
     """[(exit code, stdout, stderr)] of both, the chief first.
 
     `second`: more flags, for the second one.
     """
-    hosts = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    hosts = [f"127.0.0.1:{port}" for port in training.free_ports(2)]
     processes = [
         start(
             [*argv, "--strategy=multi_worker", *(second if index else ())],

@@ -233,12 +233,20 @@ def test_initializer_range_chooses_the_distribution(initializer_range, kinds):
 
 
 @pytest.mark.parametrize(
-    ("name", "expected"),
-    [("relu", 1.0), ("gelu", 0.8413447), ("gelu_tanh", 0.8411920)],
+    ("name", "expected", "slope"),
+    [
+        ("relu", 1.0, 1.0),
+        ("gelu", 0.8413447, 1.0833155),
+        ("gelu_tanh", 0.8411920, 1.0829641),
+    ],
 )
-def test_activations(name, expected):
-    found = layers.ACTIVATIONS[name](tf.constant(1.0))
+def test_activations(name, expected, slope):
+    x = tf.constant(1.0)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        found = layers.ACTIVATIONS[name](x)
     assert float(found) == pytest.approx(expected, abs=1e-6)
+    assert float(tape.gradient(found, x)) == pytest.approx(slope, abs=1e-6)
 
 
 def test_no_operation_holds_random_state():

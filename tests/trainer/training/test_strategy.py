@@ -37,6 +37,11 @@ def test_one_device_takes_one():
     assert strategy_lib.describe(strategy).endswith("1 replica(s); here CPU:0")
 
 
+def test_a_process_has_one_strategy():
+    first = strategy_lib.create("mirrored")
+    assert strategy_lib.create("mirrored") is first
+
+
 def test_unknown_name_lists_the_known():
     with pytest.raises(
         ValueError, match="=parallel.*mirrored, one_device, multi_worker, tpu"

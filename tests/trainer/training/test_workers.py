@@ -115,12 +115,14 @@ def test_every_difference_is_listed_on_every_worker(together):
             "seed": 2,
             "data": {"path": "a", "field": "x"},
             "on": True,
+            "late": 3,  # The chief knows of no such thing.
         },
     }
     results = together(lambda name: require_equal(facts[name]))
     expected = (
         'The workers differ in data.field: "x" (chief 0, worker 1), nothing'
         ' (worker 0); data.path: "a" (chief 0, worker 1), "b" (worker 0);'
+        " late: nothing (chief 0, worker 0), 3 (worker 1);"
         " seed: 1 (chief 0, worker 0), 2 (worker 1). Do better."
     )
     for error in results.values():

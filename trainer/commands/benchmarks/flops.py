@@ -20,15 +20,19 @@ def masked_lm(
     num_predicted: float,
 ) -> float:
     """Of one step whose rows have `segment_ids`, int32 [B, L]."""
+    width = model.hidden_size
+    return encoder(model, segment_ids) + head(
+        num_predicted, vocabulary_size + width * model.head_transform, width
+    )
+
+
+def encoder(model: schema.ModelConfig, segment_ids: np.ndarray) -> float:
+    """All layers, on rows that have `segment_ids`, int32 [B, L]."""
     num_tokens = int(np.count_nonzero(segment_ids))
-    encoder = model.num_layers * (
+    return model.num_layers * (
         projections(model, num_tokens=num_tokens)
         + feed_forward(model, num_tokens=num_tokens)
         + attention(model, segment_ids)
-    )
-    width = model.hidden_size
-    return encoder + head(
-        num_predicted, vocabulary_size + width * model.head_transform, width
     )
 
 

@@ -3,6 +3,7 @@
 N entries (predicted slots, used or not), D width, V vocabulary.
 """
 
+import functools
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
+from trainer.commands import prepare
 from trainer.commands.benchmarks import (
     flops,
     machine,
@@ -20,6 +22,9 @@ from trainer.commands.benchmarks import (
     timing,
 )
 from trainer.training import cross_entropy
+
+# ((hidden, kernel, bias), labels, weights) -> float32 []
+_Total = Callable[[list[tf.Tensor], tf.Tensor, tf.Tensor], tf.Tensor]
 
 
 def measure(
@@ -30,7 +35,7 @@ def measure(
     The dense reference has logits for every slot, in float32, without XLA.
     """
     arithmetic = steps.resolve(config, runtime)
-    prepared = steps.open_prepared(config)
+    prepared = prepare.open_prepared(config)
     batch = steps.first_batches(config, prepared)[0]
     width = config.model.hidden_size
     vocabulary_size = prepared.tokenizer.vocabulary_size
@@ -74,7 +79,7 @@ def measure(
 
 
 def _create(
-    gradients: Callable[..., tf.Tensor],
+    total: _Total,
     shape: list[int],
     labels: tf.Tensor,
     weights: tf.Tensor,
@@ -86,42 +91,41 @@ def _create(
     labels, weights = (tf.reshape(value, [-1]) for value in (labels, weights))
     hidden = tf.random.stateless_normal([*labels.shape, shape[1]], seed=[0, 1])
     hidden = tf.cast(hidden, dtype)  # [N, D]
-    compute = tf.function(gradients, jit_compile=jit, autograph=False)
+    compute = tf.function(
+        functools.partial(_gradients, total), jit_compile=jit, autograph=False
+    )
     return lambda: tf.nest.map_structure(
         lambda gradient: gradient[0].numpy(),
-        compute(hidden, kernel, tf.zeros(shape[:1]), labels, weights),
+        compute([hidden, kernel, tf.zeros(shape[:1])], labels, weights),
     )
+
+
+def _gradients(
+    total: _Total,
+    values: list[tf.Tensor],
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+) -> list[tf.Tensor]:
+    """Of the loss, by hidden states [N, D], kernel [V, D] and bias [V]."""
+    with tf.GradientTape() as tape:
+        tape.watch(values)
+        loss = total(values, labels, weights)
+    gradients: list[tf.Tensor] = tape.gradient(loss, values)
+    return gradients
 
 
 def _chunked(
-    hidden: tf.Tensor,
-    kernel: tf.Tensor,
-    bias: tf.Tensor,
-    labels: tf.Tensor,
-    weights: tf.Tensor,
-) -> list[tf.Tensor]:
-    with tf.GradientTape() as tape:
-        tape.watch([hidden, kernel, bias])
-        losses = cross_entropy.cross_entropy(
-            hidden, kernel, bias, labels=labels, weights=weights, trains=True
-        )
-    gradients: list[tf.Tensor] = tape.gradient(
-        losses.total, [hidden, kernel, bias]
-    )
-    return gradients
+    values: list[tf.Tensor], labels: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor:
+    return cross_entropy.cross_entropy(
+        *values, labels=labels, weights=weights, trains=True
+    ).total
 
 
 def _dense(
-    hidden: tf.Tensor,
-    kernel: tf.Tensor,
-    bias: tf.Tensor,
-    labels: tf.Tensor,
-    weights: tf.Tensor,
-) -> list[tf.Tensor]:
-    with tf.GradientTape() as tape:
-        tape.watch([hidden, kernel, bias])
-        logits = tf.matmul(hidden, kernel, transpose_b=True) + bias
-        losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
-        total = tf.reduce_sum(losses * weights)
-    gradients: list[tf.Tensor] = tape.gradient(total, [hidden, kernel, bias])
-    return gradients
+    values: list[tf.Tensor], labels: tf.Tensor, weights: tf.Tensor
+) -> tf.Tensor:
+    hidden, kernel, bias = values
+    logits = tf.matmul(hidden, kernel, transpose_b=True) + bias
+    losses = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+    return tf.reduce_sum(losses * weights)

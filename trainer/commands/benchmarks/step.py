@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
+from trainer.commands import prepare
 from trainer.commands import trainee as trainee_lib
 from trainer.commands.benchmarks import (
     flops,
@@ -168,7 +169,7 @@ def _compare(
     ours = [value / config.train.steps_per_call for value in seconds["step"]]
     compared = timing.compare(ours, seconds["reference"])
     example = steps.with_documents(config)
-    batches = steps.first_batches(example, steps.open_prepared(example))
+    batches = steps.first_batches(example, prepare.open_prepared(example))
     tokens = float(
         np.mean([np.count_nonzero(batch["segment_ids"]) for batch in batches])
     )

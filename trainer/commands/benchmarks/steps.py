@@ -8,9 +8,9 @@ import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
-from input_pipeline import manifest, prepare, pretraining, stream
+from input_pipeline import manifest, pretraining
 from trainer import modeling
-from trainer.commands import stage, starting_point
+from trainer.commands import prepare, stage
 from trainer.commands import trainee as trainee_lib
 from trainer.commands.benchmarks import reference
 from trainer.training import strategy as strategy_lib
@@ -25,7 +25,11 @@ class Steps:
         """Batches are kept in memory, or come from the input as in training."""
         self._call: Any = trainee.create_train_call(tf.Variable(0.0))
         self._arguments = (
-            iter(_kept(trainee) if kept else trainee.batches(first_step=0)),
+            iter(
+                trainee.first_batches(NUM_BATCHES)
+                if kept
+                else trainee.batches(first_step=0)
+            ),
             tf.constant(0, tf.int64),
             tf.constant(trainee.train.steps_per_call),
         )
@@ -83,7 +87,7 @@ def create_reference(config: schema.Config, runtime: Runtime) -> ReferenceStep:
             " --strategy=one_device."
         )
     config = with_documents(config)
-    return ReferenceStep(config, open_prepared(config))
+    return ReferenceStep(config, prepare.open_prepared(config))
 
 
 def create_trainee(
@@ -92,8 +96,9 @@ def create_trainee(
     """What `--mode=pretrain` would train, from its first weights."""
     strategy, _ = stage.create_strategy(runtime, config)
     strategy_lib.check_batch(strategy, config.train)
+    prepared = prepare.open_prepared(config)
     return trainee_lib.create_masked_lm(
-        config, strategy, open_prepared(config), resolve(config, runtime)
+        config, strategy, prepared, resolve(config, runtime)
     )
 
 
@@ -101,12 +106,6 @@ def resolve(config: schema.Config, runtime: Runtime) -> strategy_lib.Arithmetic:
     """Precision and XLA of a run that begins now."""
     strategy, _ = stage.create_strategy(runtime, config)
     return trainee_lib.resolve(strategy, config.train, {})
-
-
-def open_prepared(config: schema.Config) -> manifest.Prepared:
-    """The rows of the config, prepared where they are not."""
-    tokenizer = starting_point.tokenizer(config)
-    return manifest.open_prepared(prepare.prepare(config, tokenizer))
 
 
 def with_documents(config: schema.Config) -> schema.Config:
@@ -121,17 +120,3 @@ def first_batches(
     """The global batches that are repeated."""
     batches = pretraining.training_batches(prepared, config)
     return list(batches.take(NUM_BATCHES))
-
-
-def _kept(trainee: trainee_lib.Trainee) -> Any:
-    def create(index: int, count: int, num_replicas: int) -> tf.data.Dataset:
-        batches = trainee.create_training_batches(
-            trainee.prepared,
-            trainee.config,
-            first_step=0,
-            shard=stream.Shard(index, count),
-            num_replicas=num_replicas,
-        )
-        return batches.take(NUM_BATCHES * num_replicas).cache().repeat()
-
-    return strategy_lib.distribute(trainee.strategy, create)

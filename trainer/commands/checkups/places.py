@@ -1,10 +1,12 @@
-"""The workdir and the disks: who may write, and how much."""
+"""The workdir, the disks and the store: who may write, and how much."""
 
 import pathlib
 import shutil
 import tempfile
+import uuid
 
 from configs import schema
+from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands.checkups.check import Case, Check
 from trainer.training import strategy as strategy_lib
@@ -21,17 +23,15 @@ def workdir(case: Case) -> str:
 
     Whether data.prepared_dir can be written, too. No directory is made.
     """
-    path = pathlib.Path(case.workdir)
-    for place in (path, pathlib.Path(case.config.data.prepared_dir)):
-        with tempfile.TemporaryFile(dir=_existing(place)) as file:
-            file.write(b"doctor")
+    for place in (case.workdir, case.config.data.prepared_dir):
+        _write(place)
     recorded = workdir_lib.check(case.workdir, case.config)
     chief = case.strategy is None or strategy_lib.is_chief(case.strategy)
-    if path.exists():
+    if storage.path_of(case.workdir).exists():
         with workdir_lib.locked(case.workdir, chief=chief):
             pass
     begun = "a run that can go on" if recorded else "no run yet"
-    return f"{path} can be written; {begun}"
+    return f"{case.workdir} can be written; {begun}"
 
 
 def space(case: Case) -> str:
@@ -39,18 +39,30 @@ def space(case: Case) -> str:
     parameters = _num_parameters(case.config)
     kept = case.config.checkpoint.keep_last + _MORE_CHECKPOINTS
     needed = _PARAMETER_BYTES * parameters * kept * _STAGES
+    text = f"about {needed / 1e9:,.1f} GB needed for the checkpoints of a run"
+    if storage.in_store(case.workdir):
+        return f"{text}; what is free is not checked in a store"
     place = _existing(pathlib.Path(case.workdir))
     free = shutil.disk_usage(place).free
-    text = (
-        f"{free / 1e9:,.1f} GB free at {place}, about {needed / 1e9:,.1f} GB"
-        " needed for the checkpoints of a run"
-    )
+    text = f"{free / 1e9:,.1f} GB free at {place}, {text}"
     if free < needed:
         raise ValueError(
             f"{text}; free some, choose another --workdir, or lower"
             " checkpoint.keep_last."
         )
     return text
+
+
+def _write(place: str) -> None:
+    """Writes a little there and removes it; raises what is in the way."""
+    if not storage.in_store(place):
+        with tempfile.TemporaryFile(dir=_existing(pathlib.Path(place))) as file:
+            file.write(b"doctor")
+        return
+    probe = storage.path_of(place) / f".doctor-{uuid.uuid4().hex}"
+    probe.write_bytes(b"doctor")
+    probe.read_bytes()  # A right of its own there; so is the next.
+    probe.unlink()
 
 
 def _existing(path: pathlib.Path) -> pathlib.Path:

@@ -17,6 +17,7 @@ from input_pipeline import (
     sample_corpus,
     sources,
 )
+from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import preflight, stage, starting_point
 from trainer.commands.checkups.check import Case, Check, Imperfect
@@ -43,7 +44,7 @@ def rows(case: Case) -> str:
     """Whether prepared rows are what their manifest says, if there are any."""
     tokenizer = starting_point.tokenizer(case.config)
     directory = prepare.locate(case.config, tokenizer)
-    if not directory.exists():
+    if not storage.complete(directory.parent, directory.name):
         return (
             f"none yet; --mode=prepare, or training, puts them in {directory}"
         )

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs import quiet, schema
-from input_pipeline import manifest, pretraining, stream
+from input_pipeline import manifest, pretraining
 from trainer.commands import inspect
 from trainer.commands import trainee as trainee_lib
 from trainer.commands.checkups import rows
@@ -150,20 +150,8 @@ def _learn_one_batch(case: Case) -> Course:
     trainee = trainee_lib.create_masked_lm(
         config, strategy, prepared, strategy_lib.resolve(strategy, config.train)
     )
-
-    def one_batch(index: int, count: int, num_replicas: int) -> tf.data.Dataset:
-        batches = pretraining.training_batches(
-            prepared,
-            config,
-            shard=stream.Shard(index, count),
-            num_replicas=num_replicas,
-        )
-        return batches.take(num_replicas).cache().repeat()
-
     first, *_, last = _losses(
-        trainee,
-        strategy_lib.distribute(strategy, one_batch),
-        [1, _STEPS - 2, 1],
+        trainee, trainee.first_batches(1), [1, _STEPS - 2, 1]
     )
     return Course(prepared.tokenizer.vocabulary_size, first, last)
 

@@ -1,6 +1,5 @@
 """BERT to and from the folders of other libraries."""
 
-from trainer.modeling.interchange.bert import why_not_bert
 from trainer.modeling.interchange.folders import read_bert, write_folders
 from trainer.modeling.interchange.huggingface import (
     read_json,
@@ -14,7 +13,6 @@ from trainer.modeling.interchange.keras_hub import (
 __all__ = [
     "read_bert",
     "read_json",
-    "why_not_bert",
     "why_not_keras_hub",
     "write_folders",
     "write_huggingface",

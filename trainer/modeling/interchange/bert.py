@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from configs import schema
+from trainer import strings
 from trainer.modeling.initial import Initial, Weights
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 NUM_TYPES = 2
 # What makes a model BERT; besides it has one of two activations.
 SHAPE: dict[str, Any] = {
@@ -99,7 +99,8 @@ def check_vocabulary(
     Raises:
       ValueError: says what is wrong with it.
     """
-    missing = [token for token in SPECIAL if token not in vocabulary]
+    special = strings.PIECES_SPECIAL
+    missing = [token for token in special if token not in vocabulary]
     if missing:
         raise ValueError(
             f"{source} is no WordPiece vocabulary of BERT: it lacks"

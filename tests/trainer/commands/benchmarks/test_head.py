@@ -22,13 +22,15 @@ def test_measures_the_entries_of_a_batch(
 
 def test_both_ways_have_the_same_gradients():
     rng = np.random.default_rng(0)
-    data = [rng.normal(size=shape) for shape in ([9, 4], [11, 4], [11])]
-    arguments = (
-        *(tf.constant(values, tf.float32) for values in data),
-        tf.constant(rng.integers(11, size=9), tf.int32),
-        tf.constant(rng.integers(2, size=9), tf.float32),
+    values = [
+        tf.constant(rng.normal(size=shape), tf.float32)
+        for shape in ([9, 4], [11, 4], [11])
+    ]
+    labels = tf.constant(rng.integers(11, size=9), tf.int32)
+    weights = tf.constant(rng.integers(2, size=9), tf.float32)
+    both = (
+        head._gradients(total, values, labels, weights)
+        for total in (head._chunked, head._dense)
     )
-    for ours, dense in zip(
-        head._chunked(*arguments), head._dense(*arguments), strict=True
-    ):
+    for ours, dense in zip(*both, strict=True):
         np.testing.assert_allclose(ours, dense, atol=1e-5)

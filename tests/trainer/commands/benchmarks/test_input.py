@@ -1,7 +1,9 @@
 """Tests of trainer/commands/benchmarks/input.py."""
 
 import itertools
+import types
 
+from trainer.commands import prepare
 from trainer.commands.benchmarks import input as input_benchmark
 
 
@@ -24,8 +26,8 @@ def test_throws_the_first_round_away(tiny, one_device, monkeypatch, tmp_path):
         clock(100, 9, 9, 9, 100, 1, 2, 4),
         clock(100, 1, 5, 3, 100, 4, 2, 8),
     )
-    monkeypatch.setattr(input_benchmark.time, "perf_counter", wall)
-    monkeypatch.setattr(input_benchmark.time, "process_time", worked)
+    clocks = types.SimpleNamespace(perf_counter=wall, process_time=worked)
+    monkeypatch.setattr(input_benchmark, "time", clocks)
     config = tiny({"benchmark.num_rounds": 3})
     result = input_benchmark.measure(config, str(tmp_path), one_device)
     tokens = 5 * 8 * 16
@@ -42,7 +44,7 @@ def test_throws_the_first_round_away(tiny, one_device, monkeypatch, tmp_path):
 
 def test_texts_are_encoded_as_they_are_prepared(tiny, one_device, tmp_path):
     config = tiny({})
-    prepared = input_benchmark.steps.open_prepared(config)
+    prepared = prepare.open_prepared(config)
     raw = [b"One  two\x00 three", b""]
     texts = ["One  two three", ""]
     expected = sum(map(len, prepared.tokenizer.encode(texts)))

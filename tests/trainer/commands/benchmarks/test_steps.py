@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from trainer.commands import prepare
 from trainer.commands.benchmarks import steps
 
 
@@ -21,18 +22,28 @@ def test_the_reference_has_one_device(tiny, devices):
         steps.create_reference(tiny(), devices(2))
 
 
-def test_batches_from_memory_are_repeated(tiny, one_device):
-    trainee = steps.create_trainee(tiny(), one_device)
-    kept = iter(steps._kept(trainee))
-    first = next(kept)["token_ids"].numpy()
-    for _ in range(steps.NUM_BATCHES - 1):
-        assert (next(kept)["token_ids"].numpy() != first).any()
-    np.testing.assert_array_equal(next(kept)["token_ids"], first)
+@pytest.mark.parametrize("num_devices", [1, 2])
+def test_batches_from_memory_are_repeated(tiny, devices, num_devices):
+    trainee = steps.create_trainee(tiny(), devices(num_devices))
+    several = trainee.strategy.experimental_local_results
+
+    def rows(batches, number):
+        return [
+            np.concatenate(several(batch["token_ids"]))
+            for batch, _ in zip(batches, range(number), strict=False)
+        ]
+
+    kept = rows(trainee.first_batches(3), 6)
+    np.testing.assert_array_equal(kept[:3], rows(trainee.batches(0), 3))
+    np.testing.assert_array_equal(kept[3:], kept[:3])
+    assert (kept[0] != kept[1]).any()
+    assert (kept[0] != kept[2]).any()
 
 
 def test_the_reference_reads_one_document_a_row(tiny):
     config = steps.with_documents(tiny())
-    for batch in steps.first_batches(config, steps.open_prepared(config)):
+    prepared = prepare.open_prepared(config)
+    for batch in steps.first_batches(config, prepared):
         assert int(np.max(batch["segment_ids"])) == 1
 
 

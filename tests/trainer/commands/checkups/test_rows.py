@@ -28,6 +28,13 @@ def test_rows_that_are_not_there_are_not_made(case):
     assert "of 32 sample rows" in rows.masks(patient)
 
 
+def test_rows_that_nobody_finished_in_a_store_are_not_there(case, bucket):
+    patient = case({"data.prepared_dir": "gs://bucket/prepared"})
+    where = prepare.locate(patient.config)
+    bucket.objects[f"{where}/train-00000.tfrecord"] = b""
+    assert "none yet; --mode=prepare, or training" in rows.rows(patient)
+
+
 def test_rows_that_are_there_are_checked_and_masked(case):
     patient = case()
     directory = prepare.prepare(patient.config)

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from configs import bert_base, bert_small, sample, schema
-from trainer import modeling
+from trainer import modeling, strings
 from trainer.modeling.interchange import bert, why_not_keras_hub
 
 SHAPE = {
@@ -93,8 +93,8 @@ def test_shapes_are_those_of_the_model():
     ("vocabulary", "message"),
     [
         (["", "[UNK]", "the", "[mask]"], r"lacks \[PAD\], \[CLS\]"),
-        ([*bert.SPECIAL, "a", "a"], "twice"),
-        ([*bert.SPECIAL, "a"], "holds 6 tokens.* has 7 rows"),
+        ([*strings.PIECES_SPECIAL, "a", "a"], "twice"),
+        ([*strings.PIECES_SPECIAL, "a"], "holds 6 tokens.* has 7 rows"),
     ],
 )
 def test_a_bad_vocabulary_is_refused(vocabulary, message):
