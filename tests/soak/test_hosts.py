@@ -201,12 +201,12 @@ def test_a_frozen_host_ends_the_job(hosts, flags, tmp_path, record, victim):
         [(awake, *how_awake)] = ends([frozen], since=time.monotonic())
     finally:
         frozen.kill()
-    record(f"worker {victim} frozen: seconds to the end", seconds, 60)
-    record(f"worker {victim} awake again: seconds to its end", awake, 60)
+    record(f"worker {victim} frozen: seconds to the end", seconds, 120)
+    record(f"worker {victim} awake again: seconds to its end", awake, 120)
     for index, (code, last) in ((victim, how), (1 - victim, how_awake)):
         assert code == 1
         assert last.startswith(f"cloze: lost worker {index} (")
-    assert max(seconds, awake) <= 60
+    assert max(seconds, awake) <= 120
     assert runs.last_step(workdir) < NUM_STEPS
 
 
