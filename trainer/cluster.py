@@ -75,7 +75,10 @@ class Cluster:
 
     def check(self) -> None:
         """Raises LostError, with their names, if workers do not answer."""
-        if silent := self._silent(self._others, _answers):
+        silent = self._others
+        for _ in range(_FAILURES):
+            silent = self._silent(silent, _answers)
+        if silent:
             raise LostError(
                 f"lost {self._described(silent)}: the process is dead or"
                 " frozen, or the way there is cut; once all workers run again,"

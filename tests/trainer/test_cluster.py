@@ -208,6 +208,13 @@ def test_lost_workers_are_named(free):
             cluster.check()
 
 
+def test_a_worker_that_answers_late_is_not_lost(monkeypatch):
+    answers = [False, False, True]
+    monkeypatch.setattr(cluster_lib, "_answers", lambda _: answers.pop(0))
+    cluster_of(["a:1", "b:1"]).check()
+    assert not answers
+
+
 def test_a_frozen_worker_is_lost(free, monkeypatch):
     monkeypatch.setattr(cluster_lib, "_ANSWER_SECONDS", 0.2)
     # The system of a frozen process goes on letting others in.
