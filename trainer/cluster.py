@@ -59,7 +59,7 @@ class Cluster:
         missing = self._others
         # Seen by the others until TensorFlow listens there in its stead.
         with self._listener():
-            while missing := self._silent(missing):
+            while missing := self._silent(missing, _listens):
                 now = time.monotonic()
                 if now - begin > limit:
                     raise LostError(
@@ -75,17 +75,21 @@ class Cluster:
 
     def check(self) -> None:
         """Raises LostError, with their names, if workers do not answer."""
-        if silent := self._silent(self._others):
+        silent = self._others
+        for _ in range(_FAILURES):
+            silent = self._silent(silent, _answers)
+        if silent:
             raise LostError(
-                f"lost {self._described(silent)}: the process or the way there"
-                " is dead; once all workers run again, the same command resumes"
+                f"lost {self._described(silent)}: the process is dead or"
+                " frozen, or the way there is cut; once all workers run again,"
+                " the same command resumes"
             )
 
     def watch(self, act: Callable[[], None]) -> None:
         """Calls `act`, in another thread, once a worker stays silent.
 
         TensorFlow ends a sum of workers by itself where a process dies, but
-        on the far side of a dead link it goes on waiting.
+        for one that is frozen, or behind a dead link, it may go on waiting.
         """
 
         def look() -> None:
@@ -103,14 +107,14 @@ class Cluster:
     def _others(self) -> list[str]:
         return [name for name in self.addresses if name != self.me]
 
-    def _silent(self, names: list[str]) -> list[str]:
-        """Which of them do not answer; asked all at once."""
+    def _silent(
+        self, names: list[str], ask: Callable[[str], bool]
+    ) -> list[str]:
+        """Which of them `ask` does not find; asked all at once."""
         if not names:
             return []
         with futures.ThreadPoolExecutor(len(names)) as pool:
-            answers = pool.map(
-                _answers, (self.addresses[name] for name in names)
-            )
+            answers = pool.map(ask, (self.addresses[name] for name in names))
             return [
                 name
                 for name, there in zip(names, answers, strict=True)
@@ -232,11 +236,25 @@ def _host_and_port(address: Any) -> tuple[str, int]:
     return (host.strip("[]"), int(port)) if good else ("", 0)
 
 
-def _answers(address: str) -> bool:
+def _listens(address: str) -> bool:
+    """Whether that host lets somebody in, be it for a frozen process."""
     try:
-        socket.create_connection(
-            _host_and_port(address), timeout=_ANSWER_SECONDS
-        ).close()
+        _connect(address).close()
     except OSError:
         return False
     return True
+
+
+def _answers(address: str) -> bool:
+    """Whether TensorFlow lives there: its server speaks first."""
+    try:
+        with _connect(address) as connection:
+            return bool(connection.recv(1))
+    except OSError:
+        return False
+
+
+def _connect(address: str) -> socket.socket:
+    return socket.create_connection(
+        _host_and_port(address), timeout=_ANSWER_SECONDS
+    )

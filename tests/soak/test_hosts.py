@@ -188,6 +188,28 @@ def test_a_killed_host_ends_the_job_and_three_go_on(
     assert worst <= 1e-5
 
 
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_frozen_host_ends_the_job(hosts, flags, tmp_path, record, victim):
+    workdir = tmp_path / "run"
+    running = hosts.start(2, flags(workdir))
+    train_until(workdir, 60, running)
+    frozen, other = running[victim], running[1 - victim]
+    frozen.send_signal(signal.SIGSTOP)
+    try:
+        [(seconds, *how)] = ends([other], since=time.monotonic())
+        frozen.send_signal(signal.SIGCONT)
+        [(awake, *how_awake)] = ends([frozen], since=time.monotonic())
+    finally:
+        frozen.kill()
+    record(f"worker {victim} frozen: seconds to the end", seconds, 120)
+    record(f"worker {victim} awake again: seconds to its end", awake, 120)
+    for index, (code, last) in ((victim, how), (1 - victim, how_awake)):
+        assert code == 1
+        assert last.startswith(f"cloze: lost worker {index} (")
+    assert max(seconds, awake) <= 120
+    assert runs.last_step(workdir) < NUM_STEPS
+
+
 def test_two_and_three_hosts_see_the_same_batches(
     hosts, flags, tmp_path, record
 ):
@@ -242,18 +264,10 @@ def test_sigterm_on_one_host_stops_all_after_a_save(
         saved = runs.last_checkpoint(workdir, "pretrain").name
         assert int(saved.removeprefix("step-")) == runs.last_step(workdir)
     runs.finish(hosts.start(2, flags(workdir)))
-    steps = {step for step, _ in runs.losses(undisturbed)}
-    # A line at a stop, or the first after it, tells of some of the steps.
-    whole = {s for s in steps if s not in partial_steps(workdir)}
+    whole = runs.unbroken(workdir, log_every=5)
     worst = runs.difference(workdir, undisturbed, at=whole)
     record("SIGTERM on one of three hosts, twice: losses", worst, 1e-5)
     assert worst <= 1e-5
-
-
-def partial_steps(workdir):
-    """The log lines next to those that a stop made."""
-    stops = {step for step, _ in runs.losses(workdir) if step % 5}
-    return {step + 5 - step % 5 for step in stops}
 
 
 def test_a_slow_host_is_named(hosts, flags, tmp_path):

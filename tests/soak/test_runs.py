@@ -160,6 +160,16 @@ def difference(workdir, other, *, at=None):
     return max(abs(v / theirs[key] - 1) for key, v in mine.items())
 
 
+def unbroken(workdir, *, log_every):
+    """The steps of those lines of a stopped run that others have as well.
+
+    A line at a stop, or the first after it, tells of fewer steps.
+    """
+    steps = {step for step, _ in losses(workdir)}
+    stops = {step for step in steps if step % log_every}
+    return steps - stops - {s + log_every - s % log_every for s in stops}
+
+
 def weight_difference(workdir, other, *, stage="pretrain"):
     """The largest absolute difference of two runs' final weights."""
     mine, theirs = (

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import socketserver
 import threading
 
 import pytest
@@ -98,6 +99,27 @@ def listening(number):
         yield [f"127.0.0.1:{s.getsockname()[1]}" for s in servers]
 
 
+class Greeter(socketserver.BaseRequestHandler):
+    """Speaks first, as TensorFlow's server does."""
+
+    def handle(self):
+        self.request.sendall(b"\0")
+
+
+@contextlib.contextmanager
+def greeting(number):
+    """Addresses on this host at which somebody listens and speaks."""
+    with contextlib.ExitStack() as stack:
+        addresses = []
+        for _ in range(number):
+            server = socketserver.TCPServer(("127.0.0.1", 0), Greeter)
+            stack.enter_context(server)
+            threading.Thread(target=server.serve_forever, args=[0.01]).start()
+            stack.callback(server.shutdown)
+            addresses.append(f"127.0.0.1:{server.server_address[1]}")
+        yield addresses
+
+
 @pytest.fixture
 def free():
     """Three addresses on this host at which nobody listens."""
@@ -181,11 +203,29 @@ def test_a_signal_ends_the_waiting(free):
 
 
 def test_lost_workers_are_named(free):
-    with listening(2) as there:
+    with greeting(2) as there:
         cluster_of([free[0], *there]).check()
         cluster = cluster_of([there[0], free[1], there[1], free[2]])
         lost = f"lost worker 1 ({free[1]}), worker 3 ({free[2]}): "
         with pytest.raises(cluster_lib.LostError, match=re.escape(lost)):
+            cluster.check()
+
+
+def test_a_worker_that_answers_late_is_not_lost(monkeypatch):
+    answers = [False, False, True]
+    monkeypatch.setattr(cluster_lib, "_answers", lambda _: answers.pop(0))
+    cluster_of(["a:1", "b:1"]).check()
+    assert not answers
+
+
+def test_a_frozen_worker_is_lost(free, monkeypatch):
+    monkeypatch.setattr(cluster_lib, "_ANSWER_SECONDS", 0.2)
+    # The system of a frozen process goes on letting others in.
+    with greeting(1) as [there], listening(1) as [frozen]:
+        cluster = cluster_of([free[0], there, frozen])
+        with pytest.raises(
+            cluster_lib.LostError, match=r"^lost worker 2 \([^,]*: .* frozen"
+        ):
             cluster.check()
 
 
@@ -223,7 +263,7 @@ class UnavailableError(Exception):
 
 
 def test_an_error_with_all_workers_there_stays_what_it_was(monkeypatch):
-    with listening(2) as there:
+    with greeting(2) as there:
         tf_config(monkeypatch, {"worker": there})
         with (
             pytest.raises(UnavailableError, match="reset"),

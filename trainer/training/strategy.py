@@ -16,6 +16,9 @@ from trainer import cluster as cluster_lib
 
 _log = logging.getLogger(__name__)
 _JOIN_MILLISECONDS = 60_000
+# TensorFlow's own ten seconds end runs whose hosts are only busy. It is the
+# cluster's `watch`, a little sooner than this, that ends one.
+_HEARTBEAT_MILLISECONDS = 40_000
 
 
 # A process has one, whatever it runs there: a second strategy would take the
@@ -209,6 +212,7 @@ def _multi_worker() -> tf.distribute.Strategy:
     service.configure_coordination_service = functools.partial(
         service.configure_coordination_service,
         cluster_register_timeout_in_ms=_JOIN_MILLISECONDS,
+        heartbeat_timeout_in_ms=_HEARTBEAT_MILLISECONDS,
     )
     try:
         strategy = tf.distribute.MultiWorkerMirroredStrategy()

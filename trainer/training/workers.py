@@ -9,6 +9,9 @@ import itertools
 import json
 import logging
 import statistics
+import threading
+from collections.abc import Callable
+from concurrent import futures
 from typing import Any
 
 import tensorflow as tf
@@ -96,10 +99,15 @@ def _tell(value: Any) -> int:
     """Tells the others; all do it equally often. Returns how often before."""
     cluster, number = cluster_lib.from_environment(), next(_numbers)
     service = context.context()
-    service.set_config_key_value(_key(number, cluster.me), json.dumps(value))
-    if number > 1:
-        # All have told something since, and so have heard this.
-        service.delete_config_key_value(_key(number - 2, cluster.me))
+
+    def store() -> None:
+        key, old = (_key(n, cluster.me) for n in (number, number - 2))
+        service.set_config_key_value(key, json.dumps(value))
+        if number > 1:
+            # All have told something since, and so have heard this.
+            service.delete_config_key_value(old)
+
+    _await(store, cluster)
     return number
 
 
@@ -126,6 +134,24 @@ def _wait_for(key: str, cluster: cluster_lib.Cluster) -> str:
             )
         except tf.errors.DeadlineExceededError:
             cluster.check()
+
+
+def _await(act: Callable[[], None], cluster: cluster_lib.Cluster) -> None:
+    """Calls what would wait without an end for a chief that is frozen."""
+    end: futures.Future[None] = futures.Future()
+
+    def work() -> None:
+        try:
+            act()
+            end.set_result(None)
+        except Exception as error:
+            end.set_exception(error)
+
+    # A daemon: nobody waits for it when the program ends.
+    threading.Thread(target=work, daemon=True).start()
+    while not futures.wait([end], _PATIENCE_MILLISECONDS / 1_000).done:
+        cluster.check()
+    end.result()
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, str]:

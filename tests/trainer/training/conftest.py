@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs import schema
+from trainer import cluster as cluster_lib
 from trainer import modeling
 from trainer.training import objective, optimizers, signals
 from trainer.training import step as step_lib
@@ -221,6 +222,7 @@ def largest_relative(losses, others):
 def worker(directory, num_steps, accumulation_steps):
     """A process of a cluster: some steps, then many until a signal comes."""
     strategy = strategy_lib.create("multi_worker")
+    cluster_lib.from_environment().check()  # TensorFlow's servers answer.
     with signals.StopSignal() as stop:
         tiny = create(
             strategy,

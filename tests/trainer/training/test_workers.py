@@ -166,6 +166,32 @@ def test_a_lost_worker_ends_the_waiting(together, monkeypatch):
         assert isinstance(error, cluster_lib.LostError)
 
 
+def test_a_frozen_chief_ends_the_telling(together, store, monkeypatch):
+    monkeypatch.setattr(workers, "_PATIENCE_MILLISECONDS", 50)
+    awake, checks = threading.Event(), []
+    monkeypatch.setattr(store, "set_config_key_value", lambda *_: awake.wait())
+
+    def check(self):
+        checks.append(self.me)
+        if checks.count(self.me) == 2:
+            raise cluster_lib.LostError("lost chief 0")
+
+    monkeypatch.setattr(cluster_lib.Cluster, "check", check)
+    results = together(lambda name: require_equal({}))
+    awake.set()
+    for error in results.values():
+        assert isinstance(error, cluster_lib.LostError)
+
+
+def test_what_goes_wrong_in_telling_is_raised(together, store, monkeypatch):
+    def fail(key, value):
+        raise ValueError("connection reset")
+
+    monkeypatch.setattr(store, "set_config_key_value", fail)
+    for error in together(lambda name: require_equal({})).values():
+        assert str(error) == "connection reset"
+
+
 def test_one_process_has_nothing_to_compare(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     strategy = strategy_lib.create("one_device")
