@@ -160,7 +160,7 @@ class _Rows(NamedTuple):
                 *(array(width) for _ in range(num_results)),
                 *(array(length) for _ in range(num_kept)),
             ),
-            parallel_iterations=1,
+            parallel_iterations=2,  # Ten, the default, leave the cache.
             name="rows",
         )
         results = arrays[:num_results]
