@@ -349,6 +349,7 @@ def test_a_rematerialized_layer_is_computed_twice(rematerialize, times):
         return tape.gradient(states, [weight.value for weight in weights][0])
 
     graph = gradient.get_concrete_function().graph
-    loops = [op for op in graph.get_operations() if op.type.endswith("While")]
-    # Attention, once more for its gradient, in each of two layers.
-    assert len(loops) == 2 * (times + 1)
+    # On a CPU, softmax is in the body of a loop.
+    graphs = [graph, *(f.graph for f in graph._functions.values())]
+    kinds = [op.type for part in graphs for op in part.get_operations()]
+    assert kinds.count("Softmax") == 2 * times  # There are two layers.
