@@ -84,7 +84,6 @@ class Dropout(keras.layers.Layer):
         self.rate = rate
         self.index = index
         self._threshold = min(round(rate * 2**16), 2**16 - 1)
-        self._drop = fusion.fused(self._masked)
         self.built = True
 
     def call(self, x: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
@@ -98,17 +97,25 @@ class Dropout(keras.layers.Layer):
             num_words=math.prod(x.shape[1:]),
         )
         words = tf.reshape(words, [-1, *x.shape[1:]])
+        least = tf.constant(self._threshold, tf.uint16)
+        scale = tf.constant(1 / (1 - self._threshold / 2**16), x.dtype)
 
         @tf.custom_gradient
         def drop(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
-            return self._drop(x, words), lambda dy: self._drop(dy, words)
+            return (
+                _where_kept(x, words, least, scale),
+                lambda dy: _where_kept(dy, words, least, scale),
+            )
 
         return drop(x)
 
-    def _masked(self, x: tf.Tensor, words: tf.Tensor) -> tf.Tensor:
-        kept = words >= tf.constant(self._threshold, tf.uint16)
-        scale = tf.constant(1 / (1 - self._threshold / 2**16), x.dtype)
-        return tf.where(kept, x * scale, tf.zeros([], x.dtype))
+
+@fusion.fused
+def _where_kept(
+    x: tf.Tensor, words: tf.Tensor, least: tf.Tensor, scale: tf.Tensor
+) -> tf.Tensor:
+    """`x` times `scale` where its uint16 word is `least` or more, else 0."""
+    return tf.where(words >= least, x * scale, tf.zeros([], x.dtype))
 
 
 ACTIVATIONS = {
