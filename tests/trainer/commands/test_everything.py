@@ -75,6 +75,7 @@ LAYOUTS = {
 }
 
 
+@pytest.mark.soak  # Four processes, each with all stages.
 def test_other_layouts_do_what_one_device_does(
     tiny, flags, reviews, one_device, tmp_path
 ):
