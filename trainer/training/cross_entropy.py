@@ -92,34 +92,14 @@ def _sweep(
     trains: bool,
 ) -> tuple[Losses, _Gradients]:
     """Losses and, if `trains`, the gradients of their weighted sum."""
-    num_entries, width = hidden.shape
-    rows = min(_LAST_ROWS, num_entries)  # Of a part; a chunk is several.
-    num_parts = -(-num_entries // rows)
-    # The used entries first, in their order.
-    order = tf.argsort(weights, direction="DESCENDING", stable=True)
-    place = tf.math.invert_permutation(order)
-    num_used = tf.math.count_nonzero(weights, dtype=tf.int32)
-    num_used_parts = -(-num_used // rows)
-
-    def padded(values: tf.Tensor) -> tf.Tensor:  # [N, ...] -> [parts * R, ...]
-        missing = num_parts * rows - num_entries
-        padding = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
-        return tf.pad(tf.gather(values, order), padding)
-
-    def entries(values: tf.TensorArray) -> tf.Tensor:  # and back
-        stacked = values.stack()
-        flat = tf.reshape(stacked, [num_parts * rows, *stacked.shape[2:]])
-        return tf.gather(flat, place)
-
-    def array(dtype: tf.DType, *shape: int) -> tf.TensorArray:
-        return tf.TensorArray(dtype, num_parts, element_shape=(rows, *shape))
-
-    inputs = [padded(values) for values in (hidden, labels, weights)]
+    entries = _Parts.of(weights)
+    inputs = [entries.sorted(values) for values in (hidden, labels, weights)]
     table = tf.cast(kernel, hidden.dtype)  # [V, D]
 
     def add(first: tf.Tensor, found: _Found, *, parts: int) -> _Found:
         x, label, weight = (
-            _rows(values, first * rows, parts * rows) for values in inputs
+            _rows(values, first * entries.rows, parts * entries.rows)
+            for values in inputs
         )
         chunk = _softmax(x, table, bias, label)
         used = tf.cast(weight > 0, tf.float32)
@@ -142,18 +122,19 @@ def _sweep(
             *inputs, vocabulary_size=kernel.shape[0]
         )
     found = _Found(
-        array(tf.float32),
-        array(tf.float32),
-        array(hidden.dtype, width),
+        entries.array(tf.float32),
+        entries.array(tf.float32),
+        entries.array(hidden.dtype, hidden.shape[1]),
         d_kernel,
         d_bias,
     )
     first = tf.constant(0)
     for parts in (_CHUNK_ROWS // _LAST_ROWS, 1):
-        if parts > num_parts:
+        if parts > entries.num_parts:
             continue
         first, found = tf.while_loop(
-            lambda first, _, parts=parts: first + parts <= num_used_parts,
+            lambda first, _, parts=parts: first + parts
+            <= entries.num_used_parts,
             lambda first, found, parts=parts: (
                 first + parts,
                 add(first, found, parts=parts),
@@ -162,11 +143,56 @@ def _sweep(
             parallel_iterations=1,  # By default 10 chunks may live at once.
             name="vocabulary",
         )
-    each = entries(found.each)
-    losses = Losses(tf.reduce_sum(each * weights), each, entries(found.correct))
-    return losses, _Gradients(
-        entries(found.d_hidden), found.d_kernel, found.d_bias
+    each, correct, d_hidden = (
+        entries.restored(array)
+        for array in (found.each, found.correct, found.d_hidden)
     )
+    return (
+        Losses(tf.reduce_sum(each * weights), each, correct),
+        _Gradients(d_hidden, found.d_kernel, found.d_bias),
+    )
+
+
+class _Parts(NamedTuple):
+    """The N entries in parts of R rows, the used ones first."""
+
+    order: tf.Tensor  # int32 [N]
+    place: tf.Tensor  # int32 [N]: where each has gone.
+    rows: int  # R; a chunk is several parts.
+    num_parts: int
+    num_used_parts: tf.Tensor  # int32 []
+
+    @classmethod
+    def of(cls, weights: tf.Tensor) -> "_Parts":
+        (num_entries,) = weights.shape
+        rows = min(_LAST_ROWS, num_entries)
+        order = tf.argsort(weights, direction="DESCENDING", stable=True)
+        num_used = tf.math.count_nonzero(weights, dtype=tf.int32)
+        return cls(
+            order,
+            tf.math.invert_permutation(order),
+            rows,
+            num_parts=-(-num_entries // rows),
+            num_used_parts=-(-num_used // rows),
+        )
+
+    def sorted(self, values: tf.Tensor) -> tf.Tensor:
+        """[N, ...] -> [parts * R, ...], padded with zeros."""
+        missing = self.num_parts * self.rows - values.shape[0]
+        padding = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
+        return tf.pad(tf.gather(values, self.order), padding)
+
+    def array(self, dtype: tf.DType, *shape: int) -> tf.TensorArray:
+        """For what is found of each part, [R, *shape]."""
+        return tf.TensorArray(
+            dtype, self.num_parts, element_shape=(self.rows, *shape)
+        )
+
+    def restored(self, array: tf.TensorArray) -> tf.Tensor:
+        """All parts as [N, ...], where their entries were."""
+        parts = array.stack()
+        flat = tf.reshape(parts, [-1, *parts.shape[2:]])
+        return tf.gather(flat, self.place)
 
 
 class _Found(NamedTuple):
