@@ -92,7 +92,7 @@ def _selected(batch):
     return counts == 1
 
 
-def _equal(a, b):
+def _assert_equal(a, b):
     assert a.keys() == b.keys()
     for key in a:
         np.testing.assert_array_equal(a[key], b[key], err_msg=key)
@@ -137,7 +137,7 @@ def test_the_same_inside_a_dataset_on_several_threads(policy):
     inside = {
         key: np.concatenate([part[key] for part in parts]) for key in parts[0]
     }
-    _equal(inside, _mask(masker, rows, first_position=100))
+    _assert_equal(inside, _mask(masker, rows, first_position=100))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -148,7 +148,7 @@ def test_a_batch_may_be_split_anywhere(policy):
     for size in (1, 3, 4):
         for start in range(0, 8, size):
             part = {k: v[start : start + size] for k, v in rows.items()}
-            _equal(
+            _assert_equal(
                 _mask(masker, part, first_position=10**12 + start),
                 {k: v[start : start + size] for k, v in whole.items()},
             )
@@ -159,7 +159,7 @@ def test_other_positions_and_seeds_give_other_masks(policy):
     rows = _rows(6)
     masker = _masker(policy=policy)
     one = _mask(masker, rows, first_position=60)
-    _equal(one, _mask(masker, rows, first_position=60))
+    _assert_equal(one, _mask(masker, rows, first_position=60))
     for changed in ({"first_position": 66}, {"seed": 2}):
         other = _mask(masker, rows, **{"first_position": 60, **changed})
         same = (_selected(one) == _selected(other)).all(axis=1)
@@ -409,7 +409,7 @@ def test_spans_are_longer_than_chance():
 def test_spans_in_segments_of_one_slot_are_tokens():
     rows = _full_rows(20, 32)
     rows["segment_ids"] = tf.constant(np.tile(np.arange(1, 33), [20, 1]))
-    _equal(
+    _assert_equal(
         _mask(_masker(policy="span"), rows),
         _mask(_masker(policy="token"), rows),
     )
@@ -431,7 +431,7 @@ def test_the_selection_does_not_depend_on_p(policy):
     assert not large["mask_weights"][:, 39:].any()
     for key in ("mask_positions", "mask_labels", "mask_weights"):
         large[key] = large[key][:, :39]
-    _equal(small, large)
+    _assert_equal(small, large)
 
 
 def test_rate_at():

@@ -179,7 +179,7 @@ def test_the_test_path_gives_test_units(tmp_path):
         )
 
 
-def _refuse(path, message, **fields):
+def _assert_refused(path, message, **fields):
     with pytest.raises(ValueError, match=message):
         text_files.list_units(_config(path, **fields))
 
@@ -187,27 +187,37 @@ def _refuse(path, message, **fields):
 def test_paths_without_text(tmp_path):
     good = tmp_path / "good.txt"
     good.write_text("text\n")
-    _refuse(tmp_path / "*.csv", r"data\.path=.* matches no file")
-    _refuse(good, r"data\.test_path=.* matches no file", test_path="nothing")
-    _refuse("gs://bucket/a.txt", "data.path=gs://bucket/a.txt lies in an obj")
-    _refuse(tmp_path, r"is a directory; use '.*\*\.txt'")
+    _assert_refused(tmp_path / "*.csv", r"data\.path=.* matches no file")
+    _assert_refused(
+        good, r"data\.test_path=.* matches no file", test_path="nothing"
+    )
+    _assert_refused(
+        "gs://bucket/a.txt", "data.path=gs://bucket/a.txt lies in an obj"
+    )
+    _assert_refused(tmp_path, r"is a directory; use '.*\*\.txt'")
     for name in "ab":
         (tmp_path / f"{name}.empty").write_bytes(b"")
-    _refuse(tmp_path / "*.empty", r"no text: 2 file\(s\), all empty")
-    _refuse(good, r"data\.test_path=.*empty", test_path=f"{tmp_path}/*.empty")
+    _assert_refused(tmp_path / "*.empty", r"no text: 2 file\(s\), all empty")
+    _assert_refused(
+        good, r"data\.test_path=.*empty", test_path=f"{tmp_path}/*.empty"
+    )
     # Some empty files among others are fine.
     assert _texts(tmp_path / "*") == [b"text"]
 
 
 def test_files_that_cannot_be_read(tmp_path, monkeypatch):
     os.symlink(tmp_path / "gone", tmp_path / "link.txt")
-    _refuse(tmp_path / "*.txt", r"link\.txt cannot be read: No such file")
+    _assert_refused(
+        tmp_path / "*.txt", r"link\.txt cannot be read: No such file"
+    )
     os.mkfifo(tmp_path / "pipe")
-    _refuse(tmp_path / "pipe", "pipe is not a regular file")
+    _assert_refused(tmp_path / "pipe", "pipe is not a regular file")
     (tmp_path / "secret").write_text("text")
     # A superuser may read everything, so permission is taken away by hand.
     monkeypatch.setattr(os, "access", lambda *_: False)
-    _refuse(tmp_path / "secret", "secret cannot be read: permission denied")
+    _assert_refused(
+        tmp_path / "secret", "secret cannot be read: permission denied"
+    )
 
 
 def test_a_file_that_shrinks_is_an_error(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from configs import schema
-from trainer.modeling import layers
+from trainer.modeling import attention, layers
 
 
 def _noise(*, seed=7, step=3, first_row=0):
@@ -134,6 +134,31 @@ def test_dropout_compiles_with_its_gradient(jit_compile):
     y, dy = gradient(x, tf.constant(3, tf.int64))
     np.testing.assert_array_equal(y, layer(x, noise=_noise()))
     np.testing.assert_array_equal(dy, y)  # Kept and scaled alike.
+
+
+@pytest.mark.parametrize("rows", [1, 2, 6])
+def test_dropout_of_attention_does_not_know_the_groups(rows, monkeypatch):
+    # Its weights are dropped a few rows at a time on a CPU.
+    layer = layers.SelfAttention(
+        _factory(attention_dropout=0.5), dropout_index=4, name="attention"
+    )
+    x = tf.random.stateless_normal([6, 5, 12], [0, 1])
+    noise = _noise(first_row=3)
+    monkeypatch.setattr(attention, "_GROUP_BYTES", rows * 3 * 5 * 5 * 4)
+
+    @tf.function
+    def by_groups(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, noise=noise)
+        return y, tape.gradient(y, x)
+
+    with tf.GradientTape() as tape:  # Eagerly, the whole at once.
+        tape.watch(x)
+        expected = layer(x, noise=noise)
+    found, gradient = by_groups(x)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(gradient, tape.gradient(expected, x), atol=1e-6)
 
 
 def test_attention_is_multi_head_attention():

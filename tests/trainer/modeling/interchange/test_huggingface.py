@@ -364,10 +364,10 @@ def test_transformers_give_the_same_logits(create, tmp_path, vocabulary):
     )
     for folder, model in models.items():
         answers = json.loads((pathlib.Path(folder) / "answers").read_text())
-        _compare(answers, model, vocabulary)
+        _assert_same_answers(answers, model, vocabulary)
 
 
-def _compare(theirs, model, vocabulary):
+def _assert_same_answers(theirs, model, vocabulary):
     """Asserts equal tokens, logits and fill-ins."""
     for problem in ("missing_keys", "unexpected_keys", "mismatched_keys"):
         assert theirs["report"][problem] == []
