@@ -112,21 +112,15 @@ def _sweep(
         more = _chunk_gradients(x, table, chunk.probabilities, label, weight)
         return found._replace(
             d_hidden=_write(found.d_hidden, first, more.hidden, parts),
-            d_kernel=found.d_kernel + more.kernel,
-            d_bias=found.d_bias + more.bias,
+            d_projection=found.d_projection + more.projection,
         )
 
-    d_kernel, d_bias = tf.zeros([]), tf.zeros([])
-    if trains:
-        d_kernel, d_bias = _label_gradients(
-            *inputs, vocabulary_size=kernel.shape[0]
-        )
+    width = hidden.shape[1]
     found = _Found(
         entries.array(tf.float32),
         entries.array(tf.float32),
-        entries.array(hidden.dtype, hidden.shape[1]),
-        d_kernel,
-        d_bias,
+        entries.array(hidden.dtype, width),
+        tf.zeros([width + 1, kernel.shape[0]] if trains else []),
     )
     first = tf.constant(0)
     for parts in (_CHUNK_ROWS // _LAST_ROWS, 1):
@@ -147,9 +141,11 @@ def _sweep(
         entries.restored(array)
         for array in (found.each, found.correct, found.d_hidden)
     )
-    return (
-        Losses(tf.reduce_sum(each * weights), each, correct),
-        _Gradients(d_hidden, found.d_kernel, found.d_bias),
+    losses = Losses(tf.reduce_sum(each * weights), each, correct)
+    if not trains:
+        return losses, _Gradients(d_hidden, tf.zeros([]), tf.zeros([]))
+    return losses, _Gradients(
+        d_hidden, *_without_labels(found.d_projection, *inputs)
     )
 
 
@@ -201,8 +197,7 @@ class _Found(NamedTuple):
     each: tf.TensorArray  # of float32 [rows], a part at a time; so the next two
     correct: tf.TensorArray
     d_hidden: tf.TensorArray  # of [rows, D]
-    d_kernel: tf.Tensor  # float32 [V, D]
-    d_bias: tf.Tensor  # float32 [V]
+    d_projection: tf.Tensor  # float32 [D + 1, V], see `_ChunkGradients`.
 
 
 def _rows(values: tf.Tensor, first: tf.Tensor, number: int) -> tf.Tensor:
@@ -229,17 +224,17 @@ def _softmax(
     x: tf.Tensor, table: tf.Tensor, bias: tf.Tensor, label: tf.Tensor
 ) -> _Chunk:
     """The losses of one chunk, and what its gradients need."""
-    logits = tf.matmul(x, table, transpose_b=True)
-    logits = tf.nn.bias_add(logits, tf.cast(bias, x.dtype))  # [R, V]
-    probabilities = fusion.softmax(logits)
+    probabilities = fusion.softmax(_logits(x, table, bias))
     best = _largest(probabilities)
     right = tf.cast(tf.gather(probabilities, label, batch_dims=1), tf.float32)
 
     underflows = right < _SMALLEST[x.dtype]
 
     def exactly() -> tf.Tensor:  # The largest probability is at least 1 / V.
-        top = tf.cast(tf.reduce_max(logits, axis=-1), tf.float32)
-        of_label = tf.cast(tf.gather(logits, label, batch_dims=1), tf.float32)
+        # Computed again, which is rare: the first ones are in nobody's way.
+        again = _logits(x, table, bias)
+        top = tf.cast(tf.reduce_max(again, axis=-1), tf.float32)
+        of_label = tf.cast(tf.gather(again, label, batch_dims=1), tf.float32)
         loss = top - tf.math.log(best) - of_label
         return tf.where(underflows, loss, -tf.math.log(right))
 
@@ -247,6 +242,12 @@ def _softmax(
         tf.reduce_any(underflows), exactly, lambda: -tf.math.log(right)
     )
     return _Chunk(loss, tf.cast(right >= best, tf.float32), probabilities)
+
+
+def _logits(x: tf.Tensor, table: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """[R, V]"""
+    product = tf.matmul(x, table, transpose_b=True)
+    return tf.nn.bias_add(product, tf.cast(bias, x.dtype))
 
 
 def _largest(probabilities: tf.Tensor) -> tf.Tensor:
@@ -264,40 +265,47 @@ def _largest(probabilities: tf.Tensor) -> tf.Tensor:
     return tf.cast(largest, tf.float32)
 
 
+class _ChunkGradients(NamedTuple):
+    hidden: tf.Tensor  # [R, D]
+    projection: tf.Tensor  # float32 [D + 1, V]: kernel, transposed, and bias.
+
+
 def _chunk_gradients(
     x: tf.Tensor,
     table: tf.Tensor,
     probabilities: tf.Tensor,
     label: tf.Tensor,
     weight: tf.Tensor,
-) -> _Gradients:
-    """Of one chunk; the kernel's and the bias' without the labels' part.
+) -> _ChunkGradients:
+    """Of one chunk; the projection's without the labels' part.
 
-    The weights go to the small factors of each product.
+    The weights go to the small factors of each product, and the small factor
+    is what is transposed. The bias is a weight of an input that is always 1.
     """
-    column = tf.cast(weight, x.dtype)[:, tf.newaxis]  # [R, 1]
     d_hidden = tf.cast(tf.matmul(probabilities, table), tf.float32)
     d_hidden -= tf.cast(tf.gather(table, label), tf.float32)
-    d_kernel = tf.matmul(probabilities, x * column, transpose_a=True)  # [V, D]
-    d_bias = tf.matmul(column, probabilities, transpose_a=True)[0]  # [V]
-    return _Gradients(
+    column = tf.cast(weight, x.dtype)[:, tf.newaxis]  # [R, 1]
+    weighted = tf.concat([x * column, column], axis=1)  # [R, D + 1]
+    d_projection = tf.matmul(weighted, probabilities, transpose_a=True)
+    return _ChunkGradients(
         tf.cast(d_hidden * weight[:, tf.newaxis], x.dtype),
-        tf.cast(d_kernel, tf.float32),
-        tf.cast(d_bias, tf.float32),
+        tf.cast(d_projection, tf.float32),
     )
 
 
-def _label_gradients(
-    x: tf.Tensor, label: tf.Tensor, weight: tf.Tensor, *, vocabulary_size: int
+def _without_labels(
+    d_projection: tf.Tensor, x: tf.Tensor, label: tf.Tensor, weight: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What the labels, once each, add to [V, D] and [V], float32.
+    """The gradients of the kernel, [V, D], and the bias, [V], float32.
 
     A loss is log(sum(exp(logits))) less the logit of the label: softmax is the
-    gradient of the first term, and this that of the second.
+    gradient of the first term; that of the second is taken off here.
     """
-    weight = -weight
+    place = label[:, tf.newaxis]
     weighted = tf.cast(x, tf.float32) * weight[:, tf.newaxis]
     return (
-        tf.math.unsorted_segment_sum(weighted, label, vocabulary_size),
-        tf.math.unsorted_segment_sum(weight, label, vocabulary_size),
+        tf.tensor_scatter_nd_sub(
+            tf.transpose(d_projection[:-1]), place, weighted
+        ),
+        tf.tensor_scatter_nd_sub(d_projection[-1], place, weight),
     )
