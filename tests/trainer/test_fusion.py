@@ -155,3 +155,19 @@ def test_eager_calls_and_tpus_are_not_for_cpus(monkeypatch):
         lambda x: told.append(fusion.is_for_cpus(x)), autograph=False
     ).get_concrete_function(tf.TensorSpec([2]))
     assert told == [False]
+
+
+def test_a_softmax_that_rounds_in_between_is_seen(monkeypatch):
+    def rounding(x):
+        return tf.exp(x - tf.reduce_logsumexp(x))  # All in the dtype of x.
+
+    monkeypatch.setattr(tf.nn, "softmax", rounding)
+    assert not fusion._rounds_once.__wrapped__()
+
+
+def test_a_softmax_that_rounds_at_its_end_is_seen(monkeypatch):
+    def exact(x, softmax=tf.nn.softmax):
+        return tf.cast(softmax(tf.cast(x, tf.float32)), x.dtype)
+
+    monkeypatch.setattr(tf.nn, "softmax", exact)
+    assert fusion._rounds_once.__wrapped__()

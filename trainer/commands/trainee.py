@@ -81,6 +81,7 @@ class Trainee:
             sum_names=objective_lib.SUMS,
             variables=self.variables,
             optimizer=self.optimizer,
+            clip_norm=self.config.optimizer.clip_norm,
             rows_per_replica=strategy_lib.check_batch(
                 self.strategy, self.train
             ),

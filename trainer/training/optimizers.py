@@ -5,6 +5,7 @@ import math
 import re
 import types
 from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -18,9 +19,9 @@ _NOT_DECAYED = ("bias", "gamma", "beta")
 class FusedAdamW(keras.optimizers.Adam):
     """Keras' AdamW (Loshchilov and Hutter, 2019), one fused op a variable.
 
-    Keras would sum the gradients over the replicas once more, and after it
-    has clipped them; this one takes them as they are. `update_step` computes
-    the same as Keras' with one pass over memory instead of six.
+    Keras would sum the gradients over the replicas once more; this one takes
+    them as they are (see `mean`). `update_step` computes the same as Keras'
+    with one pass over memory instead of six.
 
     Attributes:
       rate_scales: variable path -> what multiplies its learning rate; 1 where
@@ -124,7 +125,6 @@ def create(
         beta_1=config.beta_1,
         beta_2=config.beta_2,
         epsilon=config.epsilon,
-        global_clipnorm=config.clip_norm or None,
         use_ema=average_decay > 0,
         ema_momentum=average_decay or None,
         name="adamw",
@@ -139,6 +139,26 @@ def create(
         )
     optimizer.build(variables)
     return optimizer
+
+
+def mean(
+    gradients: list[tf.Tensor], weight: tf.Tensor, limit: Any = None
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Summed gradients, divided by the weight and clipped in one pass.
+
+    Args:
+      gradients: of the sum of the losses of a global batch.
+      weight: of that batch, float32 []; where it is 0 so are the means.
+      limit: largest global norm of the means (Pascanu et al., 2013), if any.
+
+    Returns:
+      The mean gradients, and the global norm that they had before clipping.
+    """
+    scale = tf.math.divide_no_nan(1.0, weight)
+    norm = tf.linalg.global_norm(gradients) * scale
+    if limit is not None:
+        scale *= limit / tf.maximum(norm, limit)
+    return [gradient * scale for gradient in gradients], norm
 
 
 class Averages:

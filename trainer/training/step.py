@@ -13,6 +13,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from trainer.training import optimizers
 from trainer.training import strategy as strategy_lib
 from trainer.training.objective import Sums
 
@@ -29,7 +30,8 @@ class Step:
       objective: the sums of a batch; `loss` and `weight` among them.
       sum_names: the names of those sums.
       variables: what is trained.
-      optimizer: built for these variables; does not reduce.
+      optimizer: built for these variables; neither reduces nor clips.
+      clip_norm: largest global norm of the mean gradient; 0 = any.
       rows_per_replica: b.
       accumulation_steps: micro-batches a replica cuts its batch into.
       jit: compile forward and backward with XLA.
@@ -39,6 +41,7 @@ class Step:
     sum_names: tuple[str, ...]
     variables: list[keras.Variable]
     optimizer: keras.optimizers.Optimizer
+    clip_norm: float
     rows_per_replica: int
     accumulation_steps: int
     jit: bool
@@ -101,17 +104,17 @@ class Step:
         A gradient that is not finite ruins the weights, though the loss that
         it comes from may be finite: the loss is made to tell.
         """
-        gradients = [
-            tf.math.divide_no_nan(gradient, sums["weight"])
-            for gradient in gradients
-        ]
+        limit = self.clip_norm or None
+        if limit and self.scales_loss:
+            limit *= self.optimizer.dynamic_scale.value
+        gradients, norm = optimizers.mean(gradients, sums["weight"], limit)
         self.optimizer.apply_gradients(
             zip(gradients, self.variables, strict=True)
         )
         if self.scales_loss:
             return sums
-        finite = tf.math.is_finite(tf.linalg.global_norm(gradients))
-        return {**sums, "loss": tf.where(finite, sums["loss"], math.nan)}
+        loss = tf.where(tf.math.is_finite(norm), sums["loss"], math.nan)
+        return {**sums, "loss": loss}
 
     def _micro(
         self, batch: Batch, step: tf.Tensor, first_row: tf.Tensor

@@ -70,6 +70,13 @@ def test_words_are_pinned():
     np.testing.assert_array_equal(words, [[14220, 25882, 64501, 27637]])
 
 
+def test_dropout_keeps_from_its_threshold_on():
+    x = tf.ones([1, 4])  # The words above.
+    for threshold, kept in ((14220, 4), (14221, 3), (27637, 2), (27638, 1)):
+        y = _dropout(threshold / 2**16)(x, noise=_noise())
+        assert np.count_nonzero(y) == kept
+
+
 def test_words_differ_in_every_argument():
     draws = [
         _words(_noise()),

@@ -162,6 +162,9 @@ def create(
 ):
     """The tiny model under a strategy; `change` sees the sums of a batch."""
     policy = strategy_lib.Arithmetic(precision, jit).policy
+    config = schema.OptimizerConfig(
+        **{"schedule": "constant", **optimizer_fields}
+    )
     with strategy.scope():
         model = modeling.create_masked_lm(
             schema.ModelConfig(
@@ -179,9 +182,7 @@ def create(
             dtype=policy,
         )
         optimizer = optimizers.create(
-            schema.OptimizerConfig(
-                **{"schedule": "constant", **optimizer_fields}
-            ),
+            config,
             model.trainable_variables,
             num_steps=1000,
             precision=precision,
@@ -197,6 +198,7 @@ def create(
         sum_names=objective.SUMS,
         variables=model.trainable_variables,
         optimizer=optimizer,
+        clip_norm=config.clip_norm,
         rows_per_replica=ROWS // strategy.num_replicas_in_sync,
         accumulation_steps=accumulation_steps,
         jit=jit,

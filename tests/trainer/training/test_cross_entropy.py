@@ -37,10 +37,11 @@ def dense(hidden, kernel, bias, labels, weights):
         logits = tf.cast(logits, tf.float32) + bias
         each = tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
         total = tf.reduce_sum(each * weights)
+        scaled = 3.0 * total
     used = tf.cast(weights > 0, tf.float32)
     best = tf.argmax(logits, -1, output_type=tf.int32)
     correct = tf.cast(best == labels, tf.float32)
-    gradients = tape.gradient(total, [hidden, kernel, bias])
+    gradients = tape.gradient(scaled, [hidden, kernel, bias])
     return (total, each * used, correct * used, *gradients)
 
 
@@ -50,7 +51,8 @@ def chunked(hidden, kernel, bias, labels, weights):
         losses = cross_entropy.cross_entropy(
             hidden, kernel, bias, labels=labels, weights=weights, trains=True
         )
-    gradients = tape.gradient(losses.total, [hidden, kernel, bias])
+        scaled = 3.0 * losses.total
+    gradients = tape.gradient(scaled, [hidden, kernel, bias])
     used = tf.cast(weights > 0, tf.float32)
     return (losses.total, losses.each, losses.correct * used, *gradients)
 

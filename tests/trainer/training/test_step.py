@@ -134,6 +134,22 @@ def test_gradient_that_is_not_finite_shows_in_the_loss():
     assert np.isfinite(sums["weight"])
 
 
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_clips_after_the_reduction(precision, replicas):
+    model = tiny.create(
+        tiny.mirrored(replicas), precision=precision, clip_norm=0.01
+    )
+    if precision == "float16":
+        model.optimizer.dynamic_scale.assign(2.0**5)  # Nothing overflows.
+    model.run(iter(tiny.batches(model.strategy)), 0, 1)
+    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
+    # Adam's first momentum is 0.1 of the gradient that it was given.
+    given = [m.numpy() / 0.1 for m in inner._momentums]
+    norm = np.sqrt(sum(np.square(g).sum() for g in given))
+    assert norm == pytest.approx(0.01, rel=1e-4)
+
+
 def _number(variable):
     return keras.ops.convert_to_numpy(variable).item()
 
