@@ -70,8 +70,8 @@ class Masker:
         token_ids = rows["token_ids"]
         num_rows, length = tf.shape(token_ids)[0], token_ids.shape[1]
         bits = _bits(_SLOTS, seed, first_position, num_rows, length + 1)
-        ordinary = ~tf.gather(self.is_special, token_ids)  # [B, L]
-        scores = _scores_of(bits[:, :length])
+        ordinary = ~self._special(token_ids)  # [B, L]
+        scores = _scores_of(bits)[:, :length]
         if self.config.policy == "whole_word":
             scores = tf.gather(scores, self._words(rows), batch_dims=1)
         if self.config.policy == "span":
@@ -80,7 +80,7 @@ class Masker:
             )
             scores = _span_scores(
                 scores,
-                _share(lengths),
+                _share(lengths)[:, :length],
                 segment_ids=rows["segment_ids"],
                 ordinary=ordinary,
             )
@@ -88,7 +88,7 @@ class Masker:
         count = _stochastic_count(
             tf.reduce_sum(tf.cast(ordinary, tf.int32), axis=1),
             rate,
-            _share(bits[:, -1]),
+            _share(bits[:, length]),
         )
         count = tf.minimum(count, self.num_predictions)
         positions, weights = _select(
@@ -104,9 +104,17 @@ class Masker:
             )
         return self._replace(rows, bits, positions=positions, weights=weights)
 
+    def _special(self, token_ids: tf.Tensor) -> tf.Tensor:
+        """Bool, of the same shape; comparing is faster than looking up."""
+        special = tf.zeros_like(token_ids, tf.bool)
+        edges = np.diff(self.is_special, prepend=False, append=False)
+        for first, after in np.flatnonzero(edges).reshape(-1, 2):
+            special |= (token_ids >= first) & (token_ids < after)
+        return special
+
     def _words(self, rows: dict[str, tf.Tensor]) -> tf.Tensor:
         """Number of the word that a slot belongs to, int32 [B, L]."""
-        special = tf.gather(self.is_special, rows["token_ids"])
+        special = self._special(rows["token_ids"])
         starts = ~tf.gather(self.is_continuation, rows["token_ids"])
         starts |= rows["position_ids"] == 0
         # A long document may be cut inside a word: its rest then follows
@@ -140,18 +148,16 @@ class Masker:
         shown = tf.where(kind < mask_rate + random_rate, random_ids, labels)
         shown = tf.where(kind < mask_rate, self.special.mask, shown)
         used = weights > 0
-        # Unused entries point to slot 0 and must not write there: they are
-        # sent to a slot L that is cut off again.
-        length = token_ids.shape[1]
-        batch = tf.range(tf.shape(token_ids)[0])[:, tf.newaxis]
-        slots = tf.where(used, positions, length)
+        # The P positions of a row differ: an unused entry writes what is there.
+        num_rows, length = tf.shape(token_ids)[0], token_ids.shape[1]
+        slots = tf.range(num_rows)[:, tf.newaxis] * length + positions
         masked = tf.tensor_scatter_nd_update(
-            tf.pad(token_ids, [[0, 0], [0, 1]]),
-            tf.stack([batch + tf.zeros_like(slots), slots], axis=-1),
-            shown,
-        )[:, :length]
+            tf.reshape(token_ids, [-1]),
+            tf.reshape(slots, [-1, 1]),
+            tf.reshape(tf.where(used, shown, labels), [-1]),
+        )
         return {
-            "token_ids": masked,
+            "token_ids": tf.reshape(masked, [-1, length]),
             "segment_ids": rows["segment_ids"],
             "position_ids": rows["position_ids"],
             "mask_positions": tf.where(used, positions, 0),
@@ -173,17 +179,16 @@ def rate_at(config: schema.MaskingConfig, step: tf.Tensor) -> tf.Tensor:
 def _bits(
     name: int, seed: int, first_position: tf.Tensor, batch: Any, number: int
 ) -> tf.Tensor:
-    """uint32 [batch, number], a function of name, seed and position."""
+    """uint32 [batch, >= number], a function of name, seed and position."""
     steps = -(-number // _DRAWS_PER_STEP)  # A row begins with a new one.
     counter = tf.cast(first_position, tf.uint64) * tf.constant(steps, tf.uint64)
-    bits = tf.raw_ops.StatelessRandomUniformFullIntV2(
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(
         shape=tf.stack([batch, steps * _DRAWS_PER_STEP]),
         key=tf.constant([seed ^ name], tf.uint64),
         counter=tf.stack([counter, tf.constant(0, tf.uint64)]),
         alg=_PHILOX,
         dtype=tf.uint32,
     )
-    return bits[:, :number]
 
 
 def _scores_of(bits: tf.Tensor) -> tf.Tensor:

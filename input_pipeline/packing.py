@@ -126,24 +126,23 @@ def unpack(slots: tf.Tensor) -> dict[str, tf.Tensor]:
       (inside the segment; 0 for padding), each int32 [B, L].
     """
     flag = 1 << (slots.dtype.size * 8 - 1)
-    starts = tf.cast(slots >= tf.constant(flag, slots.dtype), tf.int32)
+    starts = slots >= tf.constant(flag, slots.dtype)
     token_ids = tf.cast(slots & tf.constant(flag - 1, slots.dtype), tf.int32)
     # Padding is id 0 behind the last segment; no text has id 0.
     is_text = tf.cast(token_ids > 0, tf.int32)
     # Segments of the whole batch at once; every row opens a new one.
-    opens = starts | tf.one_hot(0, starts.shape[1], dtype=tf.int32)
-    opens = tf.reshape(opens, [-1])  # [B * L]
-    number = tf.cumsum(opens)
-    first = tf.cast(tf.where(opens > 0)[:, 0], tf.int32)
-    lengths = tf.concat([first[1:], [tf.size(opens)]], 0) - first
-    position_ids = tf.reshape(
-        tf.ragged.range(lengths).flat_values, tf.shape(starts)
-    )
-    number = tf.reshape(number, tf.shape(starts))
+    opens = starts | (tf.range(starts.shape[1]) == 0)
+    first = tf.where(tf.reshape(opens, [-1]))[:, 0]  # int64 [S]
+    after = tf.concat([first[1:], [tf.size(opens, tf.int64)]], 0)
+    # Number and position of every slot in one range: number * 2^32 + position.
+    base = tf.range(tf.size(first, tf.int64)) * 2**32
+    both = tf.ragged.range(base, base + after - first).flat_values
+    both = tf.reshape(both, tf.shape(starts))
+    number = tf.cast(tf.bitwise.right_shift(both, 32), tf.int32)
     return {
         "token_ids": token_ids,
         "segment_ids": (number - number[:, :1] + 1) * is_text,
-        "position_ids": position_ids * is_text,
+        "position_ids": tf.cast(both & (2**32 - 1), tf.int32) * is_text,
     }
 
 

@@ -77,7 +77,7 @@ def validation_rows(
     files = tf.constant(role.files, tf.string, [len(role.files)])
     rows = tf.data.TFRecordDataset(files).flat_map(
         lambda block: tf.data.Dataset.from_tensor_slices(
-            _decode(block, prepared)
+            _decode(block[tf.newaxis], prepared)
         )
     )
     # A file that ends early must not pass for a shorter corpus.
@@ -106,19 +106,21 @@ def replica_batches(
       num_replicas: replicas of this host; their batches come in turn.
     """
     own = shard.slice_of(global_batch_size)
-    per_replica = global_batch_size // (shard.count * num_replicas)
 
-    def split(number: tf.Tensor, slots: tf.Tensor) -> dict[str, tf.Tensor]:
+    def make(number: tf.Tensor, slots: tf.Tensor) -> dict[str, tf.Tensor]:
         slots = tf.ensure_shape(slots[own], [own.stop - own.start, row_width])
+        return create(number, slots, own.start)
+
+    def split(batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {
-            key: tf.reshape(
-                value, [num_replicas, per_replica, *value.shape[1:]]
-            )
-            for key, value in create(number, slots, own.start).items()
+            key: tf.reshape(value, [num_replicas, -1, *value.shape[1:]])
+            for key, value in batch.items()
         }
 
-    batches = rows.map(split, num_parallel_calls=2, deterministic=True)
-    return batches.unbatch().prefetch(2 * num_replicas).with_options(_options())
+    batches = rows.map(make, num_parallel_calls=2, deterministic=True)
+    if num_replicas > 1:
+        batches = batches.map(split).unbatch()
+    return batches.prefetch(2 * num_replicas).with_options(_options())
 
 
 class _Epochs:
@@ -156,7 +158,7 @@ class _Epochs:
             self._permuted(index, epoch),
             fn_output_signature=tf.TensorSpec([], tf.string),
         )
-        rows = _decode(tf.strings.reduce_join(blocks), self._prepared)
+        rows = _decode(blocks, self._prepared)
         expected = tf.minimum(
             tf.constant(self._window_rows, tf.int64),
             self._num_rows - place * self._window_rows,
@@ -211,11 +213,16 @@ def _record_at(file: tf.Tensor, offset: tf.Tensor, size: int) -> tf.Tensor:
     return tf.raw_ops.DatasetToSingleElement(dataset=first, **kind)[0]
 
 
-def _decode(payload: tf.Tensor, prepared: manifest.Prepared) -> tf.Tensor:
-    """Slots [rows, L] of one or several blocks."""
-    dtype = tf.as_dtype(prepared.dtype)
-    slots = tf.io.decode_raw(payload, dtype, little_endian=True)
-    return tf.reshape(slots, [-1, prepared.row_width])
+def _decode(blocks: tf.Tensor, prepared: manifest.Prepared) -> tf.Tensor:
+    """Slots [rows, L] of blocks, string [n]; the last one may be short."""
+    slots = tf.io.decode_raw(
+        blocks, prepared.dtype, fixed_length=prepared.block_bytes
+    )  # [n, K * L]
+    row_bytes = prepared.row_width * prepared.dtype.itemsize
+    num_rows = tf.reduce_sum(tf.strings.length(blocks)) // row_bytes
+    slots = tf.reshape(slots, [-1, prepared.row_width])
+    # Fails where a block is too long, which a Python slice would hide.
+    return tf.slice(slots, [0, 0], [num_rows, prepared.row_width])
 
 
 def _options() -> tf.data.Options:
