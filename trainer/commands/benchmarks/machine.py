@@ -79,7 +79,8 @@ def _matmul_size() -> int:
 def peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
     """The most memory that a call needs, over what its process had before.
 
-    What libraries load when they are first used is there before.
+    What libraries load when they are first used is there before; what it takes
+    to optimize and compile, in the first call, does not count.
 
     Args:
       create: makes the call, in a fresh process; a module's function.
@@ -100,11 +101,13 @@ def _peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
     _use_libraries()
     if tf.config.list_physical_devices("GPU"):
         before = tf.config.experimental.get_memory_info("GPU:0")["current"]
+        call()
         tf.config.experimental.reset_memory_stats("GPU:0")
         call()
         return tf.config.experimental.get_memory_info("GPU:0")["peak"] - before
-    pathlib.Path("/proc/self/clear_refs").write_text("5")  # Forgets the peak.
     before = _status("VmRSS")
+    call()
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # Forgets the peak.
     call()
     return _status("VmHWM") - before
 

@@ -53,7 +53,11 @@ def measure(
         **memory,
         **_largest(graphs.largest_tensor(kept.trace())),
     }
-    result["verdict"] = _verdict(seconds, result["share_of_matmul_peak"])
+    waits = _input_share(seconds)
+    result["input_share"] = round(waits, 3)
+    result["verdict"] = _verdict(
+        seconds, waits=waits, share_of_peak=result["share_of_matmul_peak"]
+    )
     if config.benchmark.reference:
         result |= _compare(config, work, seconds)
     return result
@@ -145,10 +149,20 @@ def _largest(tensor: graphs.Largest) -> dict[str, Any]:
     }
 
 
-def _verdict(seconds: dict[str, list[float]], share_of_peak: float) -> str:
+def _input_share(seconds: dict[str, list[float]]) -> float:
+    """Of the time of a step on batches from the input, what it costs them.
+
+    Round by round; below 0 where noise is larger.
+    """
+    pairs = zip(seconds["step"], seconds["fed"], strict=True)
+    return 1 - statistics.median(kept / fed for kept, fed in pairs)
+
+
+def _verdict(
+    seconds: dict[str, list[float]], *, waits: float, share_of_peak: float
+) -> str:
     """What bounds the step, from how long its variants take."""
     medians = {name: statistics.median(s) for name, s in seconds.items()}
-    waits = 1 - medians["step"] / medians["fed"]
     if waits > _INPUT_SHARE:
         return f"input: a step waits {waits:.0%} of its time for its batch"
     if share_of_peak >= _COMPUTE_SHARE:

@@ -64,14 +64,20 @@ def test_a_quarter_of_the_rows_where_there_is_one(tiny, one_device, more, rows):
 
 
 @pytest.mark.parametrize(
-    ("fed", "quarter", "share", "verdict"),
+    ("waits", "quarter", "share", "verdict"),
     [
-        (1.2, 0.3, 0.9, "input"),
-        (1.01, 0.3, 0.5, "compute"),
-        (1.01, 0.71, 0.49, "launches"),
-        (1.01, 0.69, 0.49, "memory"),
+        (0.06, 0.3, 0.9, "input: a step waits 6%"),
+        (0.05, 0.3, 0.5, "compute"),
+        (-0.01, 0.71, 0.49, "launches"),
+        (-0.01, 0.69, 0.49, "memory"),
     ],
 )
-def test_verdict(fed, quarter, share, verdict):
-    seconds = {"step": [9.0, 1.0, 1.0], "fed": [fed], "quarter": [quarter]}
-    assert step._verdict(seconds, share).startswith(verdict)
+def test_verdict(waits, quarter, share, verdict):
+    seconds = {"step": [9.0, 1.0, 1.0], "quarter": [quarter]}
+    found = step._verdict(seconds, waits=waits, share_of_peak=share)
+    assert found.startswith(verdict)
+
+
+def test_the_share_of_the_input_is_that_of_most_rounds():
+    seconds = {"step": [1.0, 3.0, 9.0], "fed": [2.0, 4.0, 1.0]}
+    assert step._input_share(seconds) == pytest.approx(0.25)
