@@ -237,6 +237,7 @@ class TrainConfig:
     accumulation_steps: int = 1  # Micro-batches a step on each device.
     rematerialize: bool = False  # Less memory: layers computed twice.
     steps_per_call: int = 10  # Steps a Python call, at most.
+    steps_per_program: int = 1  # Of a call, in one XLA program; one replica.
     precision: str = "auto"  # auto | float32 | bfloat16 | float16
     jit: str = "auto"  # XLA for forward and backward: auto | on | off
     log_every: int = 50  # Steps.
@@ -254,6 +255,7 @@ class TrainConfig:
             "num_epochs",
             "accumulation_steps",
             "steps_per_call",
+            "steps_per_program",
             "log_every",
         ):
             checks.at_least(f"train.{name}", getattr(self, name), 1)

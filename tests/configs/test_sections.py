@@ -66,6 +66,7 @@ BAD = [
     ("train.num_epochs", 0, "at least 1"),
     ("train.accumulation_steps", 0, "at least 1"),
     ("train.steps_per_call", 0, "at least 1"),
+    ("train.steps_per_program", 0, "at least 1"),
     ("train.log_every", 0, "at least 1"),
     ("train.num_steps", -1, "at least 0"),
     ("train.steps_per_epoch", -1, "at least 0"),

@@ -87,6 +87,7 @@ class Trainee:
             ),
             accumulation_steps=self.train.accumulation_steps,
             jit=self.arithmetic.jit,
+            steps_per_program=self.train.steps_per_program,
         )
 
     def create_train_call(self, stop: tf.Variable) -> Callable[..., Any]:

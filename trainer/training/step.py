@@ -6,6 +6,7 @@ global weight, clipped, and only then applied.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -35,6 +36,8 @@ class Step:
       rows_per_replica: b.
       accumulation_steps: micro-batches a replica cuts its batch into.
       jit: compile forward and backward with XLA.
+      steps_per_program: with one replica and `jit`, so many whole steps, at
+        most, are one XLA program.
     """
 
     objective: Objective
@@ -45,6 +48,7 @@ class Step:
     rows_per_replica: int
     accumulation_steps: int
     jit: bool
+    steps_per_program: int = 1
 
     def create_forward_backward(self) -> Callable[..., tuple[list[Any], Sums]]:
         """(batch, step, first row) -> (summed gradients, sums)."""
@@ -116,6 +120,36 @@ class Step:
         loss = tf.where(tf.math.is_finite(norm), sums["loss"], math.nan)
         return {**sums, "loss": loss}
 
+    @functools.cached_property
+    def program(self) -> Callable[..., Sums]:
+        """(batches [S, b, ...], first step, number of steps) -> sums.
+
+        The steps and their updates, in one XLA program for one replica: a small
+        model on a fast device waits for no launch in between.
+        """
+
+        @tf.function(jit_compile=True, autograph=False)
+        def program(
+            batches: Batch, first_step: tf.Tensor, num_steps: tf.Tensor
+        ) -> Sums:
+            def add(done: tf.Tensor, sums: Sums) -> tuple[tf.Tensor, Sums]:
+                gradients, more = self._accumulated(
+                    {key: value[done] for key, value in batches.items()},
+                    first_step + tf.cast(done, tf.int64),
+                    tf.constant(0, tf.int64),
+                )
+                more = self.update(gradients, more)
+                return done + 1, {key: sums[key] + more[key] for key in sums}
+
+            _, sums = tf.while_loop(
+                lambda done, _: done < num_steps,
+                add,
+                (tf.constant(0), self.zero_sums()),
+            )
+            return sums
+
+        return program
+
     def _micro(
         self, batch: Batch, step: tf.Tensor, first_row: tf.Tensor
     ) -> tuple[list[tf.Tensor], Sums]:
@@ -144,7 +178,18 @@ def create_train_call(
       any of them. Where there are several workers, the sums have `waiting`
       too: seconds that this one spent in the all-reduce, most of them waiting
       for slower ones.
+
+    Raises:
+      ValueError: several steps a program, but several replicas or no XLA.
     """
+    replicas = strategy.num_replicas_in_sync
+    if step.steps_per_program > 1 and (replicas > 1 or not step.jit):
+        raise ValueError(
+            f"train.steps_per_program={step.steps_per_program} needs XLA and"
+            f" one replica, but XLA is {'on' if step.jit else 'off'} and there"
+            f" are {replicas} replica(s). Leave it at 1, or use"
+            " --strategy=one_device with --config.train.jit=on."
+        )
     forward_backward = step.create_forward_backward()
     timed = strategy_lib.has_workers(strategy)
     zero_sums = step.zero_sums() | ({"waiting": tf.zeros([])} if timed else {})
@@ -175,12 +220,19 @@ def create_train_call(
             sums["waiting"] = tf.cast(waiting, tf.float32)
         return sums, reduced[-1]
 
-    def one_step(iterator: Any, number: tf.Tensor) -> tuple[Sums, tf.Tensor]:
+    def advance(
+        iterator: Any, number: tf.Tensor, left: tf.Tensor
+    ) -> tuple[tf.Tensor, Sums, tf.Tensor]:
+        if step.steps_per_program > 1:
+            num_steps = tf.minimum(left, step.steps_per_program)
+            batches = _stacked(iterator, num_steps, step.steps_per_program)
+            sums = step.program(batches, number, num_steps)
+            return num_steps, sums, stop.read_value()
         results = strategy.run(
             replica_step, args=(next(iterator), number, stop.read_value())
         )
         # All replicas hold the same sums.
-        return tf.nest.map_structure(
+        return tf.constant(1), *tf.nest.map_structure(
             lambda value: strategy.experimental_local_results(value)[0],
             results,
         )
@@ -198,15 +250,42 @@ def create_train_call(
             done: tf.Tensor, wants_stop: tf.Tensor, sums: Sums
         ) -> tuple[tf.Tensor, tf.Tensor, Sums]:
             number = first_step + tf.cast(done, tf.int64)
-            more, wants_stop = one_step(iterator, number)
+            steps, more, wants_stop = advance(
+                iterator, number, num_steps - done
+            )
             total = {key: sums[key] + more[key] for key in sums}
-            return done + 1, wants_stop, total
+            return done + steps, wants_stop, total
 
         return tf.while_loop(
             go_on, add, (tf.constant(0), tf.constant(0.0), zero_sums)
         )
 
     return call
+
+
+def _stacked(iterator: Any, number: tf.Tensor, capacity: int) -> Batch:
+    """The next batches, [capacity, b, ...]; zeros behind `number` of them."""
+    batch = next(iterator)
+    arrays = {
+        key: tf.TensorArray(
+            value.dtype, capacity, element_shape=value.shape
+        ).write(0, value)
+        for key, value in batch.items()
+    }
+
+    def add(taken: tf.Tensor, arrays: Any) -> tuple[tf.Tensor, Any]:
+        batch = next(iterator)
+        return taken + 1, {
+            key: array.write(taken, batch[key]) for key, array in arrays.items()
+        }
+
+    _, arrays = tf.while_loop(
+        lambda taken, _: taken < number,
+        add,
+        (tf.constant(1), arrays),
+        parallel_iterations=1,  # The batches come in their order.
+    )
+    return {key: array.stack() for key, array in arrays.items()}
 
 
 def _time_after(values: list[tf.Tensor]) -> tf.Tensor:

@@ -154,6 +154,7 @@ def create(
     *,
     accumulation_steps=1,
     jit=False,
+    steps_per_program=1,
     precision="float32",
     dropout=0.1,
     flag=None,
@@ -202,6 +203,7 @@ def create(
         rows_per_replica=ROWS // strategy.num_replicas_in_sync,
         accumulation_steps=accumulation_steps,
         jit=jit,
+        steps_per_program=steps_per_program,
     )
     if flag is None:
         flag = tf.Variable(0.0)

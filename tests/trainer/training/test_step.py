@@ -72,6 +72,48 @@ def test_several_steps_a_call_are_the_same_steps(reference):
     assert tiny.largest_difference(model.weights(), reference[1]) < 1e-5
 
 
+@pytest.mark.parametrize(
+    ("strategy", "precision"),
+    [
+        ("one_device", "float32"),
+        ("mirrored", "float32"),
+        ("mirrored", "float16"),
+    ],
+)
+def test_several_steps_a_program_are_the_same_steps(strategy, precision):
+    strategy = {
+        "one_device": tf.distribute.OneDeviceStrategy("CPU:0"),
+        "mirrored": tiny.mirrored(1),
+    }[strategy]
+    fields = {"jit": True, "precision": precision}
+    one = tiny.create(strategy, **fields)
+    several = tiny.create(strategy, steps_per_program=4, **fields)
+    calls = [(0, 7), (7, 1), (8, 4)]  # 4 and 3 steps; 1; 4.
+    iterators = [iter(tiny.batches(strategy)) for _ in range(2)]
+    for first, number in calls:
+        done, _, sums = one.run(iterators[0], first, number)
+        again, wants_stop, same = several.run(iterators[1], first, number)
+        assert (again, wants_stop) == (done, 0.0) == (number, 0.0)
+        for name, value in sums.items():
+            assert same[name] == pytest.approx(value, rel=1e-5)
+    difference = tiny.largest_difference(one.weights(), several.weights())
+    assert difference < (1e-5 if precision == "float32" else 1e-3)
+
+
+def test_several_steps_a_program_stop_behind_it():
+    strategy = tiny.mirrored(1)
+    model = tiny.create(strategy, jit=True, steps_per_program=4)
+    model.flag.assign(1.0)
+    done, wants_stop, _ = model.run(iter(tiny.batches(strategy)), 0, 9)
+    assert (done, wants_stop) == (4, 1.0)
+
+
+@pytest.mark.parametrize(("replicas", "jit"), [(2, True), (1, False)])
+def test_several_steps_a_program_need_xla_and_one_replica(replicas, jit):
+    with pytest.raises(ValueError, match="steps_per_program=4 needs XLA and"):
+        tiny.create(tiny.mirrored(replicas), jit=jit, steps_per_program=4)
+
+
 def test_number_of_steps_and_new_iterators_trace_nothing_anew():
     model = tiny.create(tiny.mirrored(2))
     for _ in range(2):
