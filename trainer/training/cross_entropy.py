@@ -67,6 +67,8 @@ def cross_entropy(
 
         def backward(upstream: tf.Tensor, *_: tf.Tensor) -> _Gradients:
             assert trains, "called with trains=False"
+            if tf.get_static_value(upstream) == 1:  # No pass over [V, D].
+                return gradients
             return _Gradients(
                 gradients.hidden * tf.cast(upstream, hidden.dtype),
                 gradients.kernel * upstream,

@@ -90,6 +90,32 @@ def test_losses_and_gradients_equal_the_dense_ones(num_entries, used, jit):
     assert_equal(function(*data), dense(*data), tolerance=1e-6)
 
 
+def test_gradients_of_the_total_itself_are_not_scaled():
+    data = entries(9, 1.0)
+
+    @tf.function(autograph=False)
+    def gradients(hidden, kernel, bias, labels, weights):
+        with tf.GradientTape() as tape:
+            tape.watch([hidden, kernel, bias])
+            losses = cross_entropy.cross_entropy(
+                hidden,
+                kernel,
+                bias,
+                labels=labels,
+                weights=weights,
+                trains=True,
+            )
+        return tape.gradient(losses.total, [hidden, kernel, bias])
+
+    wanted = [gradient / 3.0 for gradient in dense(*data)[3:]]
+    assert_equal(gradients(*data), wanted, tolerance=1e-6)
+    # Nothing is multiplied that has the size of the kernel.
+    operations = gradients.get_concrete_function(*data).graph.get_operations()
+    products = [o.outputs[0].shape for o in operations if o.type == "Mul"]
+    assert products
+    assert (VOCABULARY, WIDTH) not in products
+
+
 def test_bfloat16_stays_near_float32():
     data = entries(CHUNK + 9, 0.7)
     rounded = (tf.cast(data[0], tf.bfloat16), *data[1:])
