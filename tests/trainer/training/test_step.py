@@ -73,39 +73,32 @@ def test_several_steps_a_call_are_the_same_steps(reference):
 
 
 @pytest.mark.parametrize(
-    ("strategy", "precision"),
+    ("create_strategy", "precision", "tolerance"),
     [
-        ("one_device", "float32"),
-        ("mirrored", "float32"),
-        ("mirrored", "float16"),
+        (lambda: tiny.mirrored(1), "float32", 1e-5),
+        (lambda: tf.distribute.OneDeviceStrategy("CPU:0"), "float16", 1e-3),
     ],
+    ids=["mirrored", "one_device"],
 )
-def test_several_steps_a_program_are_the_same_steps(strategy, precision):
-    strategy = {
-        "one_device": tf.distribute.OneDeviceStrategy("CPU:0"),
-        "mirrored": tiny.mirrored(1),
-    }[strategy]
+def test_several_steps_a_program_are_the_same_steps(
+    create_strategy, precision, tolerance
+):
+    strategy = create_strategy()
     fields = {"jit": True, "precision": precision}
     one = tiny.create(strategy, **fields)
     several = tiny.create(strategy, steps_per_program=4, **fields)
-    calls = [(0, 7), (7, 1), (8, 4)]  # 4 and 3 steps; 1; 4.
     iterators = [iter(tiny.batches(strategy)) for _ in range(2)]
-    for first, number in calls:
+    for first, number in ((0, 7), (7, 1), (8, 4)):  # 4 and 3 steps; 1; 4.
         done, _, sums = one.run(iterators[0], first, number)
         again, wants_stop, same = several.run(iterators[1], first, number)
         assert (again, wants_stop) == (done, 0.0) == (number, 0.0)
         for name, value in sums.items():
             assert same[name] == pytest.approx(value, rel=1e-5)
     difference = tiny.largest_difference(one.weights(), several.weights())
-    assert difference < (1e-5 if precision == "float32" else 1e-3)
-
-
-def test_several_steps_a_program_stop_behind_it():
-    strategy = tiny.mirrored(1)
-    model = tiny.create(strategy, jit=True, steps_per_program=4)
-    model.flag.assign(1.0)
-    done, wants_stop, _ = model.run(iter(tiny.batches(strategy)), 0, 9)
-    assert (done, wants_stop) == (4, 1.0)
+    assert difference < tolerance
+    # It stops behind a program.
+    several.flag.assign(1.0)
+    assert several.run(iterators[1], 12, 9)[:2] == (4, 1.0)
 
 
 @pytest.mark.parametrize(("replicas", "jit"), [(2, True), (1, False)])
