@@ -76,15 +76,14 @@ class Trainee:
 
     def create_step(self) -> step_lib.Step:
         """What a replica computes."""
+        rows = strategy_lib.check_batch(self.strategy, self.train)
         return step_lib.Step(
             objective=self.objective,
             sum_names=objective_lib.SUMS,
             variables=self.variables,
             optimizer=self.optimizer,
             clip_norm=self.config.optimizer.clip_norm,
-            rows_per_replica=strategy_lib.check_batch(
-                self.strategy, self.train
-            ),
+            rows_per_replica=rows,
             accumulation_steps=self.train.accumulation_steps,
             jit=self.arithmetic.jit,
             steps_per_program=self.train.steps_per_program,

@@ -129,9 +129,14 @@ def test_a_finished_run_is_left_alone(tuned, labelled, one_device, caplog):
 
 
 @pytest.mark.parametrize(
-    ("stage", "step"), [("finetune_frozen", 5), ("finetune", 10)]
+    ("stage", "step", "num_devices"),
+    [
+        ("finetune_frozen", 5, 1),
+        ("finetune", 10, 2),
+        pytest.param("finetune_frozen", 5, 2, marks=pytest.mark.soak),
+        pytest.param("finetune", 10, 1, marks=pytest.mark.soak),
+    ],
 )
-@pytest.mark.parametrize("num_devices", [1, 2])
 def test_resumes_in_either_stage_on_other_devices(
     tuned, labelled, one_device, devices, tmp_path, stage, step, num_devices
 ):

@@ -116,7 +116,11 @@ def test_a_finished_run_is_left_alone(copied, tiny, one_device, caplog):
 
 @pytest.mark.parametrize(
     ("num_devices", "more"),
-    [(1, {}), (2, {}), (2, {"train.accumulation_steps": 2})],
+    [
+        (1, {}),
+        (2, {"train.accumulation_steps": 2}),
+        pytest.param(2, {}, marks=pytest.mark.soak),
+    ],
 )
 def test_resumes_in_mid_epoch_on_other_devices(
     copied, tiny, one_device, devices, finished, look, num_devices, more
