@@ -21,6 +21,10 @@ from trainer.training.objective import Sums
 Batch = dict[str, tf.Tensor]
 # (batch of b rows, step int64 [], global number of the first row) -> sums
 Objective = Callable[[Batch, tf.Tensor, tf.Tensor], Sums]
+# (iterator, number of the step, steps left) -> steps done, sums, stops wanted
+_Advance = Callable[
+    [Any, tf.Tensor, tf.Tensor], tuple[tf.Tensor, Sums, tf.Tensor]
+]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -190,9 +194,44 @@ def create_train_call(
             f" are {replicas} replica(s). Leave it at 1, or use"
             " --strategy=one_device with --config.train.jit=on."
         )
+    create = _by_program if step.steps_per_program > 1 else _by_step
+    advance = create(strategy, step, stop)
+    zero_sums = step.zero_sums()
+    if strategy_lib.has_workers(strategy):
+        zero_sums["waiting"] = tf.zeros([])
+
+    @tf.function(autograph=False)
+    def call(
+        iterator: Any, first_step: tf.Tensor, num_steps: tf.Tensor
+    ) -> tuple[tf.Tensor, tf.Tensor, Sums]:
+        def go_on(
+            done: tf.Tensor, wants_stop: tf.Tensor, sums: Sums
+        ) -> tf.Tensor:
+            return (done < num_steps) & (wants_stop == 0)
+
+        def add(
+            done: tf.Tensor, wants_stop: tf.Tensor, sums: Sums
+        ) -> tuple[tf.Tensor, tf.Tensor, Sums]:
+            number = first_step + tf.cast(done, tf.int64)
+            steps, more, wants_stop = advance(
+                iterator, number, num_steps - done
+            )
+            total = {key: sums[key] + more[key] for key in sums}
+            return done + steps, wants_stop, total
+
+        return tf.while_loop(
+            go_on, add, (tf.constant(0), tf.constant(0.0), zero_sums)
+        )
+
+    return call
+
+
+def _by_step(
+    strategy: tf.distribute.Strategy, step: Step, stop: tf.Variable
+) -> _Advance:
+    """One step, on all replicas."""
     forward_backward = step.create_forward_backward()
     timed = strategy_lib.has_workers(strategy)
-    zero_sums = step.zero_sums() | ({"waiting": tf.zeros([])} if timed else {})
 
     def replica_step(
         batch: Batch, number: tf.Tensor, wants_stop: tf.Tensor
@@ -223,11 +262,6 @@ def create_train_call(
     def advance(
         iterator: Any, number: tf.Tensor, left: tf.Tensor
     ) -> tuple[tf.Tensor, Sums, tf.Tensor]:
-        if step.steps_per_program > 1:
-            num_steps = tf.minimum(left, step.steps_per_program)
-            batches = _stacked(iterator, num_steps, step.steps_per_program)
-            sums = step.program(batches, number, num_steps)
-            return num_steps, sums, stop.read_value()
         results = strategy.run(
             replica_step, args=(next(iterator), number, stop.read_value())
         )
@@ -237,30 +271,23 @@ def create_train_call(
             results,
         )
 
-    @tf.function(autograph=False)
-    def call(
-        iterator: Any, first_step: tf.Tensor, num_steps: tf.Tensor
-    ) -> tuple[tf.Tensor, tf.Tensor, Sums]:
-        def go_on(
-            done: tf.Tensor, wants_stop: tf.Tensor, sums: Sums
-        ) -> tf.Tensor:
-            return (done < num_steps) & (wants_stop == 0)
+    return advance
 
-        def add(
-            done: tf.Tensor, wants_stop: tf.Tensor, sums: Sums
-        ) -> tuple[tf.Tensor, tf.Tensor, Sums]:
-            number = first_step + tf.cast(done, tf.int64)
-            steps, more, wants_stop = advance(
-                iterator, number, num_steps - done
-            )
-            total = {key: sums[key] + more[key] for key in sums}
-            return done + steps, wants_stop, total
 
-        return tf.while_loop(
-            go_on, add, (tf.constant(0), tf.constant(0.0), zero_sums)
-        )
+def _by_program(
+    strategy: tf.distribute.Strategy, step: Step, stop: tf.Variable
+) -> _Advance:
+    """Up to `steps_per_program` steps, on the only replica."""
 
-    return call
+    def advance(
+        iterator: Any, number: tf.Tensor, left: tf.Tensor
+    ) -> tuple[tf.Tensor, Sums, tf.Tensor]:
+        num_steps = tf.minimum(left, step.steps_per_program)
+        batches = _stacked(iterator, num_steps, step.steps_per_program)
+        sums = step.program(batches, number, num_steps)
+        return num_steps, sums, stop.read_value()
+
+    return advance
 
 
 def _stacked(iterator: Any, number: tf.Tensor, capacity: int) -> Batch:
