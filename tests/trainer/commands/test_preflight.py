@@ -11,12 +11,9 @@ from configs import schema
 from trainer.commands import preflight
 
 
-def test_text_that_is_there_passes(tiny):
+def test_text_that_is_missing_is_named(tiny, tmp_path):
     preflight.check(tiny())
     preflight.check(schema.Config())  # The sample corpus.
-
-
-def test_text_that_is_missing_is_named(tiny, tmp_path):
     config = tiny({"data.path": str(tmp_path / "*.txt")})
     with pytest.raises(ValueError, match=r"\*.txt matches no file"):
         preflight.check(config)
