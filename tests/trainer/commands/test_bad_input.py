@@ -1,0 +1,287 @@
+"""Bad input to a run is one line that says what to do, and nothing is lost."""
+
+import gzip
+import logging
+import os
+import pathlib
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+
+from trainer import main as cli
+from trainer import storage
+from trainer import workdir as workdir_lib
+
+ROOT = pathlib.Path(cli.__file__).resolve().parents[1]
+
+
+@pytest.fixture(autouse=True)
+def _from_the_root(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def complaint(capfd, argv):
+    """The one line of a call that must be refused."""
+    capfd.readouterr()
+    assert cli.main(argv) == 2
+    out, err = capfd.readouterr()
+    *_, last = err.splitlines()
+    assert "Traceback" not in err
+    assert last.startswith("cloze: ")
+    return last
+
+
+GOOD = b"".join(b"some words number%d\n" % i for i in range(50))
+RECORD = b'{"text": "a good one"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "raw", "more", "words"),
+    [
+        ("a.txt", b"", {}, ["a.txt has no text: 1 file(s), all empty"]),
+        ("a.txt", b"\n\n  \n", {}, ["holds no word at all", "data.path"]),
+        ("a.txt", b"!!! ... ???\n" * 9, {}, ["holds no word at all"]),
+        ("a.txt", b"\0\0\0\n" * 9, {}, ["holds no word at all"]),
+        (
+            "a.txt.gz",
+            gzip.compress(GOOD * 99)[:-20],
+            {},
+            ["a.txt.gz is not a complete gzip file", "Fetch it again"],
+        ),
+        (
+            "a.txt.gz",
+            GOOD,
+            {},
+            ["a.txt.gz is not a complete gzip file", "Fetch it again"],
+        ),
+        (
+            "a.txt",
+            GOOD,
+            {"data__path": "/none/*.txt"},
+            ["data.path=/none/*.txt matches no file"],
+        ),
+        (
+            "a.txt",
+            GOOD,
+            {"data__path": "/proc"},
+            ["data.path=/proc is a directory; use '/proc/*.txt'"],
+        ),
+        (
+            "a.csv",
+            b"text,label\na good one,1\n,\n",
+            {"data__source": "csv", "data__text_field": "review"},
+            ["a.csv, record 1: no field 'review'; found 'text', 'label'"],
+        ),
+        (
+            "a.jsonl",
+            RECORD * 3 + b'{"txt": "x"}\n',
+            {"data__source": "jsonl"},
+            ["a.jsonl, line 4: no field 'text'; found 'txt'"],
+        ),
+        (
+            "a.jsonl",
+            RECORD * 2 + b'{"text": \n',
+            {"data__source": "jsonl"},
+            ["a.jsonl, line 3: "],
+        ),
+        (
+            "a.txt",
+            GOOD,
+            {"tokenizer__vocabulary_size": 2**31},
+            ["vocabulary_size=2147483648 does not fit", "at most 2147483647"],
+        ),
+        (
+            "a.txt",
+            GOOD,
+            {"data__sequence_length": 7},
+            ["data.sequence_length=7 must be at least 8"],
+        ),
+        (
+            "a.txt",
+            GOOD,
+            {"masking__select_rate": 1.5},
+            ["masking.select_rate=1.5 must lie between 0 and 1"],
+        ),
+        (
+            "a.txt",
+            GOOD,
+            {"masking__mask_rate": -0.1},
+            ["masking.mask_rate=-0.1 must lie between 0 and 1"],
+        ),
+        (
+            "a.txt",
+            GOOD,
+            {"train__global_batch_size": 6, "train__accumulation_steps": 4},
+            ["global_batch_size=6 must be a multiple of 4", "4 or 8 would do"],
+        ),
+    ],
+    ids=[
+        "empty file",
+        "empty documents",
+        "special characters",
+        "NUL bytes alone",
+        "truncated gzip",
+        "no gzip",
+        "no match",
+        "directory",
+        "csv without the field",
+        "jsonl without the field",
+        "broken jsonl",
+        "vocabulary too large",
+        "rows too short",
+        "rate above 1",
+        "rate below 0",
+        "batch does not divide",
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    flags, tmp_path, capfd, name, raw, more, words
+):
+    path = tmp_path / name
+    path.write_bytes(raw)
+    more = {"data__path": path, **more}
+    prepared = tmp_path / "prepared"
+    argv = flags(
+        tmp_path / "run",
+        config__data__prepared_dir=prepared,
+        **{f"config__{name}": value for name, value in more.items()},
+    )
+    line = complaint(capfd, argv)
+    assert all(word in line for word in words), line
+    assert not list(tmp_path.rglob("*.tmp-*"))
+    if "global_batch_size" not in line:
+        assert not [p for p in prepared.glob("*") if p.is_dir()]
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"\n" + GOOD, "1 documents left out: no text in them"),
+        (b"!!!\n" + GOOD, "read 51 documents"),
+        (b"bad \xff\xfe\n" + GOOD, "dropped 2 bytes: invalid utf8"),
+        (b"nul \0 nul\n" + GOOD, "dropped 1 bytes: control"),
+        (b"\xef\xbb\xbf" + GOOD, "dropped 3 bytes: byte order mark"),
+        (GOOD.replace(b"\n", b"\r\n"), "kept 50 and 940"),
+        (GOOD + b"long line " * 1_800_000, "17 documents made by cutting"),
+    ],
+    ids=[
+        "empty document",
+        "special characters",
+        "bad UTF-8",
+        "NUL",
+        "byte order mark",
+        "CRLF",
+        "a line of 18 MB",
+    ],
+)
+def test_input_that_can_be_cleaned_is_cleaned_and_counted(
+    flags, tmp_path, caplog, raw, message
+):
+    path = tmp_path / "text.txt"
+    path.write_bytes(raw)
+    argv = flags(
+        tmp_path / "run",
+        config__data__path=path,
+        config__data__prepared_dir=tmp_path / "prepared",
+    )
+    with caplog.at_level(logging.INFO):
+        assert cli.main([*argv, "--mode=prepare"]) == 0
+    assert message in caplog.text
+
+
+def test_a_file_that_may_not_be_read(flags, tmp_path, capfd, monkeypatch):
+    path = tmp_path / "text.txt"
+    path.write_bytes(GOOD)
+    path.chmod(0)
+    if os.access(path, os.R_OK):  # The superuser may read everything.
+        monkeypatch.setattr(os, "access", lambda *_, **__: False)
+    line = complaint(capfd, flags(tmp_path / "run", config__data__path=path))
+    assert f"{path} cannot be read: permission denied" in line
+
+
+def test_a_workdir_of_another_config(finished, flags, capfd):
+    argv = flags(finished.workdir, config__seed=5)
+    line = complaint(capfd, argv)
+    assert "seed was 0, now 5" in line
+    assert "choose another --workdir" in line
+
+
+def test_two_trainers_in_one_workdir(copied, flags, capfd):
+    workdir = copied(20)
+    with workdir_lib.locked(str(workdir)):
+        line = complaint(capfd, flags(workdir))
+    assert f"Another trainer is at work in {workdir}; wait for it" in line
+
+
+def test_a_loss_that_is_not_finite(copied, flags, capfd, look):
+    workdir = copied(20)
+    line = complaint(
+        capfd,
+        flags(
+            workdir,
+            config__optimizer__learning_rate=1e9,
+            config__optimizer__clip_norm=0.0,
+            config__checkpoint__allow_changed=True,
+            config__checkpoint__every_steps=100,
+            config__train__steps_per_epoch=100,
+            config__train__num_steps=90,
+            config__train__log_every=100,
+        ),
+    )
+    assert "between steps" in line
+    newest = look.checkpoints(workdir)[-1]
+    assert newest.name == "step-000000020"
+    storage.verify(newest)
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A function: bytes -> a file system of that size, or of another later."""
+    path = tmp_path / "disk"
+    path.mkdir()
+
+    def mount(size):
+        options = f"size={size}" + (",remount" if os.path.ismount(path) else "")
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", path]
+        if (
+            not shutil.which("mount")
+            or subprocess.run(command, capture_output=True).returncode
+        ):
+            pytest.skip("mounting a small file system is not permitted here")
+        return path
+
+    yield mount
+    if os.path.ismount(path):
+        subprocess.run(["umount", "--lazy", path], check=True)
+
+
+def test_no_space_for_a_checkpoint(small_disk, flags, capfd, look, finished):
+    workdir = small_disk(200_000) / "run"
+    argv = flags(workdir)
+    assert "no space left on the device; free some" in complaint(capfd, argv)
+    kept = look.checkpoints(workdir)
+    for path in kept:
+        storage.verify(path)
+    small_disk(10_000_000)
+    assert cli.main(argv) == 0
+    ours, others = look.weights(workdir), look.weights(finished.workdir)
+    for name in others:
+        np.testing.assert_allclose(ours[name], others[name], atol=1e-5)
+
+
+def test_no_space_for_prepared_rows(small_disk, flags, capfd, tmp_path):
+    prepared = small_disk(12_000) / "prepared"
+    path = tmp_path / "text.txt"
+    path.write_bytes(GOOD * 100)
+    argv = flags(
+        tmp_path / "run",
+        config__data__path=path,
+        config__data__prepared_dir=prepared,
+    )
+    argv.append("--mode=prepare")
+    assert "no space left on the device; free some" in complaint(capfd, argv)
+    assert not [p for p in prepared.glob("*") if p.is_dir()]
+    small_disk(10_000_000)
+    assert cli.main(argv) == 0
