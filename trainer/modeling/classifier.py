@@ -224,14 +224,11 @@ def drop_words(
     unknown_id: int,
 ) -> tf.Tensor:
     """int32 [B, R] with a share of the ordinary tokens shown as unknown."""
-    threshold = round(rate * 2**16)
-    if not threshold:
+    if not rate:
         return token_ids
     rows, slots = token_ids.shape
-    words = layers.random_words(
-        noise, index=_WORD_DROPOUT_INDEX, num_rows=rows, num_words=slots
-    )
-    dropped = words < tf.constant(threshold, tf.uint16)
+    keys = layers.row_keys(noise, index=_WORD_DROPOUT_INDEX, num_rows=rows)
+    dropped = layers.random_words(keys, (slots,)) < layers.threshold(rate)
     dropped &= ~tf.gather(is_special, token_ids)
     return tf.where(dropped, unknown_id, token_ids)
 

@@ -15,8 +15,8 @@ from configs import schema
 from trainer import fusion
 from trainer.modeling import attention, normalization
 
+_MULTIPLIER, _INCREMENT = 1664525, 1013904223  # Of `pcg3d`.
 PHILOX = 1  # "auto" picks an algorithm 100 times slower under XLA on a CPU.
-WORDS_PER_BLOCK = 8  # 16-bit words from one step of the Philox counter.
 
 
 class Noise(NamedTuple):
@@ -46,21 +46,18 @@ def create_noise(seed: Any, *, step: Any, first_row: Any = 0) -> Noise:
     return Noise(*(tf.cast(x, tf.int64) for x in (seed, step, first_row)))
 
 
-def random_words(
-    noise: Noise, *, index: int, num_rows: tf.Tensor | int, num_words: int
+def row_keys(
+    noise: Noise, *, index: int, num_rows: tf.Tensor | int
 ) -> tf.Tensor:
-    """Uniform uint16 [num_rows, num_words] for layer `index`."""
-    num_blocks = math.ceil(num_words / WORDS_PER_BLOCK)  # A row starts a block.
+    """Two random words for every row: uint32 [num_rows, 2], for `index`."""
     seed = tf.cast(tf.reshape(noise.seed, [1]), tf.uint64)
-    bits = _philox(
-        [num_rows, num_blocks * WORDS_PER_BLOCK // 2],
+    block = _philox(  # A row is one step of the counter.
+        [num_rows, 4],
         key=_philox([1], seed, (noise.step, index), tf.uint64),
-        counter=(noise.first_row * num_blocks, 0),
+        counter=(noise.first_row, 0),
         dtype=tf.uint32,
     )
-    words = tf.bitcast(bits, tf.uint16)  # [num_rows, 4 * num_blocks, 2]
-    words = tf.reshape(words, [num_rows, num_blocks * WORDS_PER_BLOCK])
-    return words[:, :num_words]
+    return block[:, :2]
 
 
 def _philox(shape: Any, key: tf.Tensor, counter: Any, dtype: Any) -> tf.Tensor:
@@ -71,11 +68,43 @@ def _philox(shape: Any, key: tf.Tensor, counter: Any, dtype: Any) -> tf.Tensor:
     )
 
 
+def random_words(keys: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
+    """Uniform uint32 [B, *shape], a function of the row's key and the element.
+
+    `pcg3d` of Jarzynski and Olano, "Hash Functions for GPU Rendering" (JCGT,
+    2020), of (element, key, key). A few operations on every element alone, so
+    that XLA computes a word where it is used, and none is ever in memory.
+
+    Args:
+      keys: uint32 [B, 2].
+      shape: of a row.
+    """
+    keys = tf.reshape(keys, [-1, 2, *(1 for _ in shape)])
+    y, z = (keys[:, i] * _MULTIPLIER + _INCREMENT for i in range(2))
+    x = y * z + _INCREMENT
+    # Axis by axis, or XLA would keep the numbers of the elements in memory.
+    for axis, size in enumerate(shape):
+        inner = shape[axis + 1 :]
+        stride = np.uint32(_MULTIPLIER * math.prod(inner) % 2**32)
+        steps = np.arange(size, dtype=np.uint32) * stride
+        x += steps.reshape([size, *(1 for _ in inner)])
+    y += z * x
+    z += x * y
+    x, y, z = (v ^ tf.bitwise.right_shift(v, 16) for v in (x, y, z))
+    return x + y * z
+
+
+def threshold(rate: float) -> int:
+    """A share `rate` of all words lies below it, to 2^-32."""
+    return min(round(rate * 2**32), 2**32 - 1)
+
+
 class Dropout(keras.layers.Layer):
     """Inverted dropout whose mask the layout of the batch cannot change.
 
     Keras' own draws the same mask on every replica and is 100 times slower
-    under XLA on a CPU. The rate is rounded to a multiple of 2^-16.
+    under XLA on a CPU. What is kept is not remembered for the gradient: it is
+    computed again.
     """
 
     def __init__(self, rate: float, index: int, *, name: str) -> None:
@@ -83,28 +112,25 @@ class Dropout(keras.layers.Layer):
         super().__init__(autocast=False, name=name)  # x keeps its dtype.
         self.rate = rate
         self.index = index
-        self._threshold = min(round(rate * 2**16), 2**16 - 1)
         self.built = True
 
     def call(self, x: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
         """x [B, ...], static but for B -> the same; identity without noise."""
-        if noise is None or self._threshold == 0:
+        if noise is None or not self.rate:
             return x
-        words = random_words(
+        keys = row_keys(
             noise,
             index=self.index,
             num_rows=tf.shape(x)[0] if x.shape[0] is None else x.shape[0],
-            num_words=math.prod(x.shape[1:]),
         )
-        words = tf.reshape(words, [-1, *x.shape[1:]])
-        least = tf.constant(self._threshold, tf.uint16)
-        scale = tf.constant(1 / (1 - self._threshold / 2**16), x.dtype)
+        least = tf.constant(threshold(self.rate), tf.uint32)
+        scale = tf.constant(1 / (1 - self.rate), x.dtype)
 
         @tf.custom_gradient
         def drop(x: tf.Tensor) -> tuple[tf.Tensor, Any]:
             return (
-                _where_kept(x, words, least, scale),
-                lambda dy: _where_kept(dy, words, least, scale),
+                _where_kept(x, keys, least, scale),
+                lambda dy: _where_kept(dy, keys, least, scale),
             )
 
         return drop(x)
@@ -112,9 +138,10 @@ class Dropout(keras.layers.Layer):
 
 @fusion.fused
 def _where_kept(
-    x: tf.Tensor, words: tf.Tensor, least: tf.Tensor, scale: tf.Tensor
+    x: tf.Tensor, keys: tf.Tensor, least: tf.Tensor, scale: tf.Tensor
 ) -> tf.Tensor:
-    """`x` times `scale` where its uint16 word is `least` or more, else 0."""
+    """`x` times `scale` where its word is `least` or more, else 0."""
+    words = random_words(keys, tuple(x.shape[1:]))
     return tf.where(words >= least, x * scale, tf.zeros([], x.dtype))
 
 

@@ -30,51 +30,81 @@ def _factory(seed=0, stream=0, **fields):
     )
 
 
-def _words(noise, *, index=2, num_rows=8, num_words=24):
-    return layers.random_words(
-        noise, index=index, num_rows=num_rows, num_words=num_words
-    )
+def _words(noise, *, index=2, num_rows=8, shape=(24,)):
+    keys = layers.row_keys(noise, index=index, num_rows=num_rows)
+    return layers.random_words(keys, shape)
 
 
 def _dropout(rate=0.25, index=2):
     return layers.Dropout(rate, index, name="dropout")
 
 
-@pytest.mark.parametrize("num_words", [1, 7, 8, 9, 16, 1001])
-def test_words_do_not_know_the_layout(num_words):
-    whole = _words(_noise(), num_words=num_words)
+@pytest.mark.parametrize("shape", [(), (1,), (9,), (5, 7)])
+def test_words_do_not_know_the_layout(shape):
+    whole = _words(_noise(), shape=shape)
     parts = [
-        _words(_noise(first_row=first), num_rows=rows, num_words=num_words)
+        _words(_noise(first_row=first), num_rows=rows, shape=shape)
         for first, rows in ((0, 4), (4, 3), (7, 1))
     ]
     np.testing.assert_array_equal(whole, tf.concat(parts, 0))
-    assert whole.shape == (8, num_words)
+    assert whole.shape == (8, *shape)
+    assert whole.dtype == tf.uint32
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("num_words", [9, 1024])
-def test_words_are_the_same_compiled(jit_compile, num_words):
+@pytest.mark.parametrize("shape", [(9,), (3, 4, 5)])
+def test_words_are_the_same_compiled(jit_compile, shape):
     @tf.function(jit_compile=jit_compile)
     def compiled(noise):
-        return _words(noise, num_words=num_words)
+        return _words(noise, shape=shape)
 
     noise = _noise(step=3 * 10**12, first_row=5 * 10**12)
-    np.testing.assert_array_equal(
-        compiled(noise), _words(noise, num_words=num_words)
-    )
+    np.testing.assert_array_equal(compiled(noise), _words(noise, shape=shape))
+
+
+def _pcg3d(*entries):
+    """The function of the paper, in integers of any size."""
+    x, y, z = ((v * 1664525 + 1013904223) % 2**32 for v in entries)
+    for last in (False, True):
+        x = (x + y * z) % 2**32
+        y = (y + z * x) % 2**32
+        z = (z + x * y) % 2**32
+        if not last:
+            x, y, z = (v ^ v >> 16 for v in (x, y, z))
+    return x, y, z
+
+
+def test_words_are_those_of_the_paper():
+    keys = [[2**32 - 1, 7], [12345, 2**31]]
+    words = layers.random_words(tf.constant(keys, tf.uint32), (2, 3))
+    expected = [[_pcg3d(i, *key)[0] for i in range(6)] for key in keys]
+    np.testing.assert_array_equal(np.reshape(words, [2, 6]), expected)
+
+
+PINNED = [3801743430, 2290823446, 3071235130, 3420027411]
 
 
 def test_words_are_pinned():
     # A run resumed on another device or version must draw the same.
-    words = _words(_noise(), num_rows=1, num_words=4)
-    np.testing.assert_array_equal(words, [[14220, 25882, 64501, 27637]])
+    words = _words(_noise(), num_rows=1, shape=(4,))
+    np.testing.assert_array_equal(words, [PINNED])
+
+
+@pytest.mark.parametrize(
+    ("rate", "least"),
+    [(0.0, 0), (0.5, 2**31), (1 - 1e-12, 2**32 - 1), (2**-32, 1)],
+)
+def test_a_threshold_is_a_share_of_the_words(rate, least):
+    assert layers.threshold(rate) == least
 
 
 def test_dropout_keeps_from_its_threshold_on():
-    x = tf.ones([1, 4])  # The words above.
-    for threshold, kept in ((14220, 4), (14221, 3), (27637, 2), (27638, 1)):
-        y = _dropout(threshold / 2**16)(x, noise=_noise())
-        assert np.count_nonzero(y) == kept
+    x = tf.ones([1, 4])
+    for word in PINNED:
+        for least, kept in ((word, True), (word + 1, False)):
+            y = _dropout(least / 2**32)(x, noise=_noise())
+            assert np.count_nonzero(y) == sum(w >= least for w in PINNED)
+            assert bool(y[0, PINNED.index(word)] != 0) is kept
 
 
 def test_words_differ_in_every_argument():
@@ -92,9 +122,22 @@ def test_words_differ_in_every_argument():
 
 
 def test_words_are_uniform():
-    words = _words(_noise(), num_rows=64, num_words=1024).numpy()
-    counts = np.bincount(words.ravel() >> 12, minlength=16)  # 4096 expected
-    assert ((counts - 4096) ** 2 / 4096).sum() < 40  # 15 degrees: p = 0.0005
+    words = _words(_noise(), num_rows=64, shape=(4, 256)).numpy()
+    for shift in (0, 28):
+        counts = np.bincount(words.ravel() >> shift & 15, minlength=16)
+        # 4096 are expected of each; 15 degrees of freedom: p = 0.0005.
+        assert ((counts - 4096) ** 2 / 4096).sum() < 40
+
+
+@pytest.mark.parametrize("distance", [1, 2, 3, 8, 64, 128, 256, 4096])
+def test_words_do_not_know_their_neighbours(distance):
+    words = _words(_noise(), num_rows=64, shape=(64, 128)).numpy()
+    dropped = (words < layers.threshold(0.1)).reshape(64, -1) - 0.1
+    across = (dropped[1:] * dropped[:-1]).mean() / 0.09
+    along = (dropped[:, distance:] * dropped[:, :-distance]).mean() / 0.09
+    # Standard deviation 1 / sqrt(entries): 5 of them.
+    assert abs(across) < 5 * (63 * 8192) ** -0.5
+    assert abs(along) < 5 * (64 * (8192 - distance)) ** -0.5
 
 
 @pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.999])
