@@ -30,8 +30,9 @@ def attend(
     """Softmax attention of scaled queries inside segments.
 
     Padding (segment 0) sees padding only, so that every slot sees something.
-    The gradient needs no sum over [L, L]: what softmax subtracts is the
-    product of the output and its gradient (Dao et al., "FlashAttention", 2022).
+    No [L, L] is kept for the gradient, which computes the weights again and
+    needs no sum over them: what softmax subtracts is the product of the output
+    and its gradient (Dao et al., "FlashAttention", 2022).
 
     Args:
       query, key, value: [B, H, L, K].
@@ -41,29 +42,28 @@ def attend(
     Returns:
       [B, H, L, K].
     """
-    if segment_ids is None:
-        segment_ids = tf.ones(tf.shape(query)[:3:2], tf.int32)
+    segments = () if segment_ids is None else (segment_ids,)
 
     def forward(
         first: tf.Tensor,
         query: tf.Tensor,
         key: tf.Tensor,
         value: tf.Tensor,
-        segment_ids: tf.Tensor,
+        *segments: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
-        scores = tf.matmul(query, key, transpose_b=True)  # [b, H, L, L]
-        weights = fusion.softmax(_inside_segments(scores, segment_ids))
-        return tf.matmul(dropout(weights, first), value), weights
+        weights = dropout(_weights(query, key, *segments), first)
+        return (tf.matmul(weights, value),)
 
     def backward(
         first: tf.Tensor,
+        mixed: tf.Tensor,
+        upstream: tf.Tensor,
         query: tf.Tensor,
         key: tf.Tensor,
         value: tf.Tensor,
-        mixed: tf.Tensor,
-        upstream: tf.Tensor,
-        weights: tf.Tensor,
+        *segments: tf.Tensor,
     ) -> tuple[tf.Tensor, ...]:
+        weights = _weights(query, key, *segments)
         inner = tf.cast(upstream, tf.float32) * tf.cast(mixed, tf.float32)
         d_scores = _softmax_gradient(
             weights,
@@ -81,15 +81,23 @@ def attend(
         *inputs: tf.Tensor,
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
         rows = _Rows.of(query)
-        mixed, weights = rows.map(
-            forward, *inputs, segment_ids, num_results=1, num_kept=1
-        )
+        (mixed,) = rows.map(forward, *inputs, *segments, num_results=1)
         return mixed, lambda upstream: rows.map(
-            backward, *inputs, mixed, upstream, weights, num_results=3
+            backward, mixed, upstream, *inputs, *segments, num_results=3
         )
 
     mixed: tf.Tensor = mix(query, key, value)
     return mixed
+
+
+def _weights(
+    query: tf.Tensor, key: tf.Tensor, *segments: tf.Tensor
+) -> tf.Tensor:
+    """[b, H, L, L]; every row of it sums to 1."""
+    scores = tf.matmul(query, key, transpose_b=True)
+    if segments:
+        scores = _inside_segments(scores, *segments)
+    return fusion.softmax(scores)
 
 
 class _Rows(NamedTuple):
@@ -113,28 +121,24 @@ class _Rows(NamedTuple):
     def map(
         self,
         function: Callable[..., tuple[tf.Tensor, ...]],
-        *arguments: Any,
+        *arguments: tf.Tensor,
         num_results: int,
-        num_kept: int = 0,
-    ) -> tuple[Any, ...]:
-        """Calls (first row int32 [], *arguments of its b rows).
+    ) -> tuple[tf.Tensor, ...]:
+        """Calls (first row int32 [], *arguments [b, ...] of its rows).
 
         Args:
-          function: returns `num_results` tensors [b, H, L, K], then `num_kept`
-            [b, H, L, L].
-          arguments: tensors [B, ...], or what another call has kept.
+          function: returns `num_results` tensors [b, H, L, K].
+          arguments: tensors [B, ...].
 
         Returns:
-          The results, [B, H, L, K]; then what is kept.
+          The results, [B, H, L, K].
         """
         if not self.size:
             return function(tf.constant(0), *arguments)
-        num_rows, heads, length, width = self.query.shape
+        num_rows, *row = self.query.shape
         num_groups = num_rows // self.size
 
-        def part(argument: Any, group: tf.Tensor) -> tf.Tensor:
-            if isinstance(argument, tf.TensorArray):
-                return argument.read(group)
+        def part(argument: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
             shape = [num_groups, self.size, *argument.shape[1:]]
             return tf.reshape(argument, shape)[group]
 
@@ -145,29 +149,20 @@ class _Rows(NamedTuple):
             written = zip(arrays, results, strict=True)
             return group + 1, *(a.write(group, x) for a, x in written)
 
-        def array(size: int) -> tf.TensorArray:
-            return tf.TensorArray(
-                self.query.dtype,
-                num_groups,
-                element_shape=(self.size, heads, length, size),
+        arrays = (
+            tf.TensorArray(
+                self.query.dtype, num_groups, element_shape=(self.size, *row)
             )
-
+            for _ in range(num_results)
+        )
         _, *arrays = tf.while_loop(
             lambda group, *_: group < num_groups,
             add,
-            (
-                tf.constant(0),
-                *(array(width) for _ in range(num_results)),
-                *(array(length) for _ in range(num_kept)),
-            ),
+            (tf.constant(0), *arrays),
             parallel_iterations=2,  # Ten, the default, leave the cache.
             name="rows",
         )
-        results = arrays[:num_results]
-        return (
-            *(tf.reshape(x.stack(), self.query.shape) for x in results),
-            *arrays[num_results:],
-        )
+        return tuple(tf.reshape(x.stack(), self.query.shape) for x in arrays)
 
 
 def _transposed_product(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
