@@ -1,6 +1,8 @@
 """Dropout is a function; attention and the layer are what they say."""
 
 import collections
+import math
+import re
 
 import keras
 import numpy as np
@@ -184,6 +186,30 @@ def test_dropout_compiles_with_its_gradient(jit_compile):
     y, dy = gradient(x, tf.constant(3, tf.int64))
     np.testing.assert_array_equal(y, layer(x, noise=_noise()))
     np.testing.assert_array_equal(dy, y)  # Kept and scaled alike.
+
+
+def test_words_are_never_in_memory():
+    layer = _dropout(0.25)
+    x = tf.ones([4, 32, 48])
+
+    @tf.function(jit_compile=True, autograph=False)
+    def gradient(x, step):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, noise=_noise(step=step))
+        return y, tape.gradient(y, x)
+
+    args = (x, tf.constant(3, tf.int64))
+    hlo = gradient.experimental_get_compiler_ir(*args)(stage="optimized_hlo")
+    # What the entry computation names is a buffer; the rest is inside a loop.
+    entry = hlo[hlo.index("ENTRY") :]
+    assert entry.count("f32[4,32,48]") >= 2
+    sizes = [
+        math.prod(map(int, dimensions.split(",")))
+        for dimensions in re.findall(r"[us](?:8|16|32|64)\[([\d,]+)\]", entry)
+    ]
+    assert sizes
+    assert max(sizes) <= 4 * 4  # The keys of the rows.
 
 
 @pytest.mark.parametrize("rows", [1, 2, 6])
