@@ -32,7 +32,7 @@ test: $(STAMP) $(HUGGINGFACE)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -rs
+	$(BIN)/python -m pytest -rs --numprocesses=2 --dist=loadgroup
 
 soak: $(STAMP)
 	$(BIN)/python -m pytest -m soak

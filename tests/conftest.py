@@ -1,15 +1,31 @@
 """Sets TensorFlow up for all tests: silent, on the CPU, as four devices."""
 
 import os
+import pathlib
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["KERAS_BACKEND"] = "tensorflow"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
+import pytest
 import tensorflow as tf
+
+# Its tests share trained models; every other file stands alone.
+_TOGETHER = pathlib.Path(__file__).parent / "trainer" / "commands"
 
 # Here and not in a fixture: the first operation of any test fixes the devices.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * 4,
 )
+
+
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> None:
+    """What shares fixtures runs in one process, with `--dist=loadgroup`."""
+    if not config.pluginmanager.hasplugin("xdist"):
+        return
+    for item in items:
+        together = _TOGETHER if _TOGETHER in item.path.parents else item.path
+        item.add_marker(pytest.mark.xdist_group(str(together)))
