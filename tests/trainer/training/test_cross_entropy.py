@@ -8,8 +8,12 @@ import tensorflow as tf
 
 from trainer.training import cross_entropy
 
-CHUNK = cross_entropy._CHUNK_ROWS
-LAST = cross_entropy._LAST_ROWS
+CHUNKS = {
+    dtype: cross_entropy._CHUNK_ROWS[dtype.size]
+    for dtype in (tf.float32, tf.bfloat16)
+}
+CHUNK = CHUNKS[tf.float32]
+PART = cross_entropy._PART_ROWS
 WIDTH, VOCABULARY = 6, 37
 GRADIENTS = {WIDTH, WIDTH + 1}  # Rows of the kernel's, also with the bias'.
 
@@ -72,16 +76,18 @@ def assert_equal(got, wanted, *, tolerance):
         (1, 1.0),
         (5, [0, 0, 1, 0, 0]),
         (7, 0.0),
-        (LAST - 1, 1.0),
-        (LAST, 1.0),
-        (LAST + 1, 1.0),
-        (CHUNK - LAST, 1.0),
+        (PART - 1, 1.0),
+        (PART, 1.0),
+        (PART + 1, 1.0),
+        (2 * PART, 1.0),
+        (2 * PART + 1, 1.0),
+        (CHUNK - PART, 1.0),
         (CHUNK - 1, 0.5),
         (CHUNK - 1, 1.0),
         (CHUNK, 1.0),
         (CHUNK + 1, 1.0),
         (2 * CHUNK + 3, 0.4),
-        (2 * CHUNK + LAST + 3, 1.0),
+        (2 * CHUNK + PART + 3, 1.0),
     ],
 )
 def test_losses_and_gradients_equal_the_dense_ones(num_entries, used, jit):
@@ -116,8 +122,11 @@ def test_gradients_of_the_total_itself_are_not_scaled():
     assert (VOCABULARY, WIDTH) not in products
 
 
-def test_bfloat16_stays_near_float32():
-    data = entries(CHUNK + 9, 0.7)
+@pytest.mark.parametrize(
+    ("more", "used"), [(-PART, 1.0), (-1, 1.0), (0, 1.0), (1, 1.0), (9, 0.7)]
+)
+def test_bfloat16_stays_near_float32(more, used):
+    data = entries(CHUNKS[tf.bfloat16] + more, used)
     rounded = (tf.cast(data[0], tf.bfloat16), *data[1:])
     got = tf.function(chunked, autograph=False)(*rounded)
     assert got[3].dtype == tf.bfloat16
@@ -166,8 +175,9 @@ def test_without_training_the_losses_are_the_same():
     np.testing.assert_allclose(losses.each, wanted[1], atol=1e-6)
 
 
-def test_no_tensor_is_larger_than_a_chunk_of_the_vocabulary():
-    num_entries = 4 * CHUNK
+@pytest.mark.parametrize("dtype", CHUNKS, ids=lambda dtype: dtype.name)
+def test_no_tensor_is_larger_than_a_chunk_of_the_vocabulary(dtype):
+    data = entries(4 * CHUNKS[dtype], 1.0, dtype=dtype)
     shapes = set()
 
     def walk(graph):
@@ -181,14 +191,15 @@ def test_no_tensor_is_larger_than_a_chunk_of_the_vocabulary():
             walk(function.graph)
 
     function = tf.function(chunked, autograph=False)
-    walk(function.get_concrete_function(*entries(num_entries, 1.0)).graph)
+    walk(function.get_concrete_function(*data).graph)
     rows = {shape[0] for shape in shapes if shape[1:] == (VOCABULARY,)}
-    assert rows == {CHUNK, LAST, *GRADIENTS}
+    assert rows == {CHUNKS[dtype], 2 * PART, PART, *GRADIENTS}
 
 
-def test_xla_for_a_gpu_holds_no_more_than_a_chunk_of_the_vocabulary():
+@pytest.mark.parametrize("dtype", CHUNKS, ids=lambda dtype: dtype.name)
+def test_xla_for_a_gpu_holds_no_more_than_a_chunk_of_the_vocabulary(dtype):
     function = tf.function(chunked, jit_compile=True, autograph=False)
-    data = entries(4 * CHUNK, 1.0)
+    data = entries(4 * CHUNKS[dtype], 1.0, dtype=dtype)
     # Lowering for a GPU needs none.
     hlo = function.experimental_get_compiler_ir(*data)(
         stage="hlo", platform_name="GPU"
@@ -200,4 +211,5 @@ def test_xla_for_a_gpu_holds_no_more_than_a_chunk_of_the_vocabulary():
     large = {shape for shape in shapes if VOCABULARY in shape}
     weights = {(VOCABULARY, WIDTH), (VOCABULARY,), (1, VOCABULARY)}
     weights |= {(rows, VOCABULARY) for rows in GRADIENTS}
-    assert large - weights == {(CHUNK, VOCABULARY), (LAST, VOCABULARY)}
+    rows = (CHUNKS[dtype], 2 * PART, PART)
+    assert large - weights == {(size, VOCABULARY) for size in rows}
