@@ -8,7 +8,8 @@ from typing import Any
 from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import labelled
-from trainer import storage, strings
+from trainer import checkpoint, storage, strings
+from trainer import workdir as workdir_lib
 from trainer.commands import (
     evaluate,
     export,
@@ -19,6 +20,7 @@ from trainer.commands import (
     stage,
 )
 from trainer.serving import loading
+from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
 
@@ -32,17 +34,21 @@ def run(
 ) -> None:
     """Prepares what is missing, pretrains, fine-tunes, exports, evaluates.
 
-    Text without labels is not fine-tuned, and a line says so. Ends with a few
+    What is wrong with the labels is said before anything is trained. Text
+    without any is not fine-tuned, and a line says so. Ends with a few
     predictions, `report.html` and a table.
     """
     arguments: dict[str, Any] = {"workdir": workdir, "runtime": runtime}
+    strategy, chief = stage.create_strategy(runtime, config)
+    workdir_lib.check(workdir, config)
+    strategy_lib.check_batch(strategy, config.train)
+    _require_own_encoder(workdir)
+    has_labels = _has_labels(config)
+    if has_labels:
+        finetune.check(config, strategy)
     pretrain.run(config, callbacks=callbacks, **arguments)
-    try:
+    if has_labels:
         finetune.run(config, callbacks=callbacks, **arguments)
-    except labelled.NoLabelsError as error:
-        _log.info("no fine-tuning: %s", error)
-    # The same that the stages had.
-    _, chief = stage.create_strategy(runtime, config)
     best = export.best_states(workdir)
     if chief and _exported(workdir) != (best, config.to_dict()["export"]):
         export.run(config, **arguments)
@@ -55,6 +61,28 @@ def run(
     if chief:
         _predict(config, workdir)
         print(report.write(config, workdir=workdir))
+
+
+def _require_own_encoder(workdir: str) -> None:
+    """An encoder that the classifier does not have is not trained beside it."""
+    pretrained = checkpoint.of_stage(workdir, "pretrain").exist()
+    if finetune.has_begun(workdir) and not pretrained:
+        raise ValueError(
+            f"{workdir} holds a classifier without pretraining of its own, so"
+            " that --mode=all would pretrain an encoder which is not in it. Go"
+            " on with --mode=finetune, --mode=export and --mode=evaluate, or"
+            " choose another --workdir."
+        )
+
+
+def _has_labels(config: schema.Config) -> bool:
+    """Prepares the labelled rows, if there are any."""
+    try:
+        finetune.prepare_labelled(config)
+    except labelled.NoLabelsError as error:
+        _log.info("no fine-tuning: %s", error)
+        return False
+    return True
 
 
 def _exported(workdir: str) -> tuple[dict[str, Any], dict[str, Any]]:

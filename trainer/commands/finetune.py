@@ -1,10 +1,12 @@
 """`--mode=finetune`: an encoder and labelled text to a classifier."""
 
 import logging
+import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from configs import runtime as runtime_lib
 from configs import schema
@@ -36,23 +38,15 @@ def run(
         one line that says what to do.
       runtime.Stopped: a signal came; the run has been saved before.
     """
-    if config.model.attend_padding and config.finetune.packing == "fill":
-        raise ValueError(
-            "model.attend_padding=True lets documents of one row see each"
-            " other, which no exported model could repeat; set"
-            " finetune.packing=document."
-        )
     strategy, chief = stage.create_strategy(runtime, config)
+    check(config, strategy)
     with workdir_lib.locked(workdir, chief=chief):
         recorded = workdir_lib.check(workdir, config)
-        strategy_lib.check_batch(
-            strategy,
-            trainee_lib.finetune_section(config),
-            section="finetune",
-        )
         source = (
             "" if config.finetune.from_scratch else _source(config, workdir)
         )
+        encoder = starting_point.encoder_of(workdir, source)
+        _require_same_encoder(workdir, recorded, encoder)
         prepared = open_labelled(config, workdir)
         arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
         stage.require_same_data(strategy, prepared, arithmetic)
@@ -61,7 +55,11 @@ def run(
             workdir_lib.record(
                 workdir,
                 config,
-                {**before, **_resolved(prepared, arithmetic)},
+                {
+                    **before,
+                    **_resolved(prepared, arithmetic),
+                    "encoder": encoder,
+                },
             )
         trainees = trainee_lib.create_classifiers(
             config, strategy, prepared, arithmetic
@@ -78,6 +76,19 @@ def run(
                 stage.train(trainee, workdir, stop, callbacks, chief=chief)
 
 
+def check(config: schema.Config, strategy: tf.distribute.Strategy) -> None:
+    """Refuses what cannot be fine-tuned; raises ValueError."""
+    if config.model.attend_padding and config.finetune.packing == "fill":
+        raise ValueError(
+            "model.attend_padding=True lets documents of one row see each"
+            " other, which no exported model could repeat; set"
+            " finetune.packing=document."
+        )
+    strategy_lib.check_batch(
+        strategy, trainee_lib.finetune_section(config), section="finetune"
+    )
+
+
 def _source(config: schema.Config, workdir: str) -> str:
     """The folder whose encoder is fine-tuned."""
     if path := starting_point.source(config, workdir, "finetune"):
@@ -90,24 +101,63 @@ def _source(config: schema.Config, workdir: str) -> str:
     )
 
 
-def open_labelled(config: schema.Config, workdir: str) -> manifest.Prepared:
-    """Labelled rows in the vocabulary of the encoder."""
+def has_begun(workdir: str) -> bool:
+    """Whether a classifier has been trained there, if only its head."""
+    return any(
+        checkpoint.of_stage(workdir, name).exist()
+        for name in ("finetune_frozen", "finetune")
+    )
+
+
+def _require_same_encoder(
+    workdir: str, recorded: dict[str, Any], encoder: str
+) -> None:
+    """A classifier is not reported beside an encoder that it does not have."""
+    before = recorded.get("resolved", {}).get("encoder", encoder)
+    if before != encoder and has_begun(workdir):
+        raise ValueError(
+            f"The classifier in {workdir} was fine-tuned from {before}, but the"
+            f" encoder to begin with is now {encoder}. To fine-tune that one,"
+            f" use another --workdir with --mode=finetune"
+            f" --config.init_from={workdir}, or move {workdir}/checkpoints/"
+            "finetune and finetune_frozen away. To keep the classifier, go on"
+            " with --mode=export and --mode=evaluate."
+        )
+
+
+def prepare_labelled(config: schema.Config) -> pathlib.Path:
+    """The directory with `open_labelled`'s rows, made where it is missing."""
     tokenizer = (
         starting_point.tokenizer(config)
         or prepare.open_prepared(config).tokenizer
     )
-    prepared = manifest.open_prepared(labelled.prepare(config, tokenizer))
+    return labelled.prepare(config, tokenizer)
+
+
+def open_labelled(config: schema.Config, workdir: str) -> manifest.Prepared:
+    """Labelled rows in the vocabulary of the encoder."""
+    prepared = manifest.open_prepared(prepare_labelled(config))
     for role, report in prepared.report.items():
         _log.info(
-            "%s: %s documents in %s rows (%.1f %% filled), %s; cut %s tokens",
+            "%s: %s documents in %s rows (%.1f %% filled), %s%s",
             role,
             f"{report['documents']:,}",
             f"{report['rows']:,}",
             100 * report["slots_used"] / max(1, report["slots"]),
             ", ".join(f"{k} {n:,}" for k, n in report["labels"].items()),
-            f"{report['tokens_cut']:,}",
+            _cut(config, report["tokens_cut"]),
         )
     return prepared
+
+
+def _cut(config: schema.Config, tokens: int) -> str:
+    if not tokens:
+        return ""
+    pieces = config.finetune.pieces_per_row
+    return (
+        f"; cut {tokens:,} tokens: a document has at most {pieces} pieces of"
+        f" {config.data.sequence_length} (finetune.pieces_per_row)"
+    )
 
 
 def _not_passed(

@@ -47,7 +47,12 @@ def run(
         arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
         stage.require_same_data(strategy, prepared, arithmetic)
         if chief:
-            workdir_lib.record(workdir, config, _resolved(prepared, arithmetic))
+            before = workdir_lib.read(workdir).get("resolved", {})
+            workdir_lib.record(
+                workdir,
+                config,
+                {**before, **_resolved(prepared, arithmetic)},
+            )
             # Whoever starts from this run needs it, wherever its data went.
             prepared.tokenizer.save(storage.path_of(workdir))
         trainee = trainee_lib.create_masked_lm(

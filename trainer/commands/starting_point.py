@@ -49,6 +49,14 @@ def source(config: schema.Config, workdir: str, name: str) -> str:
     return config.init_from
 
 
+def encoder_of(workdir: str, source: str) -> str:
+    """What `source` gives fine-tuning to begin with, in words."""
+    if source != workdir:
+        return source or "scratch"
+    best = checkpoint.of_stage(workdir, "pretrain").best()
+    return f"checkpoints/pretrain/{best.name}"
+
+
 def load(
     config: schema.Config, path: str, variables: Sequence[keras.Variable]
 ) -> None:

@@ -140,13 +140,32 @@ def test_text_without_labels_keeps_the_pretraining_half(
     assert evaluate.read(str(workdir))["masked_lm"]["perplexity"] > 1
 
 
-def test_other_errors_of_fine_tuning_are_errors(
-    tiny, reviews, one_device, tmp_path, monkeypatch
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({}, "has one value"),
+        ({"train.global_batch_size": 7}, "train.global_batch_size=7"),
+        ({"finetune.global_batch_size": 7}, "finetune.global_batch_size=7"),
+    ],
+)
+def test_what_cannot_be_fine_tuned_is_said_before_anything_is_trained(
+    tiny, reviews, devices, tmp_path, monkeypatch, more, message
 ):
-    reviews.write_text(reviews.read_text().replace('"bad"}', '"good"}'))
-    monkeypatch.setattr(pretrain, "run", lambda *_, **__: None)
-    config = _config(tiny, reviews, {"finetune.from_scratch": True})
-    with pytest.raises(ValueError, match="has one value"):
+    if not more:
+        reviews.write_text(reviews.read_text().replace('"bad"}', '"good"}'))
+    monkeypatch.setattr(pretrain, "run", None)  # Would fail.
+    with pytest.raises(ValueError, match=message):
         everything.run(
-            config, workdir=str(tmp_path / "run"), runtime=one_device
+            _config(tiny, reviews, more),
+            workdir=str(tmp_path / "run"),
+            runtime=devices(2),
         )
+
+
+def test_no_encoder_is_trained_beside_a_classifier_without_it(
+    tuned, tiny, one_device, monkeypatch
+):
+    workdir = tuned(with_pretraining=False)
+    monkeypatch.setattr(pretrain, "run", None)
+    with pytest.raises(ValueError, match="which is not in it"):
+        everything.run(tiny(), workdir=str(workdir), runtime=one_device)

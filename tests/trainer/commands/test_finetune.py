@@ -162,6 +162,39 @@ def test_takes_the_encoder_of_another_workdir(
     _assert_same_run(workdir, tuned.workdir)
 
 
+def test_more_pretraining_keeps_what_fine_tuning_found_out(
+    tuned, labelled, one_device, tmp_path
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(tuned.workdir, workdir)
+    before = workdir_lib.read(str(workdir))["resolved"]
+    config = labelled({"train.num_steps": 21})
+    pretrain.run(config, workdir=str(workdir), runtime=one_device)
+    assert len(tiny_runs.checkpoints(workdir)) > len(
+        tiny_runs.checkpoints(tuned.workdir)
+    )
+    assert workdir_lib.read(str(workdir))["resolved"] == before
+
+
+def test_an_encoder_trained_further_is_not_put_under_the_old_classifier(
+    tuned, labelled, one_device, tmp_path
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(tuned.workdir, workdir)
+    before = workdir_lib.read(str(workdir))["resolved"]["encoder"]
+    path = workdir / before
+    assert path.is_dir()
+    shutil.rmtree(path)  # Another is the best now.
+    with pytest.raises(ValueError, match=f"from {before}, .*checkpoints/fine"):
+        finetune.run(labelled(), workdir=str(workdir), runtime=one_device)
+    for stage in STAGES:
+        (workdir / "checkpoints" / stage).rename(tmp_path / stage)
+    finetune.run(labelled(), workdir=str(workdir), runtime=one_device)
+    after = workdir_lib.read(str(workdir))["resolved"]["encoder"]
+    assert after != before
+    assert (workdir / after).is_dir()
+
+
 def test_from_scratch_is_the_control(tuned, labelled, one_device, tmp_path):
     workdir = tmp_path / "run"
     config = labelled(
