@@ -70,18 +70,21 @@ def run(
       callbacks: not used.
 
     Raises:
-      ValueError: there is nothing to evaluate, the export is damaged, or a
-        test label is none of the classifier's.
+      ValueError: the workdir holds a run of another config, there is nothing
+        to evaluate, the export is damaged, or a test label is none of the
+        classifier's.
     """
     strategy, chief = stage.create_strategy(runtime, config)
+    recorded = workdir_lib.check(workdir, config)
     folder = storage.path_of(workdir)
     result: dict[str, Any] = {
-        "masked_lm": _masked_lm(config, strategy, workdir)
+        "masked_lm": _masked_lm(config, strategy, workdir, recorded)
     }
     if not chief:
         return  # All of a cluster share the masked-LM half alone.
     export = folder / loading.DIRECTORY
     if classifier := _load(export):
+        export_command.warn_if_older(workdir, classifier.facts)
         result |= _classifier(config, folder, classifier)
     if not any(result.values()):
         raise ValueError(
@@ -110,7 +113,10 @@ def shown(result: dict[str, Any]) -> dict[str, str]:
 
 
 def _masked_lm(
-    config: schema.Config, strategy: tf.distribute.Strategy, workdir: str
+    config: schema.Config,
+    strategy: tf.distribute.Strategy,
+    workdir: str,
+    recorded: dict[str, Any],
 ) -> dict[str, Any]:
     """Means over the validation rows with frozen masks; {} = not pretrained."""
     checkpoints = checkpoint.of_stage(workdir, "pretrain")
@@ -119,9 +125,7 @@ def _masked_lm(
         return {}
     best = checkpoints.best()
     prepared = prepare.open_prepared(config)
-    arithmetic = trainee_lib.resolve(
-        strategy, config.train, workdir_lib.check(workdir, config)
-    )
+    arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
     trainee = trainee_lib.create_masked_lm(
         config, strategy, prepared, arithmetic
     )

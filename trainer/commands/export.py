@@ -154,12 +154,30 @@ def _write_all(
     return facts
 
 
-def best_states(workdir: str) -> dict[str, dict[str, Any]]:
+def best_states(
+    workdir: str, *, verify: bool = True
+) -> dict[str, dict[str, Any]]:
     """Step and validation loss of what would be exported, by stage."""
-    stages = zip(("finetune", "pretrain"), _sources(workdir), strict=True)
+    sources = _sources(workdir, verify=verify)
+    stages = zip(("finetune", "pretrain"), sources, strict=True)
     return {
         stage: _state(source.checkpoint) for stage, source in stages if source
     }
+
+
+def warn_if_older(workdir: str, facts: dict[str, Any]) -> None:
+    """Says so where a run has gone on since its export, of these facts."""
+    exported = facts["checkpoints"]
+    for stage, best in best_states(workdir, verify=False).items():
+        if best != exported.get(stage):
+            step = exported.get(stage, {}).get("step", "none")
+            _log.warning(
+                "the export is of step %s of checkpoints/%s, but the best is"
+                " now step %d: --mode=export replaces it",
+                step,
+                stage,
+                best["step"],
+            )
 
 
 def last_validation(workdir: str) -> dict[str, dict[str, float]]:
@@ -176,16 +194,19 @@ def last_validation(workdir: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def _sources(workdir: str) -> tuple[_Source | None, _Source | None]:
+def _sources(
+    workdir: str, *, verify: bool = True
+) -> tuple[_Source | None, _Source | None]:
     """What is fine-tuned and what is pretrained; None = is not."""
-    tuned = _source(workdir, "finetune")
-    pretrained = _source(workdir, "pretrain")
+    tuned = _source(workdir, "finetune", verify=verify)
+    pretrained = _source(workdir, "pretrain", verify=verify)
     if not pretrained and tuned and tuned.config.init_from:
-        pretrained = _source(tuned.config.init_from, "pretrain")
+        other = tuned.config.init_from
+        pretrained = _source(other, "pretrain", verify=verify)
     return tuned, pretrained
 
 
-def _source(workdir: str, stage: str) -> _Source | None:
+def _source(workdir: str, stage: str, *, verify: bool) -> _Source | None:
     checkpoints = checkpoint.of_stage(workdir, stage)
     if not checkpoints.exist():
         return None
@@ -194,7 +215,7 @@ def _source(workdir: str, stage: str) -> _Source | None:
         schema.Config.from_dict(recorded["config"]),
         recorded["resolved"],
         stage,
-        checkpoints.best(),
+        checkpoints.best(verify=verify),
     )
 
 

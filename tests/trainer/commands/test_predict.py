@@ -90,6 +90,24 @@ def test_no_lines_no_answers(exported, tmp_path, capfd):
     assert capfd.readouterr().out == ""
 
 
+@pytest.mark.parametrize("is_older", [False, True])
+def test_an_older_export_answers_with_a_warning(
+    is_older, exported, tmp_path, capfd, caplog
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(exported, workdir)
+    if is_older:
+        (best,) = workdir.glob("checkpoints/finetune/step-*10")
+        shutil.rmtree(best)
+    (tmp_path / "lines").write_text("a good film")
+    argv = ["--mode=predict", f"--workdir={workdir}"]
+    assert (
+        cli.main([*argv, f"--config.predict.input={tmp_path / 'lines'}"]) == 0
+    )
+    assert capfd.readouterr().out.count("\n") == 1
+    assert ("but the best is now step 20" in caplog.text) is is_older
+
+
 def test_a_typed_line_is_answered_at_once(exported):
     process = subprocess.Popen(
         [
