@@ -169,7 +169,8 @@ def _classes(
     missing = train[""] + validation[""]
     if set(train) == {""}:
         raise NoLabelsError(
-            f"{field}: no document has a label; fine-tuning needs one for each."
+            f"{field}: no document has a label; if another field holds it, name"
+            " that one with --config.data.label_field."
         )
     if missing:
         raise ValueError(

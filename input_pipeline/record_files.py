@@ -57,8 +57,9 @@ def _csv_records(file: BinaryIO) -> Iterator[dict[str, str]]:
         for row in rows:
             if len(row) > len(header):
                 raise ValueError(
-                    f"{len(row)} fields, but the header names {len(header)}; a"
-                    " text with a comma needs quotes around it"
+                    f"{len(row)} fields, but the header names {len(header)}:"
+                    f" {', '.join(map(repr, header[:20]))}; fields are"
+                    " separated by commas, and a text with a comma needs quotes"
                 )
             yield dict(zip(header, row, strict=False))
 

@@ -57,6 +57,11 @@ def describe(prepared: manifest.Prepared) -> list[str]:
         f" {read['documents_kept']:,} and {read['bytes_kept']:,}"
         + "".join(f"; dropped {n:,} bytes: {k}" for k, n in dropped.items())
     ]
+    if "invalid utf8" in dropped:
+        lines.append(
+            "WARNING: the text is not all UTF-8, and what is not is left out;"
+            " if it is in another encoding, convert it: iconv -f latin1 -t utf8"
+        )
     for number, meaning in (
         (read["documents_dropped_empty"], "left out: no text in them"),
         (read["documents_split"], "made by cutting longer ones in pieces"),

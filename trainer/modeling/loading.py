@@ -30,6 +30,13 @@ def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
             " pretraining run."
         )
     config = schema.Config.from_dict(recorded["config"])
+    checkpoints = checkpoint.of_stage(path, "pretrain")
+    if not checkpoints.exist():
+        other = f", or give {config.init_from}" * bool(config.init_from)
+        raise ValueError(
+            f"{path} has no pretrained encoder (no checkpoints/pretrain); run"
+            f" --mode=pretrain there first{other}."
+        )
     encoder = encoders.Encoder.from_model_config(
         config.model,
         vocabulary_size=recorded["resolved"]["vocabulary_size"],
@@ -37,9 +44,7 @@ def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
         dtype=dtype,
     )
     encoder.build(None)
-    checkpoint.read_weights(
-        checkpoint.of_stage(path, "pretrain").best(), encoder.variables
-    )
+    checkpoint.read_weights(checkpoints.best(), encoder.variables)
     return encoder
 
 

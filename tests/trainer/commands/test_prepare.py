@@ -70,6 +70,12 @@ def test_what_is_cleaned_away_is_counted(said, raw, message):
     assert message in said(raw + b"more text\n" * 50)
 
 
+def test_another_encoding_is_suspected(said):
+    text = "fünf schöne Wörter\n" * 50
+    assert "WARNING" not in said(text.encode())
+    assert "WARNING: the text is not all UTF-8" in said(text.encode("latin1"))
+
+
 def test_line_ends_of_windows_are_none_of_the_text(said):
     text = b"".join(b"word%d other\n" % i for i in range(50))
     counts = [

@@ -69,7 +69,11 @@ def test_an_empty_directory_is_refused(tmp_path):
 
 def test_a_run_without_checkpoint_is_refused(tmp_path):
     workdir.record(tmp_path, schema.Config(), {"vocabulary_size": VOCABULARY})
-    with pytest.raises(ValueError, match="no complete checkpoint"):
+    with pytest.raises(ValueError, match="--mode=pretrain there first.$"):
+        modeling.load_encoder(str(tmp_path))
+    config = schema.Config(init_from="runs/other")
+    workdir.record(tmp_path, config, {"vocabulary_size": VOCABULARY})
+    with pytest.raises(ValueError, match="first, or give runs/other.$"):
         modeling.load_encoder(str(tmp_path))
 
 

@@ -12,8 +12,7 @@ from packaging import requirements, specifiers
 from trainer.commands.checkups.check import Case, Check, Imperfect
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
-# It repeats requirements.txt; CUDA that is not installed is not missed.
-_LOCK = "requirements-gpu.txt"
+_LOCK, _GPU_LOCK = "requirements.txt", "requirements-gpu.txt"
 _TPU_LOCK = "launch/tpu_vm/requirements.txt"
 _REMEDY = (
     "make the environment anew: `make clean`, then `make run` (EXTRA=gpu for"
@@ -35,7 +34,7 @@ def python(case: Case) -> str:
 
 def packages(case: Case) -> str:
     """Whether packages are there, in the range declared, and as locked."""
-    name = _TPU_LOCK if _installed("tensorflow-tpu") else _LOCK
+    name = _lock()
     wrong = [*_undeclared()]
     if wrong:
         raise ValueError(f"{', '.join(wrong)}; {_REMEDY}")
@@ -58,6 +57,13 @@ def packages(case: Case) -> str:
             f" {shown}; {_REMEDY}"
         )
     return f"{same} packages, all as in {name}"
+
+
+def _lock() -> str:
+    """The lock file of this environment."""
+    if _installed("tensorflow-tpu"):
+        return _TPU_LOCK
+    return _GPU_LOCK if _installed("nvidia-cudnn-cu12") else _LOCK
 
 
 def _undeclared() -> Iterator[str]:

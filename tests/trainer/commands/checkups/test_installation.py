@@ -18,7 +18,8 @@ cuda==9.0
 @pytest.fixture(name="root")
 def _root(tmp_path, monkeypatch):
     """A checkout with a lock and nothing else."""
-    (tmp_path / "requirements-gpu.txt").write_text(LOCK)
+    for name in ("requirements.txt", "requirements-gpu.txt"):
+        (tmp_path / name).write_text(LOCK)
     monkeypatch.setattr(installation, "ROOT", tmp_path)
     return tmp_path
 
@@ -46,7 +47,13 @@ def test_the_lock_with_cuda_repeats_the_other():
 @pytest.mark.usefixtures("root")
 def test_markers_are_heeded_and_what_is_not_installed_is_not_missed(install):
     install(one="1.0", two="2.1")
-    assert installation.packages(None).startswith("2 packages, all as in")
+    assert installation.packages(None) == (
+        "2 packages, all as in requirements.txt"
+    )
+    install(one="1.0", two="2.1", cuda="9.0", **{"nvidia-cudnn-cu12": "9.9"})
+    assert installation.packages(None) == (
+        "3 packages, all as in requirements-gpu.txt"
+    )
     install(one="1.1", two="2.0")
     with pytest.raises(check.Imperfect, match=r"one is 1.1, .*two is 2.0, not"):
         installation.packages(None)
@@ -54,7 +61,7 @@ def test_markers_are_heeded_and_what_is_not_installed_is_not_missed(install):
 
 def test_no_lock_is_no_fault_of_the_machine(root, install):
     install()
-    (root / "requirements-gpu.txt").unlink()
+    (root / "requirements.txt").unlink()
     with pytest.raises(check.Imperfect, match="is not there"):
         installation.packages(None)
     assert installation.python(None)
