@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import difflib
+import json
 import math
 import pathlib
 import runpy
@@ -41,6 +42,8 @@ def load_config(path: str, *, changes: Mapping[str, str]) -> schema.Config:
     """The checked config of a file after the changes of the command line.
 
         load_config("configs/sample.py", changes={"config.seed": "3"})
+
+    Or of a run: load_config("runs/sample/config.json", ...).
 
     Raises ValueError, one line long, on whatever is wrong with either.
     """
@@ -149,6 +152,8 @@ def _run_config_file(path: str) -> ml_collections.ConfigDict:
             f"--config={path} is not a file; name a Python file that defines"
             f" get_config(){_neighbour(path)}."
         )
+    if path.endswith(".json"):
+        return _read_record(path)
     try:
         get_config = runpy.run_path(path).get("get_config")
         config = get_config() if callable(get_config) else None
@@ -169,6 +174,19 @@ def _run_config_file(path: str) -> ml_collections.ConfigDict:
             " changes."
         )
     return ml_collections.ConfigDict(config)  # Not locked, not frozen.
+
+
+def _read_record(path: str) -> ml_collections.ConfigDict:
+    """The config that a run wrote to its `config.json`."""
+    try:
+        record = json.loads(pathlib.Path(path).read_text())
+        config = schema.Config.from_dict(record["config"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"--config={path} is not the config.json of a run: {error!r}; name"
+            " that of a workdir, or a Python file that defines get_config()."
+        ) from error
+    return ml_collections.ConfigDict(dataclasses.asdict(config))
 
 
 def _neighbour(path: str) -> str:

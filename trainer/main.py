@@ -27,8 +27,11 @@ from trainer.commands import preflight, refusals
 FLAGS = {
     "strategy": ("mirrored", " | ".join(runtime.STRATEGIES)),
     "mode": ("all", "what to do, see below"),
-    "config": ("configs/sample.py", "Python file that defines get_config()"),
-    "workdir": ("", "default: runs/<stem of the config file>"),
+    "config": (
+        "configs/sample.py",
+        "a file with get_config() or a run's config.json",
+    ),
+    "workdir": ("", "default: runs/<stem of --config>, or that run's"),
     "num_virtual_devices": ("0", "split the CPU or GPU into N; 0 = do not"),
 }
 # Mode -> module in trainer.commands and help.
@@ -177,7 +180,7 @@ def _run(argv: Sequence[str]) -> int:
         flags["config"],
         changes={k: v for k, v in flags.items() if k in overrides.FIELDS},
     )
-    workdir = flags["workdir"] or f"runs/{pathlib.Path(flags['config']).stem}"
+    workdir = flags["workdir"] or _workdir_of(pathlib.Path(flags["config"]))
     if os.path.isfile(workdir):
         raise ValueError(f"--workdir={workdir} is a file; name a directory.")
     if flags["mode"] not in _WITHOUT_TEXT:
@@ -188,6 +191,12 @@ def _run(argv: Sequence[str]) -> int:
         command.run(config, workdir=workdir, runtime=layout)
     sys.stdout.flush()
     return 0
+
+
+def _workdir_of(config: pathlib.Path) -> str:
+    if config.suffix == ".json":  # The record of a run lies in its workdir.
+        return str(config.parent)
+    return f"runs/{config.stem}"
 
 
 def _quiet() -> None:

@@ -102,7 +102,8 @@ def check(path: str, config: schema.Config) -> dict[str, Any]:
     if fixed:
         raise ValueError(
             f"{path} holds another run: {'; '.join(fixed)}. Go on with its"
-            " config, or choose another --workdir."
+            f" config, --config={path}/config.json, or choose another"
+            " --workdir."
         )
     if guarded and not config.checkpoint.allow_changed:
         raise ValueError(

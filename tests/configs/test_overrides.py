@@ -1,6 +1,7 @@
 """Tests of configs/overrides.py."""
 
 import dataclasses
+import json
 import pathlib
 
 import pytest
@@ -195,6 +196,31 @@ def test_a_missing_file_suggests_its_neighbour(tmp_path):
     message = message_of(str(tmp_path / "mime.py"))
     assert "mime.py is not a file" in message
     assert message.endswith(f", such as {tmp_path / 'mine.py'}.")
+
+
+def test_the_record_of_a_run_is_a_config(tmp_path):
+    before = overrides.load_config(
+        SAMPLE,
+        changes={
+            "config.train.num_steps": "7",
+            "config.evaluation.sentences": "['a [MASK]']",
+        },
+    )
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": before.to_dict(), "resolved": {}}))
+    assert overrides.load_config(str(path), changes={}) == before
+    after = overrides.load_config(str(path), changes={"config.seed": "3"})
+    assert after == dataclasses.replace(before, seed=3)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"config": {"sede": 1}}', '{"config": 3}']
+)
+def test_another_json_file_is_no_config(tmp_path, content):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    message = message_of(str(path))
+    assert message.startswith(f"--config={path} is not the config.json of a")
 
 
 def test_a_folder_is_not_a_file(tmp_path):

@@ -13,7 +13,7 @@ import types
 
 import pytest
 
-from configs import overrides, runtime
+from configs import overrides, runtime, schema
 from trainer import main as cli
 
 ROOT = pathlib.Path(cli.__file__).resolve().parents[1]
@@ -128,6 +128,15 @@ def test_mode_calls_its_own_module(monkeypatch, mode):
 def test_workdir_is_taken_as_it_is(command):
     assert cli.main(["--workdir", "gs://bucket/a b"]) == 0
     assert command.calls[0][1] == "gs://bucket/a b"
+
+
+def test_the_record_of_a_run_goes_on_in_its_workdir(command, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"config": schema.Config().to_dict()}))
+    assert cli.main([f"--config={path}"]) == 0
+    assert cli.main([f"--config={path}", "--workdir=other"]) == 0
+    assert [call[1] for call in command.calls] == [str(tmp_path), "other"]
+    assert command.calls[0][0] == schema.Config()
 
 
 def test_the_last_of_two_equal_flags_counts(command):
