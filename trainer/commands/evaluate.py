@@ -25,7 +25,7 @@ from trainer.commands import export as export_command
 from trainer.commands import prepare, stage
 from trainer.commands import trainee as trainee_lib
 from trainer.report import pictures, statistics, summary
-from trainer.serving import card, loading
+from trainer.serving import best, card, loading
 
 _log = logging.getLogger(__name__)
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
@@ -84,7 +84,7 @@ def run(
         return  # All of a cluster share the masked-LM half alone.
     export = folder / loading.DIRECTORY
     if classifier := _load(export):
-        export_command.warn_if_older(workdir, classifier.facts)
+        best.warn_if_older(workdir, classifier.facts)
         result |= _classifier(config, folder, classifier)
     if not any(result.values()):
         raise ValueError(
@@ -123,20 +123,20 @@ def _masked_lm(
     if not checkpoints.exist():
         _log.info("no pretraining in %s: no masked-LM loss", workdir)
         return {}
-    best = checkpoints.best()
+    chosen = checkpoints.best()
     prepared = prepare.open_prepared(config)
     arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
     trainee = trainee_lib.create_masked_lm(
         config, strategy, prepared, arithmetic
     )
-    checkpoint.read_weights(best, trainee.model.variables)
+    checkpoint.read_weights(chosen, trainee.model.variables)
     means = trainee.create_evaluate()()
     if not means:
         _log.info("no validation rows: no masked-LM loss")
         return {}
     return {
         **means,
-        "checkpoint": best.name,
+        "checkpoint": chosen.name,
         "fingerprint": prepared.fingerprint,
     }
 

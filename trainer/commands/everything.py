@@ -19,7 +19,7 @@ from trainer.commands import (
     report,
     stage,
 )
-from trainer.serving import loading
+from trainer.serving import best, loading
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
@@ -49,12 +49,12 @@ def run(
     pretrain.run(config, callbacks=callbacks, **arguments)
     if has_labels:
         finetune.run(config, callbacks=callbacks, **arguments)
-    best = export.best_states(workdir)
-    if chief and _exported(workdir) != (best, config.to_dict()["export"]):
+    states = best.states(workdir)
+    if chief and _exported(workdir) != (states, config.to_dict()["export"]):
         export.run(config, **arguments)
     evaluated = evaluate.read(workdir)
     if (evaluated.get("checkpoints"), evaluated.get("control", "")) != (
-        best,
+        states,
         config.evaluation.control,
     ):
         evaluate.run(config, **arguments)
@@ -116,6 +116,6 @@ def _ask(exported: loading.Exported, texts: list[str]) -> list[dict[str, Any]]:
 
 def _completed(text: str, answer: dict[str, Any]) -> str:
     """The text with the best token in place of each mask."""
-    for best, *_ in answer.get("masks", []):
-        text = text.replace(strings.MASK, best["token"], 1)
+    for likeliest, *_ in answer.get("masks", []):
+        text = text.replace(strings.MASK, likeliest["token"], 1)
     return text

@@ -13,7 +13,7 @@ from trainer import checkpoint, modeling, storage, strings
 from trainer import workdir as workdir_lib
 from trainer.commands import finetune, prepare
 from trainer.modeling import interchange
-from trainer.serving import card, loading, saved_model
+from trainer.serving import best, card, loading, saved_model
 from trainer.training import metrics
 
 _log = logging.getLogger(__name__)
@@ -23,16 +23,6 @@ _DATA = {
     "finetune": ("labelled", "labelled_fingerprint"),
 }
 _KERAS_FILES = {"classify": "model.keras", "fill_mask": "masked_lm.keras"}
-
-
-@dataclasses.dataclass(frozen=True)
-class _Source:
-    """The run of one stage, and its best checkpoint."""
-
-    config: schema.Config
-    resolved: dict[str, Any]
-    stage: str
-    checkpoint: pathlib.Path
 
 
 def run(
@@ -69,9 +59,12 @@ def run(
     for name in sorted({*_KERAS_FILES} - {*facts["signatures"]}):
         stage = "finetune" if name == "classify" else "pretrain"
         _log.info("        without %s: no --mode=%s here", name, stage)
-    for name, why in facts["folders"].items():
-        if why:
-            _log.info("        without %s/: %s", name, why)
+    if left_out := [f"{k}/" for k, why in facts["folders"].items() if why]:
+        _log.info(
+            "        without %s: this is no BERT, see `folders` in %s",
+            " and ".join(left_out),
+            final / "manifest.json",
+        )
     _log.info("ask it: --mode=predict --config.predict.export_dir=%s", final)
 
 
@@ -79,7 +72,7 @@ def _write_all(
     export: schema.ExportConfig, workdir: str, directory: pathlib.Path
 ) -> dict[str, Any]:
     """Writes every form; returns the facts for the manifest."""
-    tuned, pretrained = _sources(workdir)
+    tuned, pretrained = best.runs(workdir)
     main = tuned or pretrained
     if not main:
         raise ValueError(
@@ -145,39 +138,13 @@ def _write_all(
         },
         "fingerprints": {stage: d.fingerprint for stage, d in data.items()},
         "reports": {stage: d.report for stage, d in data.items()},
-        "checkpoints": best_states(workdir),
+        "checkpoints": best.states(workdir),
         "config": config.to_dict(),
         "versions": workdir_lib.read(workdir)["versions"],
     }
     text = card.write_card(facts, last_validation(workdir))
     (directory / card.FILE).write_text(text, encoding="utf-8")
     return facts
-
-
-def best_states(
-    workdir: str, *, verify: bool = True
-) -> dict[str, dict[str, Any]]:
-    """Step and validation loss of what would be exported, by stage."""
-    sources = _sources(workdir, verify=verify)
-    stages = zip(("finetune", "pretrain"), sources, strict=True)
-    return {
-        stage: _state(source.checkpoint) for stage, source in stages if source
-    }
-
-
-def warn_if_older(workdir: str, facts: dict[str, Any]) -> None:
-    """Says so where a run has gone on since its export, of these facts."""
-    exported = facts["checkpoints"]
-    for stage, best in best_states(workdir, verify=False).items():
-        if best != exported.get(stage):
-            step = exported.get(stage, {}).get("step", "none")
-            _log.warning(
-                "the export is of step %s of checkpoints/%s, but the best is"
-                " now step %d: --mode=export replaces it",
-                step,
-                stage,
-                best["step"],
-            )
 
 
 def last_validation(workdir: str) -> dict[str, dict[str, float]]:
@@ -194,32 +161,7 @@ def last_validation(workdir: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def _sources(
-    workdir: str, *, verify: bool = True
-) -> tuple[_Source | None, _Source | None]:
-    """What is fine-tuned and what is pretrained; None = is not."""
-    tuned = _source(workdir, "finetune", verify=verify)
-    pretrained = _source(workdir, "pretrain", verify=verify)
-    if not pretrained and tuned and tuned.config.init_from:
-        other = tuned.config.init_from
-        pretrained = _source(other, "pretrain", verify=verify)
-    return tuned, pretrained
-
-
-def _source(workdir: str, stage: str, *, verify: bool) -> _Source | None:
-    checkpoints = checkpoint.of_stage(workdir, stage)
-    if not checkpoints.exist():
-        return None
-    recorded = workdir_lib.read(workdir)
-    return _Source(
-        schema.Config.from_dict(recorded["config"]),
-        recorded["resolved"],
-        stage,
-        checkpoints.best(verify=verify),
-    )
-
-
-def _open_data(source: _Source, workdir: str) -> manifest.Prepared:
+def _open_data(source: best.Run, workdir: str) -> manifest.Prepared:
     """The rows of a stage and their tokenizer; made anew where gone."""
     name, key = _DATA[source.stage]
     directory, fingerprint = source.resolved[name], source.resolved[key]
@@ -238,7 +180,7 @@ def _open_data(source: _Source, workdir: str) -> manifest.Prepared:
     return prepared
 
 
-def _common(source: _Source, prepared: manifest.Prepared) -> dict[str, Any]:
+def _common(source: best.Run, prepared: manifest.Prepared) -> dict[str, Any]:
     """What both models are made from."""
     tokenizer = prepared.tokenizer
     expected = source.resolved["vocabulary_size"]
@@ -254,9 +196,3 @@ def _common(source: _Source, prepared: manifest.Prepared) -> dict[str, Any]:
         "sequence_length": source.config.data.sequence_length,
         "model": dataclasses.asdict(source.config.model),
     }
-
-
-def _state(path: pathlib.Path) -> dict[str, Any]:
-    """Step and validation loss of a checkpoint."""
-    state = checkpoint.read_state(path)
-    return {k: state[k] for k in ("step", "validation_loss") if k in state}

@@ -12,8 +12,7 @@ import tensorflow as tf
 from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import cleaning
-from trainer.commands import export
-from trainer.serving import loading
+from trainer.serving import best, loading
 
 _CHUNK_BYTES = 2**20
 _Answer = dict[str, Any]
@@ -41,7 +40,7 @@ def run(
     with _open(predict.input) as source:
         exported = loading.load(directory)
         if not predict.export_dir:
-            export.warn_if_older(workdir, exported.facts)
+            best.warn_if_older(workdir, exported.facts)
         number = 0
         for lines in batches(source.fileno(), size=predict.batch_size):
             for answer in answers(exported, lines):

@@ -16,7 +16,7 @@ from trainer import fusion
 from trainer.modeling import attention, normalization
 
 _MULTIPLIER, _INCREMENT = 1664525, 1013904223  # Of `pcg3d`.
-PHILOX = 1  # "auto" picks an algorithm 100 times slower under XLA on a CPU.
+_PHILOX = 1  # "auto" picks an algorithm 100 times slower under XLA on a CPU.
 
 
 class Noise(NamedTuple):
@@ -64,7 +64,7 @@ def _philox(shape: Any, key: tf.Tensor, counter: Any, dtype: Any) -> tf.Tensor:
     # A constant upper half lets XLA drop the carry: 3 times faster on a CPU.
     counter = tf.stack([tf.cast(half, tf.uint64) for half in counter])
     return tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=shape, key=key, counter=counter, alg=PHILOX, dtype=dtype
+        shape=shape, key=key, counter=counter, alg=_PHILOX, dtype=dtype
     )
 
 

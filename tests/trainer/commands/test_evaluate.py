@@ -217,23 +217,6 @@ def test_other_documents_than_those_of_the_run_are_refused(
         ask(create(), workdir)
 
 
-def test_an_older_export_is_called_one(exported, tmp_path, caplog):
-    workdir = tmp_path / "run"
-    shutil.copytree(exported, workdir)
-    facts = storage.read_manifest(workdir / "export")
-    evaluate.export_command.warn_if_older(str(workdir), facts)
-    assert not caplog.text
-    (best,) = workdir.glob("checkpoints/finetune/step-*10")
-    shutil.rmtree(best)
-    evaluate.export_command.warn_if_older(str(workdir), facts)
-    assert "of step 10 of checkpoints/finetune, but the best" in caplog.text
-    assert "now step 20: --mode=export" in caplog.text
-    # What had not been trained then is newer, too.
-    del facts["checkpoints"]["pretrain"]
-    evaluate.export_command.warn_if_older(str(workdir), facts)
-    assert "step none of checkpoints/pretrain" in caplog.text
-
-
 def test_without_labels_the_masked_lm_half(
     copied, tiny, ask, caplog, monkeypatch
 ):

@@ -9,6 +9,7 @@ import pytest
 from tests.trainer.commands import conftest as tiny_runs
 from tests.trainer.training import conftest as processes
 from trainer.commands import evaluate, everything, export, pretrain
+from trainer.serving import best
 
 
 @pytest.fixture
@@ -53,7 +54,7 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     card = (workdir / "export" / "README.md").read_text()
     assert "test accuracy" in card.partition("evaluate: begin")[2]
     result = evaluate.read(str(workdir))
-    assert result["checkpoints"] == export.best_states(str(workdir))
+    assert result["checkpoints"] == best.states(str(workdir))
     assert {*result["checkpoints"]} == {"pretrain", "finetune"}
     before = _content(workdir)
     for command in (export, evaluate):

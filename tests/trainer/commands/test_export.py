@@ -134,6 +134,7 @@ def test_without_fine_tuning_there_is_no_class(
     changes = {"export.max_masks": 2, "export.top_k": 3}
     export.run(tiny(changes), workdir=str(tmp_path / "run"), runtime=one_device)
     assert "without classify: no --mode=finetune here" in caplog.text
+    assert "without huggingface/ and keras_hub/: this is no" in caplog.text
     facts = storage.verify(tmp_path / "run" / "export")
     assert facts["signatures"] == ["embed", "fill_mask"]
     assert (facts["max_masks"], facts["top_k"]) == (2, 3)

@@ -1,0 +1,79 @@
+"""The best checkpoints of a run: what an export is, or would be, made of."""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+from configs import schema
+from trainer import checkpoint
+from trainer import workdir as workdir_lib
+
+_log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """The run of one stage, and its best checkpoint."""
+
+    config: schema.Config
+    resolved: dict[str, Any]
+    stage: str
+    checkpoint: pathlib.Path
+
+
+def runs(workdir: str, *, verify: bool = True) -> tuple[Run | None, Run | None]:
+    """What is fine-tuned and what is pretrained; None = is not.
+
+    Args:
+      workdir: of the run; where it was not pretrained, the run that it began
+        from counts.
+      verify: leaves damaged checkpoints out, which takes reading them all.
+    """
+    tuned = _run(workdir, "finetune", verify=verify)
+    pretrained = _run(workdir, "pretrain", verify=verify)
+    if not pretrained and tuned and tuned.config.init_from:
+        other = tuned.config.init_from
+        pretrained = _run(other, "pretrain", verify=verify)
+    return tuned, pretrained
+
+
+def states(workdir: str, *, verify: bool = True) -> dict[str, dict[str, Any]]:
+    """Step and validation loss of what would be exported, by stage."""
+    found = zip(
+        ("finetune", "pretrain"), runs(workdir, verify=verify), strict=True
+    )
+    return {stage: _state(run.checkpoint) for stage, run in found if run}
+
+
+def warn_if_older(workdir: str, facts: dict[str, Any]) -> None:
+    """Says so where a run has gone on since its export, of these facts."""
+    exported = facts["checkpoints"]
+    for stage, state in states(workdir, verify=False).items():
+        if state != exported.get(stage):
+            _log.warning(
+                "the export is of step %s of checkpoints/%s, but the best is"
+                " now step %d: --mode=export replaces it",
+                exported.get(stage, {}).get("step", "none"),
+                stage,
+                state["step"],
+            )
+
+
+def _run(workdir: str, stage: str, *, verify: bool) -> Run | None:
+    checkpoints = checkpoint.of_stage(workdir, stage)
+    if not checkpoints.exist():
+        return None
+    recorded = workdir_lib.read(workdir)
+    return Run(
+        schema.Config.from_dict(recorded["config"]),
+        recorded["resolved"],
+        stage,
+        checkpoints.best(verify=verify),
+    )
+
+
+def _state(path: pathlib.Path) -> dict[str, Any]:
+    """Step and validation loss of a checkpoint."""
+    state = checkpoint.read_state(path)
+    return {k: state[k] for k in ("step", "validation_loss") if k in state}
