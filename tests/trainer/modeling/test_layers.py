@@ -188,7 +188,7 @@ def test_dropout_compiles_with_its_gradient(jit_compile):
     np.testing.assert_array_equal(dy, y)  # Kept and scaled alike.
 
 
-def test_words_are_never_in_memory():
+def test_compiled_words_are_never_in_memory():
     layer = _dropout(0.25)
     x = tf.ones([4, 32, 48])
 
