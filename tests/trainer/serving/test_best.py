@@ -51,6 +51,10 @@ def test_without_pretraining_that_of_the_run_it_began_from(save):
     tuned, pretrained = best.runs(path)
     assert tuned.resolved == {"from": "run"}
     assert pretrained.resolved == {"from": "other"}
+    # Its own counts, once there is one.
+    save("run", "pretrain", {20: 0.9}, init_from=other)
+    _, pretrained = best.runs(path)
+    assert pretrained.resolved == {"from": "run"}
 
 
 @pytest.mark.parametrize(("verify", "step"), [(True, 10), (False, 20)])
