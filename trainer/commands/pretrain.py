@@ -72,10 +72,10 @@ def run(
                 stop,
                 [*([shown] * chief), *callbacks],
                 chief=chief,
-                hints=[
+                hints=lambda step: [
                     f"encoder: trainer.modeling.load_encoder({workdir!r})",
-                    "more:    the same command with --config.train.num_steps="
-                    f"{2 * trainee.plan.num_steps}",
+                    "more:    the same command with"
+                    f" --config.train.num_steps={2 * step}",
                 ],
             )
 

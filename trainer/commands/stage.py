@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -25,6 +25,7 @@ from trainer.training import (
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
+_Hints = Callable[[int], Sequence[str]]
 
 
 def create_strategy(
@@ -80,7 +81,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback],
     *,
     chief: bool,
-    hints: Sequence[str] = (),
+    hints: _Hints = lambda step: (),
 ) -> None:
     """Trains to the last step; afterwards the model has the final weights.
 
@@ -90,7 +91,7 @@ def train(
       stop: the signals that end the run early.
       callbacks: Keras callbacks, driven as `fit` would.
       chief: whether this process writes.
-      hints: lines for the end, for people.
+      hints: of the last step to lines for the end, for people.
 
     Raises:
       ValueError: bad checkpoints, a loss that is not finite, no memory left.
@@ -119,7 +120,7 @@ def _train(
     callbacks: Sequence[keras.callbacks.Callback],
     *,
     chief: bool,
-    hints: Sequence[str],
+    hints: _Hints,
 ) -> None:
     plan, model, optimizer = trainee.plan, trainee.model, trainee.optimizer
     checkpoints = checkpoint.of_stage(
@@ -279,19 +280,19 @@ def _say_what_is_there(
     trainee: trainee_lib.Trainee,
     workdir: str,
     saved: int,
-    hints: Sequence[str],
+    hints: _Hints,
 ) -> None:
     """The last lines of a stage that is done or was asked to stop."""
+    wanted = trainee.plan.num_steps
     _log.info(
-        "saved:   step %d of %d; %s holds checkpoints/%s, metrics.jsonl,"
+        "saved:   step %d%s; %s holds checkpoints/%s, metrics.jsonl,"
         " tensorboard",
         saved,
-        trainee.plan.num_steps,
+        f" of {wanted}" if saved <= wanted else f", past the {wanted} wanted",
         workdir,
         trainee.stage,
     )
     _log.info("curves:  tensorboard --logdir %s", workdir)
-    if saved < trainee.plan.num_steps:
-        hints = ["go on:   the same command again"]
-    for hint in hints:
+    ends = saved >= wanted
+    for hint in hints(saved) if ends else ["go on:   the same command again"]:
         _log.info("%s", hint)

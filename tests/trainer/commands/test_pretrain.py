@@ -114,6 +114,17 @@ def test_a_finished_run_is_left_alone(copied, tiny, one_device, caplog):
     assert f"load_encoder('{workdir}')" in caplog.text
 
 
+def test_a_run_past_its_last_step_says_where_it_is(
+    copied, tiny, one_device, caplog
+):
+    workdir = copied(END)
+    config = tiny({"train.num_steps": END - 4})
+    with caplog.at_level(logging.INFO):
+        pretrain.run(config, workdir=str(workdir), runtime=one_device)
+    assert f"saved:   step {END}, past the {END - 4} wanted" in caplog.text
+    assert f"--config.train.num_steps={2 * END}" in caplog.text
+
+
 @pytest.mark.parametrize(
     ("num_devices", "more"),
     [
