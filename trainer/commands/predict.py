@@ -29,7 +29,8 @@ def run(
 
     A line with [MASK]: {"line": n, "masks": [[{"token", "probability"}, …],
     …]}, the best first. Any other: {"line": n, "label": …, "probabilities":
-    {label: …}}. A line that has no answer: {"line": n, "error": …}.
+    {label: …}}, with "unread_tokens" where the line is longer than what the
+    classifier reads. A line that has no answer: {"line": n, "error": …}.
 
     Raises:
       ValueError: there is no export, a file of it is missing or changed, or
@@ -122,9 +123,11 @@ def _ask(
 
 def _classes(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
     rates = map(float, output["probabilities"])
+    unread = int(output.get("unread", 0))  # Older exports have none.
     return {
         "label": output["label"].decode(),
         "probabilities": dict(zip(facts["labels"], rates, strict=True)),
+        **({"unread_tokens": unread} if unread else {}),
     }
 
 

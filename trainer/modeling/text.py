@@ -121,14 +121,30 @@ class TextClassifier(_TextModel):
 
     def call(self, text: tf.Tensor) -> tf.Tensor:
         """Raw strings [N] -> float32 [N, C]."""
+        return self.classify(text)["probabilities"]
+
+    def classify(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
+        """The classes of raw strings [N].
+
+        Returns:
+          `probabilities`: float32 [N, C].
+          `label`: string [N], the likeliest.
+          `unread`: int32 [N], the tokens of a text behind its last piece.
+        """
         ids = self.codec.document_ids(strings.clean(text))
-        (result,) = pieces.in_groups(
-            ids[:, : self.max_pieces * self.room],
+        most = self.max_pieces * self.room
+        (rates,) = pieces.in_groups(
+            ids[:, :most],
             self._answer,
             size=max(1, pieces.ROWS_AT_ONCE // self.max_pieces),
             like=[tf.TensorSpec([None, len(self.labels)], tf.float32)],
         )
-        return result
+        lengths = tf.cast(ids.row_lengths(), tf.int32)
+        return {
+            "probabilities": rates,
+            "label": tf.gather(self.labels, tf.argmax(rates, axis=-1)),
+            "unread": tf.maximum(lengths - most, 0),
+        }
 
     def _answer(self, ids: tf.RaggedTensor) -> list[tf.Tensor]:
         parts, owners = pieces.cut(ids, room=self.room)

@@ -128,7 +128,8 @@ def _limits(facts: _Facts) -> str:
     if "classify" in facts["signatures"]:
         lines.append(
             f"`classify` reads the first {facts['max_pieces']} pieces of"
-            f" {length} slots of a text and no more."
+            f" {length} slots of a text and no more; `unread` counts the tokens"
+            " behind them."
         )
     return "\n".join(f"- {line}" for line in lines)
 

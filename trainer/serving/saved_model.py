@@ -23,7 +23,7 @@ def save(
     """Writes `directory`/saved_model, with at least one of the models.
 
     Signatures, each of `text`, string [N], for any N:
-      classify -> `probabilities` float32 [N, C], `label` string [N].
+      classify -> see `TextClassifier.classify`.
       fill_mask -> see `TextMaskedLM.call`.
       embed -> `embeddings` float32 [N, D], of the masked-LM's encoder where
         there is one.
@@ -40,7 +40,7 @@ def save(
         "embed": lambda text: {"embeddings": models[0].embed(text)}
     }
     if classifier is not None:
-        functions["classify"] = lambda text: _classify(classifier, text)
+        functions["classify"] = classifier.classify
     if masked_lm is not None:
         functions["fill_mask"] = masked_lm.call
     signatures = {
@@ -49,11 +49,3 @@ def save(
     }
     tf.saved_model.save(module, str(directory / loading.FOLDER), signatures)
     return list(signatures)
-
-
-def _classify(
-    classifier: modeling.TextClassifier, text: tf.Tensor
-) -> dict[str, tf.Tensor]:
-    rates = classifier.call(text)
-    labels = tf.gather(classifier.labels, tf.argmax(rates, axis=-1))
-    return {"probabilities": rates, "label": labels}

@@ -81,6 +81,18 @@ def test_lines_of_a_file_are_answered_in_order(
     check([json.loads(line) for line in output.out.splitlines()])
 
 
+def test_what_is_not_read_of_a_line_is_counted(exported):
+    found = loading.load(exported / "export")
+    most = found.facts["max_pieces"] * found.facts["sequence_length"]
+    lines = [b" ".join([b"good"] * n) for n in (most - 1, most, most + 3)]
+    answers = predict.answers(found, lines)
+    assert [answer.get("unread_tokens") for answer in answers] == [
+        None,
+        None,
+        3,
+    ]
+
+
 def test_no_lines_no_answers(exported, tmp_path, capfd):
     (tmp_path / "lines").touch()
     argv = ["--mode=predict", f"--workdir={exported}"]

@@ -116,6 +116,15 @@ def test_probabilities_are_those_of_training(kind, changes):
     np.testing.assert_allclose(alone[0], found[-2], atol=1e-5)
 
 
+@pytest.mark.parametrize(("kind", "room"), [("word", 8), ("wordpiece", 6)])
+def test_tokens_behind_the_last_piece_are_counted(kind, room):
+    model = create_classifier(kind, pieces_per_row=3)
+    lengths = [0, 3 * room - 1, 3 * room, 3 * room + 1, 90]
+    answer = model.classify(tf.constant([text(n) for n in lengths]))
+    assert answer["unread"].numpy().tolist() == [0, 0, 0, 1, 90 - 3 * room]
+    assert answer["unread"].dtype == tf.int32
+
+
 def filled_in(model, tokens, ids):
     """(tokens, probabilities) of the masks of one row of ids."""
     ids = tokens.wrap(np.asarray(ids, np.int32))

@@ -101,6 +101,7 @@ def expected(classifier, masked_lm, texts):
         "classify": {
             "probabilities": rates,
             "label": np.array(LABELS)[rates.argmax(-1)],
+            "unread": classifier.classify(texts)["unread"].numpy(),
         },
         "fill_mask": {**filled, "tokens": filled["tokens"].astype(str)},
         "embed": {"embeddings": masked_lm.embed(texts).numpy()},
@@ -167,6 +168,7 @@ def test_dtypes_and_shapes_are_those_promised(create):
         "classify": {
             "label": (tf.string, (4,)),
             "probabilities": (tf.float32, (4, 3)),
+            "unread": (tf.int32, (4,)),
         },
         "embed": {"embeddings": (tf.float32, (4, 8))},
         "fill_mask": {
