@@ -9,7 +9,7 @@ Kernel", 2024).
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -119,12 +119,12 @@ def _sweep(
         )
 
     width = hidden.shape[1]
-    found = _Found(
-        entries.array(tf.float32),
-        entries.array(tf.float32),
-        entries.array(hidden.dtype, width),
-        tf.zeros([width + 1, kernel.shape[0]] if trains else []),
-    )
+    found = _Found(entries.array(tf.float32), entries.array(tf.float32))
+    if trains:
+        found = found._replace(
+            d_hidden=entries.array(hidden.dtype, width),
+            d_projection=tf.zeros([width + 1, kernel.shape[0]]),
+        )
     first = tf.constant(0)
     for parts in (_CHUNK_ROWS[hidden.dtype.size] // _PART_ROWS, 2, 1):
         if parts > entries.num_parts:
@@ -140,15 +140,13 @@ def _sweep(
             parallel_iterations=1,  # By default 10 chunks may live at once.
             name="vocabulary",
         )
-    each, correct, d_hidden = (
-        entries.restored(array)
-        for array in (found.each, found.correct, found.d_hidden)
-    )
+    each, correct = map(entries.restored, (found.each, found.correct))
     losses = Losses(tf.reduce_sum(each * weights), each, correct)
     if not trains:
-        return losses, _Gradients(d_hidden, tf.zeros([]), tf.zeros([]))
+        return losses, _Gradients(*[tf.zeros([])] * 3)
     return losses, _Gradients(
-        d_hidden, *_without_labels(found.d_projection, *inputs)
+        entries.restored(found.d_hidden),
+        *_without_labels(found.d_projection, *inputs),
     )
 
 
@@ -195,12 +193,16 @@ class _Parts(NamedTuple):
 
 
 class _Found(NamedTuple):
-    """What the sweep carries from chunk to chunk."""
+    """What the sweep carries from chunk to chunk.
+
+    Without gradients it does not carry them: XLA fails in the third of three
+    loops that hand on a constant.
+    """
 
     each: tf.TensorArray  # of float32 [rows], a part at a time; so the next two
     correct: tf.TensorArray
-    d_hidden: tf.TensorArray  # of [rows, D]
-    d_projection: tf.Tensor  # float32 [D + 1, V], see `_ChunkGradients`.
+    d_hidden: Any = ()  # TensorArray of [rows, D]
+    d_projection: Any = ()  # float32 [D + 1, V], see `_ChunkGradients`.
 
 
 def _rows(values: tf.Tensor, first: tf.Tensor, number: int) -> tf.Tensor:

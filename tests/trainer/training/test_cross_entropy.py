@@ -165,14 +165,23 @@ def test_weights_other_than_one_scale_losses_and_gradients():
     assert_equal(chunked(*data), dense(*data), tolerance=1e-6)
 
 
-def test_without_training_the_losses_are_the_same():
-    hidden, kernel, bias, labels, weights = entries(CHUNK + 2, 0.5)
-    losses = cross_entropy.cross_entropy(
-        hidden, kernel, bias, labels=labels, weights=weights, trains=False
-    )
-    wanted = dense(hidden, kernel, bias, labels, weights)
-    np.testing.assert_allclose(losses.total, wanted[0], rtol=1e-6)
-    np.testing.assert_allclose(losses.each, wanted[1], atol=1e-6)
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize("num_entries", [PART - 1, PART + 1, CHUNK + PART + 1])
+@pytest.mark.parametrize("dtype", CHUNKS)
+def test_without_training_the_losses_are_the_same(dtype, num_entries, jit):
+    """With loops over chunks of one, two and three sizes."""
+    num_entries += CHUNKS[dtype] - CHUNK if num_entries > CHUNK else 0
+    given = entries(num_entries, 0.9, dtype=dtype)
+
+    @tf.function(jit_compile=jit, autograph=False)
+    def losses(hidden, kernel, bias, labels, weights):
+        return cross_entropy.cross_entropy(
+            hidden, kernel, bias, labels=labels, weights=weights, trains=False
+        )
+
+    wanted = dense(*given)[:2]
+    tolerance = 1e-5 if dtype == tf.float32 else 2e-2
+    assert_equal(losses(*given)[:2], wanted, tolerance=tolerance)
 
 
 @pytest.mark.parametrize("dtype", CHUNKS, ids=lambda dtype: dtype.name)
