@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from configs import schema
 from input_pipeline import cleaning, roles, sources
+from trainer import storage
 
 
 class Example(NamedTuple):
@@ -29,6 +30,15 @@ class Counts:
     without_label: int = 0
     split: int = 0  # Further pieces of documents that were too long.
     own_split: bool = False  # Not by hash out of the training text.
+
+
+def fingerprint(data: schema.DataConfig) -> str:
+    """Of all that decides `examples`; reads its files once."""
+    units = sources.list_units(data)
+    own = [unit for unit in units if unit.split == "test"]
+    used = own or [unit for unit in units if unit.split == "train"]
+    source = sources.fingerprint(data, used)
+    return storage.sha256_json([source, data.text_field, data.label_field])
 
 
 def examples(data: schema.DataConfig, counts: Counts) -> Iterator[Example]:

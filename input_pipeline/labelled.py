@@ -1,7 +1,8 @@
 """Labelled text to prepared rows for the classifier, once a corpus.
 
 The same roles as in pretraining, decided by the same hash: what validates
-there validates here. The test split is not read.
+there validates here. Of the test documents, labels alone are looked at: all of
+them must be known. A test split of its own is not read.
 """
 
 import collections
@@ -26,6 +27,7 @@ from input_pipeline import tokenizer as tokenizer_lib
 from trainer import storage
 
 _ROLES = ("train", "validation")
+_COUNTED = (*_ROLES, "test")  # Where the source has no test split of its own.
 _Labels = dict[str, collections.Counter[str]]  # By role.
 _Packed = dict[str, tuple[np.ndarray, packing.RowCounts]]
 
@@ -42,7 +44,8 @@ def prepare(
     Raises:
       NoLabelsError: the text has none.
       ValueError: the source cannot be read, or its labels cannot be learned:
-        some are missing, one class alone, or one that only validation has.
+        some are missing, one class alone, or one that no training document
+        has.
       OSError: the directory cannot be written, for want of space or rights.
     """
     if config.data.source == "text":
@@ -100,10 +103,10 @@ def _write_all(
     layout = labelled_rows.Layout.of(config)
     dtype = packing.slot_dtype(tokenizer.vocabulary_size)
     with reading.pool(__name__, config.data.num_processes, len(units)) as run:
-        found: _Labels = {role: collections.Counter() for role in _ROLES}
+        found: _Labels = {role: collections.Counter() for role in _COUNTED}
         task = functools.partial(_count_unit, config, roles)
         for counted in run(task, units):
-            for role in _ROLES:
+            for role in _COUNTED:
                 found[role].update(counted[role])
         labels = _classes(config, found, largest=int(np.iinfo(dtype).max) - 1)
         writers = {
@@ -151,7 +154,7 @@ def _write_all(
 def _count_unit(
     config: schema.Config, roles: roles_lib.Roles, unit: sources.Unit
 ) -> _Labels:
-    counts: _Labels = {role: collections.Counter() for role in _ROLES}
+    counts: _Labels = {role: collections.Counter() for role in _COUNTED}
     for role, _, label in reading.documents(
         config, unit, roles, cleaning.Counts()
     ):
@@ -165,25 +168,30 @@ def _classes(
 ) -> list[str]:
     """The names of the classes, numbers by size, else by alphabet."""
     field = f"data.label_field={config.data.label_field!r}"
-    train, validation = found["train"], found["validation"]
-    missing = train[""] + validation[""]
+    train, total = found["train"], sum(found.values(), collections.Counter())
+    if not train:
+        raise ValueError(
+            f"No training document: of {total.total():,} that are not empty,"
+            f" {found['validation'].total():,} are validation and"
+            f" {found['test'].total():,} test. Give more text."
+        )
     if set(train) == {""}:
         raise NoLabelsError(
             f"{field}: no document has a label; if another field holds it, name"
             " that one with --config.data.label_field."
         )
-    if missing:
+    if total[""]:
         raise ValueError(
-            f"{field}: {missing:,} of"
-            f" {train.total() + validation.total():,} documents have no label."
-            " Give each one, or leave those documents out of the labelled"
-            " split."
+            f"{field}: {total['']:,} of {total.total():,} documents have no"
+            " label. Give each one, or leave those documents out; another run"
+            " can pretrain on all of them before (init_from)."
         )
-    unseen = sorted(set(validation) - set(train))
+    unseen = sorted(set(total) - set(train))
     if unseen:
         raise ValueError(
-            f"{field}: {', '.join(map(repr, unseen[:5]))} occurs in validation"
-            " alone, so it could not be learned. Give more documents of it, or"
+            f"{field}: {', '.join(map(repr, unseen[:5]))} occurs in no training"
+            " document, but in those that were set aside for validation or"
+            " test, so it could not be learned. Give more documents of it, or"
             " leave it out."
         )
     if len(train) < 2:

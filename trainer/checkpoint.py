@@ -108,6 +108,10 @@ class Checkpoints:
         """Whether there is any, damaged or not."""
         return bool(self._newest_first())
 
+    def last_step(self) -> int:
+        """Of the newest, damaged or not; 0 where there is none."""
+        return max(map(_step_of, self._newest_first()), default=0)
+
     def best(self, *, verify: bool = True) -> pathlib.Path:
         """The checkpoint with the lowest validation loss, else the newest.
 

@@ -138,6 +138,9 @@ def _fixed(config: dict[str, Any], stages: set[str]) -> dict[str, Any]:
     fixed["data"] = {
         k: v for k, v in config["data"].items() if k not in FREE_DATA
     }
+    # Another test file is another evaluation; that there is one decides what
+    # else is set aside.
+    fixed["data"]["test_path"] = "a file" if config["data"]["test_path"] else ""
     if "pretrain" in stages:
         size = config["train"]["global_batch_size"]
         fixed["train"] = {"global_batch_size": size}

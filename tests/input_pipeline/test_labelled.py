@@ -111,17 +111,29 @@ def test_labels_that_cannot_be_learned(tmp_path, records, message):
     assert not list((tmp_path / "prepared").glob("*.tmp-*/manifest.json"))
 
 
-def test_a_class_that_validation_alone_has(tmp_path):
+@pytest.mark.parametrize("role", ["validation", "test"])
+def test_a_class_that_no_training_document_has(role, tmp_path):
     config = tiny.labelled_config(tmp_path)
-    with pytest.raises(ValueError, match="'c' occurs in validation alone"):
-        labelled._classes(
-            config,
-            {
-                "train": collections.Counter(a=3, b=2),
-                "validation": collections.Counter(a=1, c=1),
-            },
-            largest=9,
-        )
+    found = {
+        "train": collections.Counter(a=3, b=2),
+        "validation": collections.Counter(a=1),
+        "test": collections.Counter(b=1),
+    }
+    assert labelled._classes(config, found, largest=9) == ["a", "b"]
+    found[role]["c"] += 1
+    with pytest.raises(ValueError, match="'c' occurs in no training document"):
+        labelled._classes(config, found, largest=9)
+
+
+def test_labels_of_a_test_split_by_hash_are_counted(tmp_path):
+    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(300, labels=("", "a")))
+    config = tiny.labelled_config(tmp_path)
+    with pytest.raises(ValueError, match="150 of 300 documents have no label"):
+        labelled.prepare(config, tiny.TOKENIZER)
+
+
+def test_too_many_classes(tmp_path):
+    config = tiny.labelled_config(tmp_path)
     with pytest.raises(ValueError, match="at most 1 classes"):
         labelled._classes(
             config,

@@ -123,6 +123,17 @@ def test_the_rest_may_change(trained, change):
     assert workdir.check(str(trained), _config(**change))
 
 
+def test_another_test_file_may_come_but_none_may_not(trained):
+    text = {"source": "csv", "path": "a.csv"}
+    first, other, none = (
+        _config(data={**text, "test_path": path}) for path in ("b", "c", "")
+    )
+    workdir.record(str(trained), first, {})
+    assert workdir.check(str(trained), other)
+    with pytest.raises(ValueError, match="data.test_path was 'a file', now ''"):
+        workdir.check(str(trained), none)
+
+
 def test_another_optimizer_must_be_allowed(trained):
     change = {"optimizer": {"learning_rate": 0.5}}
     with pytest.raises(

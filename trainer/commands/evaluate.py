@@ -1,6 +1,7 @@
 """`--mode=evaluate`: the exported model on the test split, raw strings in.
 
-The test split is read here and nowhere else.
+The test split is read here and nowhere else, except that `check_test` looks for
+unknown labels before anything is trained.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import json
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -78,7 +79,8 @@ def run(
     recorded = workdir_lib.check(workdir, config)
     folder = storage.path_of(workdir)
     result: dict[str, Any] = {
-        "masked_lm": _masked_lm(config, strategy, workdir, recorded)
+        "masked_lm": _masked_lm(config, strategy, workdir, recorded),
+        "test_source": held_out.fingerprint(config.data),
     }
     if not chief:
         return  # All of a cluster share the masked-LM half alone.
@@ -86,7 +88,7 @@ def run(
     if classifier := _load(export):
         best.warn_if_older(workdir, classifier.facts)
         result |= _classifier(config, folder, classifier)
-    if not any(result.values()):
+    if not (classifier or result["masked_lm"]):
         raise ValueError(
             f"{workdir} has nothing to evaluate: no classifier in {export} and"
             " no pretraining checkpoint; run --mode=pretrain, or"
@@ -100,6 +102,51 @@ def run(
         known = export_command.last_validation(workdir)
         card.rewrite_card(export, {**known, "test": shown(result)})
     _log.info("written to %s", folder / RESULT)
+
+
+def check_test(config: schema.Config, names: Sequence[str]) -> None:
+    """Refuses a test file that `run` would refuse, before training.
+
+    Its labels are compared with those that are known; all else is ignored.
+
+    Args:
+      config: its `data.test_path`; any other test split is left alone.
+      names: the labels of the training documents.
+
+    Raises:
+      ValueError: the file cannot be read, has no label, or an unknown one.
+    """
+    if config.data.test_path:
+        counts = held_out.Counts()
+        for _ in _known(held_out.examples(config.data, counts), names):
+            pass
+        _require_labels(config.data, counts)
+
+
+def _known(
+    examples: Iterable[held_out.Example], names: Sequence[str]
+) -> Iterator[held_out.Example]:
+    """The examples; raises ValueError at a label that is none of `names`."""
+    for example in examples:
+        if example.label not in names:
+            raise ValueError(
+                f"{example.place} has the label {example.label!r}, which the"
+                f" classifier does not know; it knows"
+                f" {', '.join(map(repr, names))}. Correct the label, or"
+                " fine-tune with it."
+            )
+        yield example
+
+
+def _require_labels(data: schema.DataConfig, counts: held_out.Counts) -> None:
+    if data.test_path and not counts.evaluated:
+        raise ValueError(
+            f"data.test_path={data.test_path} has no labelled document:"
+            f" {counts.without_label:,} have no data.label_field="
+            f"{data.label_field!r}, {counts.empty:,} are empty. Give labels, or"
+            " leave data.test_path out: a tenth of data.path is the test split"
+            " then."
+        )
 
 
 def shown(result: dict[str, Any]) -> dict[str, str]:
@@ -160,6 +207,12 @@ def _classifier(
     counts = held_out.Counts()
     names = exported.facts["labels"]
     answers = _ask(config, exported.signatures["classify"], names, counts)
+    _require_labels(config.data, counts)
+    if counts.without_label:
+        _log.info(
+            "%s test documents without a label left out",
+            f"{counts.without_label:,}",
+        )
     if not counts.evaluated:
         _log.info("no labelled test document: the masked-LM half alone")
         return {"documents": dataclasses.asdict(counts)}
@@ -205,15 +258,9 @@ def _ask(
     labels, digests, excerpts = [], [], []
     probabilities = [np.zeros([0, len(names)], np.float32)]
     seconds = 0.0
-    for window in _windows(config.data, size * _SORTED_BATCHES, counts):
+    examples = _known(held_out.examples(config.data, counts), names)
+    while window := list(itertools.islice(examples, size * _SORTED_BATCHES)):
         for example in window:
-            if example.label not in number_of:
-                raise ValueError(
-                    f"{example.place} has the label {example.label!r}, which"
-                    f" the classifier does not know; it knows"
-                    f" {', '.join(map(repr, names))}. Correct the label, or"
-                    " fine-tune with it."
-                )
             labels.append(number_of[example.label])
             digests.append(int.from_bytes(example.digest))
             excerpts.append(_excerpt(example.raw))
@@ -229,14 +276,6 @@ def _ask(
         excerpts=excerpts,
         seconds=seconds,
     )
-
-
-def _windows(
-    data: schema.DataConfig, size: int, counts: held_out.Counts
-) -> Iterator[list[held_out.Example]]:
-    examples = held_out.examples(data, counts)
-    while window := list(itertools.islice(examples, size)):
-        yield window
 
 
 def _probabilities(
@@ -314,5 +353,9 @@ def read(workdir: str) -> dict[str, Any]:
     path = storage.path_of(workdir) / RESULT
     if not path.exists():
         return {}
-    result: dict[str, Any] = json.loads(path.read_text())
+    try:
+        result: dict[str, Any] = json.loads(path.read_bytes())
+    except ValueError as error:
+        _log.warning("%s is damaged (%s): evaluating again", path, error)
+        return {}
     return result

@@ -7,7 +7,7 @@ from typing import Any
 
 from configs import schema
 from configs.runtime import Runtime
-from input_pipeline import labelled
+from input_pipeline import held_out, labelled, manifest
 from trainer import checkpoint, storage, strings
 from trainer import workdir as workdir_lib
 from trainer.commands import (
@@ -15,10 +15,12 @@ from trainer.commands import (
     export,
     finetune,
     predict,
+    prepare,
     pretrain,
     report,
     stage,
 )
+from trainer.commands import trainee as trainee_lib
 from trainer.serving import best, loading
 from trainer.training import strategy as strategy_lib
 
@@ -43,19 +45,21 @@ def run(
     workdir_lib.check(workdir, config)
     strategy_lib.check_batch(strategy, config.train)
     _require_own_encoder(workdir)
-    has_labels = _has_labels(config)
-    if has_labels:
+    if labels := _labels(config):
         finetune.check(config, strategy)
+        evaluate.check_test(config, labels)
+        _require_finished(config, workdir)
     pretrain.run(config, callbacks=callbacks, **arguments)
-    if has_labels:
+    if labels:
         finetune.run(config, callbacks=callbacks, **arguments)
     states = best.states(workdir)
     if chief and _exported(workdir) != (states, config.to_dict()["export"]):
         export.run(config, **arguments)
     evaluated = evaluate.read(workdir)
-    if (evaluated.get("checkpoints"), evaluated.get("control", "")) != (
-        states,
-        config.evaluation.control,
+    if (
+        evaluated.get("checkpoints") != states
+        or evaluated.get("control", "") != config.evaluation.control
+        or evaluated.get("test_source") != held_out.fingerprint(config.data)
     ):
         evaluate.run(config, **arguments)
     if chief:
@@ -75,14 +79,31 @@ def _require_own_encoder(workdir: str) -> None:
         )
 
 
-def _has_labels(config: schema.Config) -> bool:
-    """Prepares the labelled rows, if there are any."""
+def _require_finished(config: schema.Config, workdir: str) -> None:
+    """More pretraining would leave the classifier with another encoder."""
+    if not finetune.has_begun(workdir):
+        return
+    prepared = prepare.open_prepared(config)
+    plan = trainee_lib.create_plan(config.train, config, prepared)
+    done = checkpoint.of_stage(workdir, "pretrain").last_step()
+    if done < plan.num_steps:
+        raise ValueError(
+            f"{workdir} holds a classifier made from its pretraining, which has"
+            f" {done} steps and would go on to {plan.num_steps}. To keep both"
+            " as they are, leave train.num_steps and num_epochs as they were."
+            " To go on and fine-tune anew, use another --workdir with"
+            f" --config.init_from={workdir}."
+        )
+
+
+def _labels(config: schema.Config) -> tuple[str, ...]:
+    """Prepares the labelled rows; their labels, if there are any."""
     try:
-        finetune.prepare_labelled(config)
+        directory = finetune.prepare_labelled(config)
     except labelled.NoLabelsError as error:
         _log.info("no fine-tuning: %s", error)
-        return False
-    return True
+        return ()
+    return tuple(manifest.open_prepared(directory).labels)
 
 
 def _exported(workdir: str) -> tuple[dict[str, Any], dict[str, Any]]:

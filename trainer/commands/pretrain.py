@@ -72,11 +72,7 @@ def run(
                 stop,
                 [*([shown] * chief), *callbacks],
                 chief=chief,
-                hints=lambda step: [
-                    f"encoder: trainer.modeling.load_encoder({workdir!r})",
-                    "more:    the same command with"
-                    f" --config.train.num_steps={2 * step}",
-                ],
+                hints=[f"encoder: trainer.modeling.load_encoder({workdir!r})"],
             )
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -25,7 +25,6 @@ from trainer.training import (
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
-_Hints = Callable[[int], Sequence[str]]
 
 
 def create_strategy(
@@ -81,7 +80,7 @@ def train(
     callbacks: Sequence[keras.callbacks.Callback],
     *,
     chief: bool,
-    hints: _Hints = lambda step: (),
+    hints: Sequence[str] = (),
 ) -> None:
     """Trains to the last step; afterwards the model has the final weights.
 
@@ -91,7 +90,7 @@ def train(
       stop: the signals that end the run early.
       callbacks: Keras callbacks, driven as `fit` would.
       chief: whether this process writes.
-      hints: of the last step to lines for the end, for people.
+      hints: lines for the end, for people.
 
     Raises:
       ValueError: bad checkpoints, a loss that is not finite, no memory left.
@@ -120,7 +119,7 @@ def _train(
     callbacks: Sequence[keras.callbacks.Callback],
     *,
     chief: bool,
-    hints: _Hints,
+    hints: Sequence[str],
 ) -> None:
     plan, model, optimizer = trainee.plan, trainee.model, trainee.optimizer
     checkpoints = checkpoint.of_stage(
@@ -280,7 +279,7 @@ def _say_what_is_there(
     trainee: trainee_lib.Trainee,
     workdir: str,
     saved: int,
-    hints: _Hints,
+    hints: Sequence[str],
 ) -> None:
     """The last lines of a stage that is done or was asked to stop."""
     wanted = trainee.plan.num_steps
@@ -294,5 +293,5 @@ def _say_what_is_there(
     )
     _log.info("curves:  tensorboard --logdir %s", workdir)
     ends = saved >= wanted
-    for hint in hints(saved) if ends else ["go on:   the same command again"]:
+    for hint in hints if ends else ["go on:   the same command again"]:
         _log.info("%s", hint)

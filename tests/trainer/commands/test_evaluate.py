@@ -197,6 +197,22 @@ def test_an_unknown_label_is_named_with_its_place(create, workdir, ask):
     assert not (workdir / evaluate.RESULT).exists()
 
 
+def test_a_test_file_without_labels_is_refused(create, workdir, ask):
+    export(workdir)
+    records = [{"text": "new"}, {"text": "newer", "label": ""}]
+    with pytest.raises(ValueError, match="no labelled document: 2 have no"):
+        ask(create(records), workdir)
+
+
+def test_another_source_is_another_evaluation(create, workdir, ask):
+    export(workdir)
+    sources = [
+        ask(create(records), workdir)["test_source"]
+        for records in (RECORDS, RECORDS[:4], RECORDS)
+    ]
+    assert sources[0] == sources[2] != sources[1]
+
+
 def test_a_damaged_export_is_refused(create, workdir, ask):
     export(workdir)
     (workdir / "export" / "saved_model" / "saved_model.pb").write_bytes(b"")
@@ -223,7 +239,7 @@ def test_without_labels_the_masked_lm_half(
     workdir = copied(33)
     caplog.set_level(logging.INFO)
     result = ask(tiny(), workdir)
-    assert [*result] == ["masked_lm"]
+    assert [*result] == ["masked_lm", "test_source"]
     assert "masked-LM half alone" in caplog.text
     validations = [
         event

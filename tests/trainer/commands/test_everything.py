@@ -43,7 +43,9 @@ def _content(workdir):
 def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     tiny, reviews, one_device, tmp_path, capsys, monkeypatch
 ):
-    workdir, config = tmp_path / "run", _config(tiny, reviews)
+    test = tiny_runs.write_reviews(tmp_path / "test.jsonl", seed=6)
+    more = {"data.test_path": str(test)}
+    workdir, config = tmp_path / "run", _config(tiny, reviews, more)
     everything.run(config, workdir=str(workdir), runtime=one_device)
     out = capsys.readouterr().out
     assert "test accuracy" in out
@@ -63,11 +65,26 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     assert _content(workdir) == before
     # Another question to the export makes another export.
     monkeypatch.undo()
-    changed = _config(tiny, reviews, {"export.top_k": 3})
+    changed = _config(tiny, reviews, {**more, "export.top_k": 3})
     asked = []
     monkeypatch.setattr(export, "run", lambda config, **_: asked.append(config))
     everything.run(changed, workdir=str(workdir), runtime=one_device)
     assert asked == [changed]
+    # So do other test documents, and a damaged result, with an evaluation.
+    monkeypatch.undo()
+    monkeypatch.setattr(
+        evaluate, "run", lambda config, **_: asked.append("evaluated")
+    )
+    test.write_text(test.read_text().partition("\n")[2])
+    everything.run(config, workdir=str(workdir), runtime=one_device)
+    (workdir / "evaluation.json").write_text("{")
+    everything.run(config, workdir=str(workdir), runtime=one_device)
+    assert asked[1:] == ["evaluated"] * 2
+    # More pretraining would leave the classifier with another encoder.
+    monkeypatch.setattr(pretrain, "run", None)
+    longer = _config(tiny, reviews, {**more, "train.num_steps": 16})
+    with pytest.raises(ValueError, match="has 15 steps and would go on to 16"):
+        everything.run(longer, workdir=str(workdir), runtime=one_device)
 
 
 LAYOUTS = {
@@ -160,6 +177,31 @@ def test_what_cannot_be_fine_tuned_is_said_before_anything_is_trained(
             _config(tiny, reviews, more),
             workdir=str(tmp_path / "run"),
             runtime=devices(2),
+        )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"text": "a film", "label": "fair"}', "the label 'fair', which the"),
+        (
+            '{"text": "a film"}\n{"text": ""}',
+            "1 have no .*'label', 1 are empty",
+        ),
+        ('{"body": "a film"}', "test.jsonl, line 1: no field 'text'"),
+    ],
+)
+def test_a_test_file_is_refused_before_anything_is_trained(
+    tiny, reviews, one_device, tmp_path, monkeypatch, content, message
+):
+    (tmp_path / "test.jsonl").write_text(content + "\n")
+    more = {"data.test_path": str(tmp_path / "test.jsonl")}
+    monkeypatch.setattr(pretrain, "run", None)
+    with pytest.raises(ValueError, match=message):
+        everything.run(
+            _config(tiny, reviews, more),
+            workdir=str(tmp_path / "run"),
+            runtime=one_device,
         )
 
 
