@@ -22,6 +22,7 @@ SpecialIds = strings.SpecialIds
 _FILE = "vocabulary.json"
 # Rarer ones become unknown; most of Unicode would otherwise fill V.
 _MAX_CHARACTERS = 1000
+_MAX_PIECE_BYTES = 256  # TensorFlow Text takes no longer ones.
 
 
 class Tokenizer:
@@ -149,7 +150,13 @@ class WordPieceTokenizer(Tokenizer):
             show_progress=False,
         )
         ids = learner.get_vocab()
-        return cls(sorted(ids, key=ids.__getitem__))
+        return cls(
+            [
+                piece
+                for piece in sorted(ids, key=ids.__getitem__)
+                if len(piece.removeprefix("##").encode()) <= _MAX_PIECE_BYTES
+            ]
+        )
 
 
 def create(kind: str, vocabulary: Sequence[str]) -> Tokenizer:

@@ -286,6 +286,19 @@ def test_learned_pieces(size):
         assert list(normal) == list(ids), text
 
 
+@pytest.mark.parametrize("word", ["acgt" * 75, "\N{GRINNING FACE}" * 90])
+def test_words_without_end_are_learned_from(word):
+    texts = [f"{word} a film"] * 20 + _corpus()
+    learned = tokenizer.learn(
+        schema.TokenizerConfig(kind="wordpiece", vocabulary_size=1_000),
+        counts=tokenizer.count("wordpiece", texts),
+        texts=iter(texts),
+    )
+    assert learned.special.unknown not in learned.encode(["a film"])[0]
+    longest = max(len(piece.encode()) for piece in learned.vocabulary)
+    assert 100 < longest <= 256 + len("##")
+
+
 def test_the_same_pieces_are_learned_again():
     assert len({json.dumps(_learn().vocabulary) for _ in range(6)}) == 1
 
