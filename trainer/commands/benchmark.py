@@ -43,6 +43,7 @@ def run(
     path = storage.path_of(workdir) / f"benchmark-{what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
+    width = max(map(len, result))
     for name, value in result.items():
-        print(f"{name:<35}{value}")
+        print(f"{name:<{width}}  {value}")
     _log.info("written to %s", path)

@@ -11,7 +11,9 @@ from trainer.commands import benchmark
 def test_prints_and_writes_its_result(
     tiny, one_device, tmp_path, capsys, monkeypatch, what
 ):
-    monkeypatch.setitem(benchmark._MEASURES, what, lambda *_: {"figure": 1.5})
+    monkeypatch.setitem(
+        benchmark._MEASURES, what, lambda *_: {"figure": 1.5, "f" * 40: 2}
+    )
     config = tiny({"benchmark.what": what})
     benchmark.run(config, workdir=str(tmp_path / "w"), runtime=one_device)
     path = tmp_path / "w" / f"benchmark-{what}.json"

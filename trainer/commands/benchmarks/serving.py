@@ -18,11 +18,14 @@ from trainer import storage
 from trainer.serving import loading
 
 _CALLS = {1: 100, 64: 10}  # Texts of one call -> calls of a round.
-# A process that knows TensorFlow alone: from its start to the first answer.
+# A process that knows TensorFlow alone, and with word pieces TensorFlow Text:
+# from its start to the first answer.
 _COLD_START = """
 import json, sys, time
 start = time.perf_counter()
 import tensorflow as tf
+for name in sys.argv[3:]:
+    __import__(name)
 imported = time.perf_counter()
 module = tf.saved_model.load(sys.argv[1])
 answer = module.signatures[sys.argv[2]]
@@ -58,7 +61,10 @@ def measure(
     }
     for size, rounds in seconds.items():
         result |= _describe(size, np.array(rounds[1:]))
-    return result | _cold_start(directory, name, texts[0])
+    needed = ["tensorflow_text"] * (
+        exported.facts.get("tokenizer") == "wordpiece"
+    )
+    return result | _cold_start(directory, name, texts[0], needed)
 
 
 def _texts(data: schema.DataConfig, *, number: int) -> list[bytes]:
@@ -95,12 +101,14 @@ def _describe(size: int, seconds: np.ndarray) -> dict[str, float]:
     }
 
 
-def _cold_start(directory: str, name: str, text: bytes) -> dict[str, float]:
+def _cold_start(
+    directory: str, name: str, text: bytes, needed: list[str]
+) -> dict[str, float]:
     """Seconds of a fresh process: in all, and what they go to."""
     model = storage.path_of(directory) / loading.FOLDER
     start = time.perf_counter()
     printed = subprocess.run(
-        [sys.executable, "-c", _COLD_START, str(model), name],
+        [sys.executable, "-c", _COLD_START, str(model), name, *needed],
         input=text,
         capture_output=True,
         check=True,
