@@ -176,6 +176,12 @@ def _run(argv: Sequence[str]) -> int:
     )
     if layout.strategy == "multi_worker":
         cluster.from_environment()  # Refuses a bad one.
+    elif layout.strategy != "tpu" and os.environ.pop("TF_CONFIG", ""):
+        logging.getLogger("trainer").warning(
+            "TF_CONFIG is not used: --strategy=%s computes on this machine"
+            " alone; --strategy=multi_worker is for several",
+            layout.strategy,
+        )
     config = overrides.load_config(
         flags["config"],
         changes={k: v for k, v in flags.items() if k in overrides.FIELDS},

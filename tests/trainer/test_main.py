@@ -279,7 +279,13 @@ def test_a_bad_tf_config_needs_no_command(command, capsys, monkeypatch):
     error = complaint(capsys, "--strategy=multi_worker")
     assert "TF_CONFIG is not JSON" in error
     assert not command.calls
+
+
+def test_a_cluster_that_is_not_used_is_warned_of(command, caplog, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", "{")  # TensorFlow would stumble over it.
     assert cli.main(["--strategy=one_device"]) == 0
+    assert "TF_CONFIG is not used: --strategy=one_device" in caplog.text
+    assert "TF_CONFIG" not in os.environ
 
 
 def test_a_lost_worker_is_one_line_and_no_bad_input(
