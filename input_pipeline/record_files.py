@@ -39,8 +39,10 @@ def _read_csv(
             except StopIteration:
                 return
             except (csv.Error, ValueError) as error:
+                hint = "; a quote opens there and never closes"
+                is_open = str(error) == "unexpected end of data"
                 raise ValueError(
-                    f"{piece.path}, record {number}: {error}."
+                    f"{piece.path}, record {number}: {error}{hint * is_open}."
                 ) from error
             yield fields
 
@@ -54,6 +56,12 @@ def _csv_records(file: BinaryIO) -> Iterator[dict[str, str]]:
         # Strict, because a stray quote would swallow the rest of the file.
         rows = filter(None, csv.reader(text, strict=True))
         header = next(rows, [])
+        twice = sorted({name for name in header if header.count(name) > 1})
+        if twice:
+            raise ValueError(
+                f"the header names {', '.join(map(repr, twice[:5]))} more than"
+                " once; rename all but one"
+            )
         for row in rows:
             if len(row) > len(header):
                 raise ValueError(
@@ -84,7 +92,13 @@ def _read_jsonl(
 
 
 def _parse(line: bytes) -> dict[str, Any]:
-    record = _DECODER.decode(line.decode(errors="surrogateescape"))
+    try:
+        record = _DECODER.decode(line.decode(errors="surrogateescape"))
+    except ValueError as error:
+        raise ValueError(
+            f"not JSON ({error}); write one object a line, or use"
+            " data.source=text for plain text"
+        ) from error
     if not isinstance(record, dict):
         raise ValueError(
             f"a JSON object is wanted, not {_json_type(record)}; write one"
@@ -97,9 +111,14 @@ def _fields(data: schema.DataConfig, record: dict[str, Any]) -> tuple[str, str]:
     """Text and label of a record."""
     if data.text_field not in record:
         found = ", ".join(map(repr, list(record)[:20])) or "none"
+        is_separated = data.source == "csv" and set(found) & {";", "\t", "|"}
         raise ValueError(
-            f"no field {data.text_field!r}; found {found}. Set data.text_field"
-            " to the one with the text"
+            f"no field {data.text_field!r}; found {found}. "
+            + (
+                "Fields are separated by commas; convert the file"
+                if is_separated
+                else "Set data.text_field to the one with the text"
+            )
         )
     text = record[data.text_field]
     if not isinstance(text, str):

@@ -5,6 +5,7 @@ has the lines that start inside it. So the cuts depend on the size alone, and
 many processes prepare one large file.
 """
 
+import codecs
 import contextlib
 import glob
 import gzip
@@ -87,6 +88,11 @@ def opened(piece: documents.Piece) -> Iterator[BinaryIO]:
                 " nothing writes to it."
             )
         with gzip.open(path) if _is_gzip(path) else open(path, "rb") as file:
+            if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+                raise ValueError(
+                    f"{path} is UTF-16, but text must be UTF-8; convert it:"
+                    f" iconv -f utf-16 -t utf-8 {path}."
+                )
             yield cast(BinaryIO, file)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise ValueError(

@@ -70,8 +70,11 @@ def test_csv_fields_are_chosen_by_name(tmp_path):
         (b"body\na\n", r"a\.csv, record 1: no field 'text'; found 'body'"),
         (b"label,text\n1,a\n2\n", r"record 2: no field 'text'; found 'label'"),
         (b"text,label\na,1\nb, c,2\n", r"record 2: 3 fields, but .* names 2"),
+        (b"text;label\na, b;1\n", r"'text;label'; fields .* by commas, and"),
         (b'text\na\n"b\nc\n', r"record 2: .*end of data"),
         (b'text\n"a"b\n', r"record 1: "),
+        (b'text\n"b\nc\n', r"record 1: .*a quote opens there and never closes"),
+        (b"text,id,text\na,1,b\n", r"names 'text' more than once"),
     ],
 )
 def test_bad_csv(tmp_path, content, message):

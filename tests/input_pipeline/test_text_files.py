@@ -233,6 +233,18 @@ def test_a_file_that_shrinks_is_an_error(tmp_path):
         _read(data, units)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("suffix", [".txt", ".txt.gz"])
+def test_utf_16_is_refused(tmp_path, encoding, suffix):
+    path = tmp_path / f"a{suffix}"
+    content = "\ufeffsome text\n".encode(encoding)
+    is_gzip = suffix.endswith(".gz")
+    path.write_bytes(gzip.compress(content) if is_gzip else content)
+    data = _config(path)
+    with pytest.raises(ValueError, match="is UTF-16, but .* iconv -f utf-16"):
+        _read(data, text_files.list_units(data))
+
+
 def test_fingerprint_knows_content_but_not_place(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "UNIT_BYTES", 4)
     for folder in ("here", "there"):

@@ -33,14 +33,18 @@ def _check_labels(data: schema.DataConfig, units: list[sources.Unit]) -> None:
     """A field that was named must be there: pretraining takes hours."""
     if data.source in ("sample", "tfds"):
         return
-    documents = (
-        document
+    labels = (
+        document.label
         for unit in units
         if unit.split == "train"
         for document in sources.read(data, unit, cleaning.Counts())
     )
+    first = next(labels, None)
     checks.require(
-        any(document.label for document in documents),
+        first is not None, f"data.path={data.path} holds no document."
+    )
+    checks.require(
+        bool(first) or any(labels),
         f"data.label_field={data.label_field!r}: no document in {data.path} has"
         " such a label; name the field of csv or jsonl that has it, or leave"
         " the flag out.",

@@ -36,6 +36,9 @@ def test_a_label_field_that_was_named_must_be_there(tiny, tmp_path):
     preflight.check(tiny({**source, "data.label_field": "team"}))
     with pytest.raises(ValueError, match="label_field='teem'.*a.jsonl"):
         preflight.check(tiny({**source, "data.label_field": "teem"}))
+    path.write_text("\n")
+    with pytest.raises(ValueError, match="a.jsonl holds no document"):
+        preflight.check(tiny({**source, "data.label_field": "team"}))
     with pytest.raises(ValueError, match="label_field='team'.*csv or jsonl"):
         preflight.check(tiny({"data.label_field": "team"}))
 
