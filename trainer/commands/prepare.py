@@ -76,6 +76,7 @@ def describe(prepared: manifest.Prepared) -> list[str]:
     ):
         if number:
             lines.append(f"{number:,} documents {meaning}")
+    lines.append(f"vocabulary: {report['vocabulary_size']:,} tokens")
     for role, rows in report["rows"].items():
         slots = max(1, rows["rows"] * prepared.sequence_length)
         lines.append(

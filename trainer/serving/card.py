@@ -10,10 +10,16 @@ FILE = "README.md"
 _Facts = Mapping[str, Any]
 _NOT_EVALUATED = "Not evaluated yet: `--mode=evaluate` writes them here."
 _FOLDERS = {
-    "huggingface": "import transformers\n\n"
-    'fill_mask = transformers.pipeline("fill-mask", model="huggingface")\n',
-    "keras_hub": "import keras_hub\n\n"
-    'encoder = keras_hub.models.Backbone.from_preset("keras_hub")\n',
+    "huggingface": (
+        "the part that fills in",
+        "import transformers\n\n"
+        'fill_mask = transformers.pipeline("fill-mask", model="huggingface")\n',
+    ),
+    "keras_hub": (
+        "the encoder of that part, without its head",
+        "import keras_hub\n\n"
+        'encoder = keras_hub.models.Backbone.from_preset("keras_hub")\n',
+    ),
 }
 
 
@@ -167,8 +173,9 @@ def _loading(facts: _Facts) -> str:
         )
     for folder, why_not in facts.get("folders", {}).items():
         if not why_not:
-            parts.append(f"`{folder}/`, the part that fills in:")
-            parts.append(f"```python\n{_FOLDERS[folder]}```")
+            what, code = _FOLDERS[folder]
+            parts.append(f"`{folder}/`, {what}:")
+            parts.append(f"```python\n{code}```")
     return "\n\n".join(parts)
 
 
