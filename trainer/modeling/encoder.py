@@ -15,7 +15,18 @@ from trainer.modeling import attention, layers
 
 
 def features(token_ids: tf.Tensor, pad_id: int = 0) -> dict[str, tf.Tensor]:
-    """The encoder's input for one text a row: int32 [B, L] each."""
+    """The encoder's input for one text a row: int32 [B, L] each.
+
+    Raises:
+      ValueError: `token_ids` are no integers [B, L].
+    """
+    token_ids = tf.convert_to_tensor(token_ids)
+    if token_ids.shape.rank != 2 or not token_ids.dtype.is_integer:
+        raise ValueError(
+            f"token_ids are {token_ids.dtype.name} {token_ids.shape}, but must"
+            " be integers [texts, slots]; fill shorter texts up with"
+            f" {pad_id}."
+        )
     token_ids = tf.cast(token_ids, tf.int32)
     positions = tf.range(tf.shape(token_ids)[1])
     return {
@@ -131,7 +142,16 @@ class Encoder(keras.Model):
 
         Reads `token_ids`, `segment_ids`, `position_ids`, int32 [B, L], and
         ignores every other key.
+
+        Raises:
+          ValueError: there are more slots than the encoder has seen.
         """
+        length = batch["token_ids"].shape[1]
+        if length is not None and length > self.sequence_length:
+            raise ValueError(
+                f"Rows of {length} slots are too long: this encoder has seen"
+                f" rows of {self.sequence_length}. Cut the texts in pieces."
+            )
         x = self.token_embedding(batch["token_ids"])  # [B, L, D]
         if self.position_embedding:
             x += self.position_embedding(batch["position_ids"])

@@ -59,11 +59,14 @@ def initial_weights(path: str) -> Initial:
       ValueError: it is none of them, or damaged; says what was found.
     """
     directory = storage.path_of(path)
-    if not directory.is_dir():
-        what = "is a file" if directory.exists() else "does not exist"
+    if not (directory / "config.json").exists():
+        what = "does not exist"
+        if directory.exists():
+            is_folder = directory.is_dir()
+            what = "holds no config.json" if is_folder else "is a file"
         raise ValueError(
-            f"init_from={path} {what}; give the folder of a Cloze run, a"
-            " KerasHub BERT preset or a Hugging Face BERT."
+            f"init_from={path} {what}; give the folder of a Cloze run (that"
+            " above export/), a KerasHub BERT preset or a Hugging Face BERT."
         )
     content = interchange.read_json(directory / "config.json")
     if "resolved" in content:

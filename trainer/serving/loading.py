@@ -45,6 +45,12 @@ def directory_of(workdir: str, chosen: str = "") -> str:
             f"{directory} is no directory; make it with --mode=export, or name"
             " another with --config.predict.export_dir."
         )
+    below = storage.path_of(directory) / DIRECTORY
+    if below.is_dir() and not (storage.path_of(directory) / FOLDER).is_dir():
+        raise ValueError(
+            f"{directory} is a workdir; its export is {below}, use"
+            f" --config.predict.export_dir={below}."
+        )
     return directory
 
 

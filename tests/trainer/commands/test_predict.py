@@ -120,6 +120,11 @@ def test_an_older_export_answers_with_a_warning(
     assert ("but the best is now step 20" in caplog.text) is is_older
 
 
+def test_the_workdir_instead_of_its_export_is_named(exported, capfd):
+    line = refused([f"--config.predict.export_dir={exported}"], capfd)
+    assert f"{exported} is a workdir; its export is {exported}/export" in line
+
+
 def test_a_typed_line_is_answered_at_once(exported):
     process = subprocess.Popen(
         [

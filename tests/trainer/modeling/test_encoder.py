@@ -82,7 +82,7 @@ def test_padding_does_not_matter():
 
 def test_a_row_of_padding_is_finite():
     encoder = _encoder(dtype="mixed_float16")
-    batch = modeling.features(np.zeros([2, SLOTS]))
+    batch = modeling.features(np.zeros([2, SLOTS], np.int32))
     with tf.GradientTape() as tape:
         states = encoder(batch)
     assert np.isfinite(states.numpy()).all()
@@ -135,6 +135,24 @@ def test_features_of_plain_tokens():
     np.testing.assert_array_equal(batch["segment_ids"], [[1, 1, 0], [1, 0, 0]])
     np.testing.assert_array_equal(batch["position_ids"], [[0, 1, 2]] * 2)
     assert {tensor.dtype for tensor in batch.values()} == {tf.int32}
+
+
+@pytest.mark.parametrize(
+    "token_ids", [[7, 8], [[[7]]], [[7.0, 8.0]], [["film"]]]
+)
+def test_features_of_anything_else_are_refused(token_ids):
+    with pytest.raises(ValueError, match=r"must be integers \[texts, slots\]"):
+        modeling.features(token_ids)
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_rows_longer_than_those_seen_are_refused(positions):
+    encoder = _encoder(positions=positions)
+    longest = np.full([2, SLOTS], 7)
+    assert encoder(modeling.features(longest)).shape[1] == SLOTS
+    longer = np.full([2, SLOTS + 1], 7)
+    with pytest.raises(ValueError, match="Rows of 13 slots .* rows of 12"):
+        encoder(modeling.features(longer))
 
 
 def test_pre_norm_ends_with_a_norm():

@@ -122,7 +122,7 @@ def test_what_is_nothing_to_start_from(tmp_path):
     for path, message in (
         (file, "is a file; give the folder"),
         (tmp_path / "typo", "does not exist; give"),
-        (tmp_path, "config.json is missing"),
+        (tmp_path, r"holds no config\.json; .* above export/"),
     ):
         with pytest.raises(ValueError, match=message):
             modeling.initial_weights(str(path))
