@@ -169,6 +169,31 @@ def test_more_steps_extend_a_finished_run(
     assert look.checkpoints(workdir)[-1].name == f"step-{END + 4:09d}"
 
 
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)]
+)
+def test_xla_trains_and_validates_several_chunks(
+    precision, tolerance, tiny, one_device, look, tmp_path
+):
+    losses = []
+    for jit in ("on", "off"):
+        changes = {
+            "train.jit": jit,
+            "train.precision": precision,
+            "train.global_batch_size": 256,  # Three sizes of chunks.
+            "train.num_steps": 2,
+        }
+        workdir = tmp_path / jit
+        pretrain.run(tiny(changes), workdir=str(workdir), runtime=one_device)
+        losses += [
+            event["validation_loss"]
+            for event in look.events(workdir)
+            if "validation_loss" in event
+        ]
+    with_xla, without = losses
+    assert with_xla == pytest.approx(without, rel=tolerance)
+
+
 class StopAfter(tf.keras.callbacks.Callback):
     """Asks for an early stop."""
 
