@@ -89,4 +89,9 @@ class BenchmarkConfig:
             self.what,
             ("step", "head", "attention", "input", "serving"),
         )
+        checks.require(
+            not self.reference or self.what in ("step", "head", "attention"),
+            f"benchmark.reference=True goes with a step, head or attention, not"
+            f" with benchmark.what={self.what}; leave it out.",
+        )
         checks.at_least("benchmark.num_rounds", self.num_rounds, 3)

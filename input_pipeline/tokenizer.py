@@ -130,6 +130,9 @@ class WordPieceTokenizer(Tokenizer):
           texts: the documents; read once.
           characters: those of the documents, most frequent first.
           size: V, at most.
+
+        Raises:
+          ValueError: the characters alone are more.
         """
         import tokenizers
 
@@ -137,6 +140,13 @@ class WordPieceTokenizer(Tokenizer):
             lowercase=True, strip_accents=True
         )
         alphabet = _normal_characters(characters, learner)
+        least = len(strings.PIECES_SPECIAL) + 2 * len(alphabet)
+        if size < least:
+            raise ValueError(
+                f"tokenizer.vocabulary_size={size} is too small: the text has"
+                f" {len(alphabet)} characters, which take two word pieces each;"
+                f" use {least} or more."
+            )
         learner.train_from_iterator(
             texts,
             vocab_size=size,

@@ -29,3 +29,13 @@ def test_a_bad_value_dies_with_its_name(field, value, message):
         schema.Config.from_config_dict(config)
     assert field in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("what", ["input", "serving"])
+def test_what_has_no_reference_is_refused_with_one(what):
+    config = schema.defaults()
+    config.update_from_flattened_dict({"benchmark.what": what})
+    schema.Config.from_config_dict(config)
+    config.benchmark.reference = True
+    with pytest.raises(ValueError, match=f"not with benchmark.what={what}"):
+        schema.Config.from_config_dict(config)

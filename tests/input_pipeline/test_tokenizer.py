@@ -2,6 +2,7 @@ import collections
 import functools
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -297,6 +298,15 @@ def test_words_without_end_are_learned_from(word):
     assert learned.special.unknown not in learned.encode(["a film"])[0]
     longest = max(len(piece.encode()) for piece in learned.vocabulary)
     assert 100 < longest <= 256 + len("##")
+
+
+def test_a_vocabulary_without_room_for_the_characters_is_refused():
+    with pytest.raises(ValueError, match="size=16 is too small.* or more") as e:
+        _learn(16)
+    least = int(re.search(r"use (\d+) or more", str(e.value))[1])
+    assert _learn(least).vocabulary_size == least
+    with pytest.raises(ValueError, match=f"size={least - 1} is too small"):
+        _learn(least - 1)
 
 
 def test_the_same_pieces_are_learned_again():

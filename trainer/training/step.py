@@ -188,10 +188,12 @@ def create_train_call(
     """
     replicas = strategy.num_replicas_in_sync
     if step.steps_per_program > 1 and (replicas > 1 or not step.jit):
+        found = (
+            "XLA is off" if not step.jit else f"there are {replicas} replicas"
+        )
         raise ValueError(
             f"train.steps_per_program={step.steps_per_program} needs XLA and"
-            f" one replica, but XLA is {'on' if step.jit else 'off'} and there"
-            f" are {replicas} replica(s). Leave it at 1, or use"
+            f" one replica, but {found}. Leave it at 1, or use"
             " --strategy=one_device with --config.train.jit=on."
         )
     create = _by_program if step.steps_per_program > 1 else _by_step
