@@ -172,6 +172,7 @@ def _masked_lm(
         return {}
     chosen = checkpoints.best()
     prepared = prepare.open_prepared(config)
+    stage.check_text(recorded.get("resolved", {}), prepared)
     arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
     trainee = trainee_lib.create_masked_lm(
         config, strategy, prepared, arithmetic

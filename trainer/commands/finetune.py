@@ -11,7 +11,7 @@ import tensorflow as tf
 from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import labelled, manifest
-from trainer import checkpoint
+from trainer import checkpoint, storage
 from trainer import workdir as workdir_lib
 from trainer.commands import prepare, stage, starting_point
 from trainer.commands import trainee as trainee_lib
@@ -61,6 +61,7 @@ def run(
                     "encoder": encoder,
                 },
             )
+            prepared.tokenizer.save(storage.path_of(workdir))
         trainees = trainee_lib.create_classifiers(
             config, strategy, prepared, arithmetic
         )

@@ -255,6 +255,16 @@ def test_without_labels_the_masked_lm_half(
     assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
 
 
+def test_text_that_has_changed_is_refused(copied, tiny, ask):
+    workdir = copied(33)
+    record = workdir / "config.json"
+    content = json.loads(record.read_text())
+    content["resolved"]["fingerprint"] = "another"
+    record.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="on data another, .* has changed"):
+        ask(tiny(), workdir)
+
+
 def test_other_workers_write_nothing(create, workdir, one_device, monkeypatch):
     export(workdir)
     monkeypatch.setattr(

@@ -211,6 +211,8 @@ def test_from_scratch_is_the_control(tuned, labelled, one_device, tmp_path):
         workdir_lib.read(str(workdir))["resolved"]["vocabulary_size"]
         == workdir_lib.read(str(tuned.workdir))["resolved"]["vocabulary_size"]
     )
+    name = "vocabulary.json"
+    assert (workdir / name).read_text() == (tuned.workdir / name).read_text()
 
 
 def test_without_an_encoder_it_says_what_to_do(labelled, one_device, tmp_path):
