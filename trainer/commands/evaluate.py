@@ -79,11 +79,11 @@ def run(
     recorded = workdir_lib.check(workdir, config)
     folder = storage.path_of(workdir)
     result: dict[str, Any] = {
-        "masked_lm": _masked_lm(config, strategy, workdir, recorded),
-        "test_source": held_out.fingerprint(config.data),
+        "masked_lm": _masked_lm(config, strategy, workdir, recorded)
     }
     if not chief:
         return  # All of a cluster share the masked-LM half alone.
+    result["test_source"] = held_out.fingerprint(config.data)
     export = folder / loading.DIRECTORY
     if classifier := _load(export):
         best.warn_if_older(workdir, classifier.facts)
@@ -350,13 +350,13 @@ def _gain(control: str, folder: pathlib.Path) -> dict[str, Any]:
 
 
 def read(workdir: str) -> dict[str, Any]:
-    """What `run` wrote to evaluation.json; {} where it has not."""
+    """What `run` wrote to evaluation.json; {} where it is not, or damaged."""
     path = storage.path_of(workdir) / RESULT
     if not path.exists():
         return {}
     try:
         result: dict[str, Any] = json.loads(path.read_bytes())
     except ValueError as error:
-        _log.warning("%s is damaged (%s): evaluating again", path, error)
+        _log.warning("%s is damaged (%s) and does not count", path, error)
         return {}
     return result
