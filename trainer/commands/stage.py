@@ -292,6 +292,7 @@ def _say_what_is_there(
         trainee.stage,
     )
     _log.info("curves:  tensorboard --logdir %s", workdir)
-    ends = saved >= wanted
-    for hint in hints if ends else ["go on:   the same command again"]:
+    if saved < wanted:
+        hints = ["go on:   the same command again"]
+    for hint in hints:
         _log.info("%s", hint)
