@@ -1,6 +1,7 @@
 """The labelled documents of the role `test`, as they are stored.
 
-Only an evaluation reads them: what prepares and trains never does.
+Only an evaluation reads them. Preparing compares their labels with those of the
+training, where a hash set them aside; nothing trains on them.
 """
 
 import dataclasses

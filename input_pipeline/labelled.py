@@ -169,12 +169,6 @@ def _classes(
     """The names of the classes, numbers by size, else by alphabet."""
     field = f"data.label_field={config.data.label_field!r}"
     train, total = found["train"], sum(found.values(), collections.Counter())
-    if not train:
-        raise ValueError(
-            f"No training document: of {total.total():,} that are not empty,"
-            f" {found['validation'].total():,} are validation and"
-            f" {found['test'].total():,} test. Give more text."
-        )
     if set(train) == {""}:
         raise NoLabelsError(
             f"{field}: no document has a label; if another field holds it, name"
