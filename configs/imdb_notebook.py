@@ -44,6 +44,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.clip_norm = 0.0
     config.train.num_epochs = 5
     config.train.steps_per_epoch = 1_563
+    config.finetune.ngrams = False
     config.finetune.frozen_epochs = 5
     config.finetune.num_epochs = 5
     config.finetune.global_batch_size = 32

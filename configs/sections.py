@@ -283,6 +283,8 @@ class FinetuneConfig:
     """
 
     seed: int = 0  # Head, order and dropout; the encoder is what it is.
+    ngrams: bool = True  # A linear model of n-grams beside the encoder.
+    encoder: bool = True  # False: n-grams alone, nothing is pretrained.
     from_scratch: bool = False  # The control: an encoder without pretraining.
     frozen_epochs: int = 0  # First, with the encoder frozen.
     num_epochs: int = 3  # Then, with everything trained.
@@ -304,6 +306,11 @@ class FinetuneConfig:
         checks.require(
             0 <= self.seed < 2**31,
             f"finetune.seed={self.seed} must lie between 0 and 2147483647.",
+        )
+        checks.require(
+            self.encoder or self.ngrams,
+            "finetune.encoder=False and finetune.ngrams=False leave no"
+            " classifier; set one of them to True.",
         )
         for name in ("num_epochs", "global_batch_size", "pieces_per_row"):
             checks.at_least(f"finetune.{name}", getattr(self, name), 1)

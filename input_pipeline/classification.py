@@ -3,10 +3,14 @@
 B rows of the global batch, R slots, S documents a row.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from configs import schema
 from input_pipeline import labelled_rows, manifest, stream
+from trainer import ngrams
+
+_ROWS_AT_ONCE = 256
 
 
 def training_batches(
@@ -43,6 +47,36 @@ def validation_batches(
         prepared, global_batch_size=config.finetune.global_batch_size
     )
     return _batches(rows, prepared, config, shard, num_replicas)
+
+
+def documents(
+    prepared: manifest.Prepared, config: schema.Config, role: str
+) -> ngrams.Documents:
+    """All documents of a role, "train" or "validation", in stored order."""
+    layout = labelled_rows.Layout.of(config)
+    found = [
+        documents_of(labelled_rows.unpack(rows, layout))
+        for rows in stream.stored_rows(prepared, role).batch(_ROWS_AT_ONCE)
+    ]
+    return ngrams.Documents.joined(found)
+
+
+def documents_of(batch: dict[str, tf.Tensor]) -> ngrams.Documents:
+    """The documents of a batch, those of a row side by side."""
+    used = batch["label_weights"].numpy() > 0  # [B, S]
+    is_text = batch["segment_ids"].numpy() > 0  # [B, R]
+    number = np.cumsum(used).reshape(used.shape) - 1
+    row, _ = np.nonzero(is_text)
+    # Segments and documents count from 1 in every row.
+    segments = batch["segment_ids"].numpy()[is_text]
+    return ngrams.Documents(
+        batch["token_ids"].numpy()[is_text],
+        (row * is_text.shape[1] + segments).astype(np.int32),
+        number[row, batch["document_ids"].numpy()[is_text] - 1].astype(
+            np.int32
+        ),
+        batch["labels"].numpy()[used],
+    )
 
 
 def _batches(

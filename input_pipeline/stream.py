@@ -71,19 +71,27 @@ def validation_rows(
 
     Every row once, always in the same order; no batch where there is no row.
     """
-    role = prepared.roles["validation"]
-    missing = -role.num_rows % global_batch_size
+    missing = -prepared.roles["validation"].num_rows % global_batch_size
     padding = tf.zeros([missing, prepared.row_width], prepared.dtype)
-    files = tf.constant(role.files, tf.string, [len(role.files)])
-    rows = tf.data.TFRecordDataset(files).flat_map(
+    rows = stored_rows(prepared, "validation").concatenate(
+        tf.data.Dataset.from_tensor_slices(padding)
+    )
+    return rows.batch(global_batch_size, drop_remainder=True).enumerate()
+
+
+def stored_rows(prepared: manifest.Prepared, role: str) -> tf.data.Dataset:
+    """Every row of a role once, [width], in stored order."""
+    files = prepared.roles[role].files
+    rows = tf.data.TFRecordDataset(
+        tf.constant(files, tf.string, [len(files)])
+    ).flat_map(
         lambda block: tf.data.Dataset.from_tensor_slices(
             _decode(block[tf.newaxis], prepared)
         )
     )
     # A file that ends early must not pass for a shorter corpus.
-    rows = rows.apply(tf.data.experimental.assert_cardinality(role.num_rows))
-    rows = rows.concatenate(tf.data.Dataset.from_tensor_slices(padding))
-    return rows.batch(global_batch_size, drop_remainder=True).enumerate()
+    num_rows = prepared.roles[role].num_rows
+    return rows.apply(tf.data.experimental.assert_cardinality(num_rows))
 
 
 def replica_batches(

@@ -24,7 +24,7 @@ _FIXED_FINETUNE = (
     "pooling",
     "hidden_size",
 )
-_FREE_FINETUNE = ("num_epochs",)
+_FREE_FINETUNE = ("num_epochs", "ngrams", "encoder")
 _PACKAGES = ("tensorflow", "tensorflow-tpu", "keras", "keras-hub", "numpy")
 
 

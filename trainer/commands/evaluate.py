@@ -31,6 +31,12 @@ from trainer.serving import best, card, loading
 _log = logging.getLogger(__name__)
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
 PREDICTIONS = "predictions.npz"
+# What answers alone -> its output of `classify`.
+_OUTPUTS = {
+    "both": "probabilities",
+    "encoder": "encoder_probabilities",
+    "n-grams": "ngram_probabilities",
+}
 _NUM_WORST = 20
 _EXCERPT = 400  # Characters.
 _SORTED_BATCHES = 16  # Among these many batches texts are sorted by length.
@@ -43,6 +49,7 @@ class _Answers:
     Attributes:
       labels: int64 [N].
       probabilities: float32 [N, C].
+      parts: by name what each part says alone, float32 [N, C].
       digests: uint64 [N], of the clean texts.
       excerpts: the beginnings of the texts.
       seconds: spent by the model.
@@ -50,6 +57,7 @@ class _Answers:
 
     labels: np.ndarray
     probabilities: np.ndarray
+    parts: dict[str, np.ndarray]
     digests: np.ndarray
     excerpts: list[str]
     seconds: float
@@ -239,6 +247,7 @@ def _classifier(
             },
             "confusion": found.confusion.tolist(),
         },
+        **_parts(answers),
         **_gain(config.evaluation.control, folder),
         "most_wrong": _most_wrong(answers, names),
         "seconds": round(answers.seconds, 3),
@@ -257,7 +266,7 @@ def _ask(
     number_of = {name: number for number, name in enumerate(names)}
     size = config.predict.batch_size
     labels, digests, excerpts = [], [], []
-    probabilities = [np.zeros([0, len(names)], np.float32)]
+    windows: list[dict[str, np.ndarray]] = []
     seconds = 0.0
     examples = _known(held_out.examples(config.data, counts), names)
     while window := list(itertools.islice(examples, size * _SORTED_BATCHES)):
@@ -266,13 +275,18 @@ def _ask(
             digests.append(int.from_bytes(example.digest))
             excerpts.append(_excerpt(example.raw))
         start = time.perf_counter()
-        probabilities.append(
-            _probabilities(classify, [e.raw for e in window], size)
-        )
+        windows.append(_probabilities(classify, [e.raw for e in window], size))
         seconds += time.perf_counter() - start
+    none = np.zeros([0, len(names)], np.float32)
+    found = {
+        name: np.concatenate([none, *(window[key] for window in windows)])
+        for name, key in _OUTPUTS.items()
+        if all(key in window for window in windows)
+    }
     return _Answers(
         labels=np.array(labels, np.int64),
-        probabilities=np.concatenate(probabilities),
+        probabilities=found.pop("both"),
+        parts=found,
         digests=np.array(digests, np.uint64),
         excerpts=excerpts,
         seconds=seconds,
@@ -281,17 +295,38 @@ def _ask(
 
 def _probabilities(
     classify: Callable[..., dict[str, tf.Tensor]], texts: list[bytes], size: int
-) -> np.ndarray:
-    """Float32 [N, C] in the order of the texts, asked in order of length."""
+) -> dict[str, np.ndarray]:
+    """Of each part float32 [N, C], in order; asked in order of length."""
     order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
     answers = [
         classify(text=tf.constant([texts[i] for i in order[first:][:size]]))
         for first in range(0, len(order), size)
     ]
-    asked = np.concatenate([a["probabilities"].numpy() for a in answers])
-    probabilities = np.empty_like(asked)
-    probabilities[order] = asked
-    return probabilities
+    place = np.argsort(order)
+    return {
+        key: np.concatenate([a[key].numpy() for a in answers])[place]
+        for key in _OUTPUTS.values()
+        if key in answers[0]
+    }
+
+
+def _parts(answers: _Answers) -> dict[str, Any]:
+    """How good each part is alone, and what both gain over n-grams alone."""
+    if not answers.parts:
+        return {}
+    number = len(answers.labels)
+    gains = statistics.paired_gain(
+        answers.labels, answers.probabilities, answers.parts["n-grams"]
+    )
+    return {
+        "parts": {
+            name: statistics.wilson(
+                int((rates.argmax(axis=1) == answers.labels).sum()), number
+            ).to_dict()
+            for name, rates in answers.parts.items()
+        },
+        "gain_over_ngrams": {k: v.to_dict() for k, v in gains.items()},
+    }
 
 
 def _excerpt(raw: bytes) -> str:

@@ -45,12 +45,16 @@ def run(
     workdir_lib.check(workdir, config)
     strategy_lib.check_batch(strategy, config.train)
     _require_own_encoder(workdir)
-    if labels := _labels(config):
+    if labelled_rows := _labelled(config):
         finetune.check(config, strategy)
-        evaluate.check_test(config, labels)
+        evaluate.check_test(config, labelled_rows.labels)
         _require_finished(config, workdir)
-    pretrain.run(config, callbacks=callbacks, **arguments)
-    if labels:
+        if chief:
+            with workdir_lib.locked(workdir):
+                finetune.fit_ngrams(config, workdir, labelled_rows)
+    if config.finetune.encoder or not labelled_rows:
+        pretrain.run(config, callbacks=callbacks, **arguments)
+    if labelled_rows:
         finetune.run(config, callbacks=callbacks, **arguments)
     states = best.states(workdir)
     if chief and _exported(workdir) != (states, config.to_dict()["export"]):
@@ -96,14 +100,14 @@ def _require_finished(config: schema.Config, workdir: str) -> None:
         )
 
 
-def _labels(config: schema.Config) -> tuple[str, ...]:
-    """Prepares the labelled rows; their labels, if there are any."""
+def _labelled(config: schema.Config) -> manifest.Prepared | None:
+    """The labelled rows, prepared where they are missing; None = no labels."""
     try:
         directory = finetune.prepare_labelled(config)
     except labelled.NoLabelsError as error:
         _log.info("no fine-tuning: %s", error)
-        return ()
-    return tuple(manifest.open_prepared(directory).labels)
+        return None
+    return manifest.open_prepared(directory)
 
 
 def _exported(workdir: str) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -123,6 +127,8 @@ def _predict(config: schema.Config, workdir: str) -> None:
     """
     exported = loading.load(storage.path_of(workdir) / loading.DIRECTORY)
     texts = list(config.evaluation.sentences)
+    if "fill_mask" not in exported.signatures:
+        return
     answers = _ask(exported, texts)
     if "classify" in exported.signatures:
         _ask(exported, list(map(_completed, texts, answers)))

@@ -15,7 +15,7 @@ from configs import schema
 from trainer import strings
 from trainer.modeling import classifier as classifiers
 from trainer.modeling import encoder as encoders
-from trainer.modeling import heads, pieces
+from trainer.modeling import heads, ngram_head, pieces
 
 
 class _TextModel(keras.Model):
@@ -76,13 +76,23 @@ class _TextModel(keras.Model):
 
 @keras.saving.register_keras_serializable("cloze")
 class TextClassifier(_TextModel):
-    """Raw strings [N] to the probabilities of C classes."""
+    """Raw strings [N] to the probabilities of C classes.
+
+    Two parts answer, each with K logits (1 for two classes, else C): the
+    encoder with its head, and the n-grams. Their weighted sum, fitted on
+    validation, is what counts. Either part may be missing.
+
+    Attributes:
+      classifier: encoder and head; None where `finetune.encoder` is False.
+      ngrams: None where `num_ngrams` is 0.
+    """
 
     def __init__(
         self,
         *,
         labels: Sequence[str],
         finetune: Mapping[str, Any],
+        num_ngrams: int = 0,
         name: str = "text_classifier",
         **kwargs: Any,
     ) -> None:
@@ -91,6 +101,7 @@ class TextClassifier(_TextModel):
         Args:
           labels: the names of the C classes, in order.
           finetune: the fields of `schema.FinetuneConfig`.
+          num_ngrams: G; 0 = the encoder answers alone.
           name: of the Keras model.
           kwargs: `kind` and `vocabulary` of the tokenizer,
             `sequence_length` (L), and `model`, the fields of
@@ -99,19 +110,36 @@ class TextClassifier(_TextModel):
         super().__init__(name=name, **kwargs)
         self.labels = list(labels)
         self.finetune = schema.FinetuneConfig(**finetune)
-        self.classifier = classifiers.create_classifier(
-            self.model_config,
-            self.finetune,
-            vocabulary_size=len(self.codec.vocabulary),
-            sequence_length=self.sequence_length,
-            num_classes=len(self.labels),
-            dtype="float32",
-        )
+        self.num_ngrams = num_ngrams
+        self.num_logits = 1 if len(labels) == 2 else len(labels)
+        self.classifier = self.ngrams = self.mixture = None
+        if self.finetune.encoder:
+            self.classifier = classifiers.create_classifier(
+                self.model_config,
+                self.finetune,
+                vocabulary_size=len(self.codec.vocabulary),
+                sequence_length=self.sequence_length,
+                num_classes=len(self.labels),
+                dtype="float32",
+            )
+        if num_ngrams:
+            self.ngrams = ngram_head.NGramHead(
+                num_ngrams, self.num_logits, is_special=self.codec.is_special
+            )
+            num_parts = 1 + (self.classifier is not None)
+            # A weight for each part, then the bias.
+            self.mixture = self.add_weight(
+                shape=(num_parts + self.num_logits,),
+                initializer="zeros",
+                trainable=False,
+                name="mixture",
+            )
         self.build(None)
 
     @property
     def encoder(self) -> encoders.Encoder:
         """The fine-tuned one."""
+        assert self.classifier is not None, "n-grams alone have no encoder"
         return self.classifier.encoder
 
     @property
@@ -130,35 +158,70 @@ class TextClassifier(_TextModel):
           `probabilities`: float32 [N, C].
           `label`: string [N], the likeliest.
           `unread`: int32 [N], the tokens of a text behind its last piece.
+          `encoder_probabilities`, `ngram_probabilities`: float32 [N, C], what
+            each part says alone; where there are two.
         """
         ids = self.codec.document_ids(strings.clean(text))
         most = self.max_pieces * self.room
-        (rates,) = pieces.in_groups(
-            ids[:, :most],
-            self._answer,
-            size=max(1, pieces.ROWS_AT_ONCE // self.max_pieces),
-            like=[tf.TensorSpec([None, len(self.labels)], tf.float32)],
-        )
+        parts = {
+            f"{name}_probabilities": logits
+            for name, logits in self._parts(ids[:, :most]).items()
+        }
+        rates = classifiers.probabilities(self._mixed([*parts.values()]))
         lengths = tf.cast(ids.row_lengths(), tf.int32)
-        return {
+        answers = {
             "probabilities": rates,
             "label": tf.gather(self.labels, tf.argmax(rates, axis=-1)),
             "unread": tf.maximum(lengths - most, 0),
         }
+        if len(parts) > 1:
+            for name, logits in parts.items():
+                answers[name] = classifiers.probabilities(logits)
+        return answers
 
-    def _answer(self, ids: tf.RaggedTensor) -> list[tf.Tensor]:
+    def _parts(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
+        """Logits [N, K] of every part that there is."""
+        found = {}
+        if self.classifier is not None:
+            (found["encoder"],) = pieces.in_groups(
+                ids,
+                self._encoder_logits,
+                size=max(1, pieces.ROWS_AT_ONCE // self.max_pieces),
+                like=[tf.TensorSpec([None, self.num_logits], tf.float32)],
+            )
+        if self.ngrams is not None:
+            parts, owners = pieces.cut(ids, room=self.room)
+            segments = tf.cast(parts.value_rowids(), tf.int32)
+            found["ngram"] = self.ngrams(
+                parts.values,
+                segments,
+                tf.gather(owners, segments),
+                num_documents=tf.cast(ids.nrows(), tf.int32),
+            )
+        return found
+
+    def _mixed(self, parts: list[tf.Tensor]) -> tf.Tensor:
+        if self.mixture is None:
+            return parts[0]
+        weights = tf.unstack(self.mixture[: len(parts)])
+        total = tf.add_n([w * p for w, p in zip(weights, parts, strict=True)])
+        return total + self.mixture[len(parts) :]
+
+    def _encoder_logits(self, ids: tf.RaggedTensor) -> list[tf.Tensor]:
+        assert self.classifier is not None
         parts, owners = pieces.cut(ids, room=self.room)
         rows = self.rows(parts)
         owners = owners[:, tf.newaxis]
         is_pooled = rows["segment_ids"] > 0
         if classifiers.pools_padding(self.model_config, self.finetune):
             is_pooled = tf.ones_like(is_pooled)
-        logits = self.classifier.head(
-            self.encoder(rows),
-            tf.where(is_pooled, owners, -1),
-            num_documents=tf.cast(ids.nrows(), tf.int32),
-        )
-        return [classifiers.probabilities(logits)]
+        return [
+            self.classifier.head(
+                self.encoder(rows),
+                tf.where(is_pooled, owners, -1),
+                num_documents=tf.cast(ids.nrows(), tf.int32),
+            )
+        ]
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
@@ -167,6 +230,7 @@ class TextClassifier(_TextModel):
             **super().get_config(),
             "labels": self.labels,
             "finetune": finetune,
+            "num_ngrams": self.num_ngrams,
         }
 
 

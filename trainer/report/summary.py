@@ -52,9 +52,25 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
         found["test calibration error"] = _with_range(
             classifier["calibration_error"]
         )
+    for name, accuracy in evaluation.get("parts", {}).items():
+        found[f"test accuracy, {name} alone"] = _with_range(accuracy)
+    if gain := evaluation.get("gain_over_ngrams"):
+        found["verdict"] = verdict(gain["accuracy"])
     for name, gain in evaluation.get("gain_over_control", {}).items():
         found[f"{name} gained over control"] = _with_range(gain)
     return found
+
+
+def verdict(gain: Mapping[str, float]) -> str:
+    """What the encoder is worth, from the accuracy gained over n-grams."""
+    points, low, high = (100 * gain[key] for key in ("value", "low", "high"))
+    measured = f"{points:.1f} points ({low:.1f} to {high:.1f})"
+    if low > 0:
+        return f"The encoder gains {measured} over n-grams alone."
+    return (
+        f"n-grams alone do as well on this text (the encoder gains {measured});"
+        " --config.finetune.encoder=False exports them without any pretraining."
+    )
 
 
 def _with_range(value: Mapping[str, float]) -> str:

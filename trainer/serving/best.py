@@ -6,7 +6,7 @@ import pathlib
 from typing import Any
 
 from configs import schema
-from trainer import checkpoint
+from trainer import checkpoint, ngrams
 from trainer import workdir as workdir_lib
 
 _log = logging.getLogger(__name__)
@@ -14,12 +14,15 @@ _log = logging.getLogger(__name__)
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """The run of one stage, and its best checkpoint."""
+    """The run of one stage, and its best checkpoint.
+
+    A classifier of n-grams alone has no checkpoint.
+    """
 
     config: schema.Config
     resolved: dict[str, Any]
     stage: str
-    checkpoint: pathlib.Path
+    checkpoint: pathlib.Path | None
 
 
 def runs(workdir: str, *, verify: bool = True) -> tuple[Run | None, Run | None]:
@@ -30,6 +33,10 @@ def runs(workdir: str, *, verify: bool = True) -> tuple[Run | None, Run | None]:
         from counts.
       verify: leaves damaged checkpoints out, which takes reading them all.
     """
+    recorded = workdir_lib.read(workdir)
+    config = schema.Config.from_dict(recorded.get("config", {}))
+    if ngrams.read_facts(workdir) and not config.finetune.encoder:
+        return Run(config, recorded["resolved"], "finetune", None), None
     tuned = _run(workdir, "finetune", verify=verify)
     pretrained = _run(workdir, "pretrain", verify=verify)
     if not pretrained and tuned and tuned.config.init_from:
@@ -43,7 +50,16 @@ def states(workdir: str, *, verify: bool = True) -> dict[str, dict[str, Any]]:
     found = zip(
         ("finetune", "pretrain"), runs(workdir, verify=verify), strict=True
     )
-    return {stage: _state(run.checkpoint) for stage, run in found if run}
+    states = {
+        stage: _state(run.checkpoint)
+        for stage, run in found
+        if run and run.checkpoint
+    }
+    config = workdir_lib.read(workdir).get("config", {})
+    facts = ngrams.read_facts(workdir)
+    if facts and config.get("finetune", {}).get("ngrams", False):
+        states["ngrams"] = {"fingerprint": facts["fingerprint"]}
+    return states
 
 
 def warn_if_older(workdir: str, facts: dict[str, Any]) -> None:
@@ -52,11 +68,11 @@ def warn_if_older(workdir: str, facts: dict[str, Any]) -> None:
     for stage, state in states(workdir, verify=False).items():
         if state != exported.get(stage):
             _log.warning(
-                "the export is of step %s of checkpoints/%s, but the best is"
-                " now step %d: --mode=export replaces it",
-                exported.get(stage, {}).get("step", "none"),
+                "the export is of %s %s, but the run now has %s:"
+                " --mode=export replaces it",
                 stage,
-                state["step"],
+                exported.get(stage, "none"),
+                state,
             )
 
 

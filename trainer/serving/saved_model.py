@@ -26,7 +26,7 @@ def save(
       classify -> see `TextClassifier.classify`.
       fill_mask -> see `TextMaskedLM.call`.
       embed -> `embeddings` float32 [N, D], of the masked-LM's encoder where
-        there is one.
+        there is one; left out where there is no encoder at all.
 
     Returns:
       The names of the signatures it has.
@@ -36,9 +36,9 @@ def save(
     # What the graphs use must hang on what is saved.
     module.weights = [v.value for model in models for v in model.variables]
     module.words = [model.codec.layer for model in models]
-    functions: dict[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]] = {
-        "embed": lambda text: {"embeddings": models[0].embed(text)}
-    }
+    functions: dict[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]] = {}
+    if masked_lm or (classifier and classifier.classifier):
+        functions["embed"] = lambda text: {"embeddings": models[0].embed(text)}
     if classifier is not None:
         functions["classify"] = classifier.classify
     if masked_lm is not None:
