@@ -11,30 +11,26 @@ of up to 1,024 words whole.
 
 import ml_collections
 
-from configs import schema
+from configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
     """See the module."""
-    config = schema.defaults()
+    config = default.get_config()
     config.data.source = "tfds"
     config.data.name = "imdb_reviews"
     config.data.unlabeled_split = "unsupervised"
     config.data.validation_packing = "document"
+    config.data.sequence_length = 256
     config.tokenizer.max_documents = 50_000
-    config.model.num_layers = 2
-    config.model.positions = "rotary"
-    config.optimizer.learning_rate = 2e-3
-    config.optimizer.warmup_steps = 300
     # As many real tokens as imdb_notebook.py sees: 2.6 epochs.
     config.train.num_steps = 5_600
     config.train.global_batch_size = 32
     config.finetune.num_epochs = 3
-    config.finetune.learning_rate = 1e-3
+    config.finetune.global_batch_size = 8
+    config.finetune.pieces_per_row = 4
     config.finetune.layer_decay = 0.8
     config.finetune.average_decay = 0.99
-    config.finetune.dropout = 0.2
-    config.finetune.word_dropout = 0.2
     config.evaluation.sentences = (
         "i have watched this [MASK] and it was awesome",
         "the [MASK] was terrible and i fell asleep",

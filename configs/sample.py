@@ -11,15 +11,14 @@ Expect:   masked-LM validation loss near 1.4 nats (guessing by frequency: 5.4),
 
 import ml_collections
 
-from configs import schema
+from configs import default
 
 
 def get_config() -> ml_collections.ConfigDict:
     """Short rows, four epochs, float32 on every device."""
-    config = schema.defaults()
+    config = default.get_config()
     config.data.source = "sample"
     config.data.sequence_length = 128
-    config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 100
     config.train.num_epochs = 4
     config.finetune.num_epochs = 2

@@ -29,7 +29,7 @@ class DataConfig:
     unlabeled_split: str = ""  # tfds: more text for pretraining only.
     test_split: str = "test"  # tfds: never seen by vocabulary or pretraining.
     validation_rate: float = 0.05  # Share of documents held out, by hash.
-    sequence_length: int = 256  # L, slots a row.
+    sequence_length: int = 256  # L, slots a row; 0 = fits the documents.
     packing: str = "fill"  # "fill" rows, or one "document" a row, cut at L.
     validation_packing: str = "fill"  # The same for validation rows.
     prepared_dir: str = "runs/prepared"  # Shared by all runs.
@@ -59,7 +59,11 @@ class DataConfig:
                 bool(self.name),
                 "data.source=tfds needs data.name, such as imdb_reviews.",
             )
-        checks.at_least("data.sequence_length", self.sequence_length, 8)
+        checks.require(
+            self.sequence_length == 0 or self.sequence_length >= 8,
+            f"data.sequence_length={self.sequence_length} must be at least 8,"
+            " or 0 to fit the documents.",
+        )
         checks.at_least("data.num_processes", self.num_processes, 0)
         checks.require(
             0 < self.validation_rate < 1,
@@ -232,7 +236,7 @@ class TrainConfig:
 
     global_batch_size: int = 32  # B, rows a step over all devices.
     num_steps: int = 0  # 0 = num_epochs over the data.
-    num_epochs: int = 1  # Used where num_steps is 0.
+    num_epochs: int = 1  # Used where num_steps is 0; 0 = enough.
     steps_per_epoch: int = 0  # 0 = every row once.
     accumulation_steps: int = 1  # Micro-batches a step on each device.
     rematerialize: bool = False  # Less memory: layers computed twice.
@@ -252,14 +256,13 @@ class TrainConfig:
         )
         for name in (
             "global_batch_size",
-            "num_epochs",
             "accumulation_steps",
             "steps_per_call",
             "steps_per_program",
             "log_every",
         ):
             checks.at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("num_steps", "steps_per_epoch"):
+        for name in ("num_steps", "num_epochs", "steps_per_epoch"):
             checks.at_least(f"train.{name}", getattr(self, name), 0)
         checks.choice(
             "train.precision",
@@ -287,10 +290,12 @@ class FinetuneConfig:
     encoder: bool = True  # False: n-grams alone, nothing is pretrained.
     from_scratch: bool = False  # The control: an encoder without pretraining.
     frozen_epochs: int = 0  # First, with the encoder frozen.
-    num_epochs: int = 3  # Then, with everything trained.
-    global_batch_size: int = 8  # Rows a step over all devices.
+    num_epochs: int = 3  # Then, with everything trained; 0 = enough.
+    global_batch_size: int = 8  # Rows a step over all devices; 0 = enough for
+    batch_documents: int = 32  # about this many documents.
     packing: str = "fill"  # "fill" rows, or one "document" a row.
-    pieces_per_row: int = 4  # Of L slots each; longer documents are cut.
+    # Of L slots each; longer documents are cut. 0 = fits the documents.
+    pieces_per_row: int = 4
     pooling: str = "mean_max"  # max | mean | mean_max | attention
     hidden_size: int = 0  # Dense layer before the output; 0 = none.
     dropout: float = 0.1  # Before the output; of every layer: model.dropout.
@@ -300,7 +305,8 @@ class FinetuneConfig:
     warmup_rate: float = 0.1  # Share of the steps.
     weight_decay: float = 0.01
     layer_decay: float = 1.0  # Learning rate of a layer over the one above.
-    average_decay: float = 0.0  # Moving average of the weights; 0 = none.
+    # Moving average of the weights; 0 = none, -1 = fits the steps.
+    average_decay: float = 0.0
 
     def __post_init__(self) -> None:
         checks.require(
@@ -312,9 +318,15 @@ class FinetuneConfig:
             "finetune.encoder=False and finetune.ngrams=False leave no"
             " classifier; set one of them to True.",
         )
-        for name in ("num_epochs", "global_batch_size", "pieces_per_row"):
-            checks.at_least(f"finetune.{name}", getattr(self, name), 1)
-        for name in ("frozen_epochs", "hidden_size", "weight_decay"):
+        checks.at_least("finetune.batch_documents", self.batch_documents, 1)
+        for name in (
+            "num_epochs",
+            "global_batch_size",
+            "pieces_per_row",
+            "frozen_epochs",
+            "hidden_size",
+            "weight_decay",
+        ):
             checks.at_least(f"finetune.{name}", getattr(self, name), 0)
         checks.choice("finetune.packing", self.packing, ("fill", "document"))
         checks.choice(
@@ -334,9 +346,13 @@ class FinetuneConfig:
             "word_dropout",
             "warmup_rate",
             "layer_decay",
-            "average_decay",
         ):
             checks.rate(f"finetune.{name}", getattr(self, name))
+        checks.require(
+            self.average_decay == -1 or 0 <= self.average_decay,
+            f"finetune.average_decay={self.average_decay} must lie between 0"
+            " and 1, or be -1 to fit the steps.",
+        )
         for name in ("dropout", "word_dropout", "average_decay"):
             checks.require(
                 getattr(self, name) < 1, f"finetune.{name} must be below 1."

@@ -29,7 +29,8 @@ FLAGS = {
     "mode": ("all", "what to do, see below"),
     "config": (
         "configs/sample.py",
-        "a file with get_config() or a run's config.json",
+        "a file with get_config() or a run's config.json; for text of your own"
+        " configs/default.py",
     ),
     "workdir": ("", "default: runs/<stem of --config>, or that run's"),
     "num_virtual_devices": ("0", "split the CPU or GPU into N; 0 = do not"),
@@ -122,6 +123,7 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
     -> {"strategy": "mirrored", "mode": "inspect", "config.seed": "3", ...}
     """
     flags = {name: default for name, (default, _) in FLAGS.items()}
+    given = set()
     words = list(argv)
     while words:
         word = words.pop(0)
@@ -137,6 +139,10 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
         if not equals or (name in FLAGS and not value):
             raise ValueError(f"--{name} has no value; write --{name}=value.")
         flags[name] = value
+        given.add(name)
+    source = flags.get("config.data.source", "sample")
+    if "config" not in given and source != "sample":
+        flags["config"] = "configs/default.py"
     return flags
 
 
@@ -191,6 +197,7 @@ def _run(argv: Sequence[str]) -> int:
         raise ValueError(f"--workdir={workdir} is a file; name a directory.")
     if flags["mode"] not in _WITHOUT_TEXT:
         preflight.check(config)
+        config = preflight.fitted(config)
     module, _ = MODES[flags["mode"]]
     command = quiet.import_module(f"trainer.commands.{module}")
     with cluster.watched(layout):

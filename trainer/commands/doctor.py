@@ -4,8 +4,9 @@ import tempfile
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
-from configs import quiet, schema
+from configs import automatic, quiet, schema
 from configs.runtime import Runtime
+from trainer.commands import preflight
 from trainer.commands.checkups import check as check_lib
 
 # Modules of checkups. The first does without TensorFlow, which may be what is
@@ -26,6 +27,10 @@ def run(
       ValueError: something is wrong; its lines have said what.
     """
     lines = []
+    try:
+        config = preflight.fitted(config)
+    except ValueError:  # The check of the text says what is wrong with it.
+        config = automatic.fitted(config, automatic.TYPICAL)
     with tempfile.TemporaryDirectory(prefix="cloze-doctor-") as scratch:
         case = check_lib.Case(config, workdir, runtime, scratch)
         for line in examine(case, GROUPS):

@@ -1,10 +1,21 @@
 """What can be refused before TensorFlow is imported, which takes seconds."""
 
+import itertools
+import logging
 import pathlib
+import re
+from collections.abc import Iterator
 
-from configs import checks, schema
+from configs import automatic, checks, schema
 from input_pipeline import cleaning, sources
 from trainer import storage
+
+_log = logging.getLogger(__name__)
+_UNITS, _DOCUMENTS = 8, 4_000  # Looked at: at most.
+_TOKEN = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+    r"|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
 
 
 def check(config: schema.Config) -> None:
@@ -27,6 +38,43 @@ def check(config: schema.Config) -> None:
     units = sources.list_units(config.data)
     if config.data.label_field != schema.DataConfig.label_field:
         _check_labels(config.data, units)
+
+
+def fitted(config: schema.Config) -> schema.Config:
+    """The config with what `auto` became, from the lengths of some documents.
+
+    Raises:
+      ValueError: the text cannot be read.
+    """
+    if not automatic.needs_lengths(config):
+        return config
+    lengths = sorted(_some_lengths(config)) or [0]
+    percentile = [lengths[len(lengths) * n // 100] for n in (95, 99)]
+    found = automatic.fitted(
+        config,
+        automatic.Lengths(sum(lengths) / len(lengths), *percentile),
+    )
+    _log.info(
+        "auto: rows of %d slots; a document has up to %d of them; fine-tuning"
+        " batches of %d rows",
+        found.data.sequence_length,
+        found.finetune.pieces_per_row,
+        found.finetune.global_batch_size,
+    )
+    return found
+
+
+def _some_lengths(config: schema.Config) -> Iterator[int]:
+    """About how many tokens documents have, of a few in every place."""
+    units = [u for u in sources.list_units(config.data) if u.split != "test"]
+    step = -(-len(units) // _UNITS)
+    for unit in units[::step]:
+        documents = sources.read(config.data, unit, cleaning.Counts())
+        for document in itertools.islice(documents, _DOCUMENTS // _UNITS):
+            # A word, or a character where words are not set apart.
+            found = _TOKEN.findall(document.raw.decode(errors="replace"))
+            if found:
+                yield len(found)
 
 
 def _check_labels(data: schema.DataConfig, units: list[sources.Unit]) -> None:

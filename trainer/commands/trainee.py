@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import keras
 import tensorflow as tf
 
-from configs import schema
+from configs import automatic, schema
 from input_pipeline import classification, manifest, pretraining, stream
 from trainer import modeling
 from trainer.training import loop, optimizers
@@ -279,13 +279,18 @@ def create_classifiers(
             dtype=arithmetic.policy,
         )
         model.encoder.rematerialize = config.train.rematerialize
+    num_rows = prepared.roles["train"].num_rows
+    per_epoch = -(-num_rows // config.finetune.global_batch_size)
+    num_epochs = config.finetune.num_epochs or automatic.finetuning_epochs(
+        per_epoch
+    )
     stages = [
         (
             "finetune_frozen",
             config.finetune.frozen_epochs,
             model.head.trainable_variables,
         ),
-        ("finetune", config.finetune.num_epochs, model.trainable_variables),
+        ("finetune", num_epochs, model.trainable_variables),
     ]
     trainees = []
     for stage, num_epochs, variables in stages:
@@ -294,6 +299,9 @@ def create_classifiers(
         train = finetune_section(config, num_epochs=num_epochs)
         plan = create_plan(train, config, prepared)
         schedule = _finetune_schedule(config, plan.num_steps)
+        average_decay = config.finetune.average_decay
+        if average_decay == -1:
+            average_decay = automatic.average_decay(plan.num_steps)
         with strategy.scope():
             optimizer = optimizers.create(
                 schedule,
@@ -305,7 +313,7 @@ def create_classifiers(
                     num_layers=config.model.num_layers,
                     decay=config.finetune.layer_decay,
                 ),
-                average_decay=config.finetune.average_decay,
+                average_decay=average_decay,
             )
         trainees.append(
             Classifier(
@@ -346,7 +354,9 @@ def create_plan(
     num_rows = prepared.roles["train"].num_rows
     per_epoch = train.steps_per_epoch or -(-num_rows // train.global_batch_size)
     return loop.Plan(
-        num_steps=train.num_steps or train.num_epochs * per_epoch,
+        num_steps=train.num_steps
+        or train.num_epochs * per_epoch
+        or automatic.pretraining_steps(per_epoch),
         steps_per_epoch=per_epoch,
         steps_per_call=train.steps_per_call,
         log_every=train.log_every,

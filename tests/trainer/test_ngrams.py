@@ -1,0 +1,198 @@
+"""Tests of trainer/ngrams.py."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from trainer import ngrams, storage
+
+V = 12
+IS_SPECIAL = np.isin(np.arange(V), [0, 1, V - 1])
+
+
+def documents(texts, labels):
+    """One segment a document; texts are lists of ids."""
+    owners = np.repeat(np.arange(len(texts)), list(map(len, texts)))
+    return ngrams.Documents(
+        np.array([i for text in texts for i in text], np.int32),
+        owners.astype(np.int32),
+        owners.astype(np.int32),
+        np.array(labels, np.int32),
+    )
+
+
+def keys_of(ids, segments):
+    keys, places = ngrams.keys_of(
+        tf.constant(ids, tf.int32), tf.constant(segments, tf.int32), IS_SPECIAL
+    )
+    return sorted(zip(keys.numpy(), places.numpy(), strict=True))
+
+
+def planted(number, num_classes, seed=0):
+    """Noise in which the order of two tokens tells the class.
+
+    Classes 0 and 1 have the same words: only a bigram tells them apart.
+    """
+    random = np.random.default_rng(seed)
+    signs = [[2, 3], [3, 2], [4, 4]]
+    labels = random.integers(0, num_classes, number)
+    texts = [
+        [*random.integers(5, 11, 3), *signs[label], *random.integers(5, 11, 2)]
+        for label in labels
+    ]
+    return documents(texts, labels)
+
+
+def test_keys_are_the_ids_as_digits_of_one_number():
+    found = keys_of([2, 3, 4], [0, 0, 0])
+    assert found == [
+        (2, 0),
+        (3, 1),
+        (4, 2),
+        (2 * V + 3, 0),
+        (3 * V + 4, 1),
+        ((2 * V + 3) * V + 4, 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("ids", "segments", "expected"),
+    [
+        ([], [], 0),
+        ([2], [0], 1),
+        ([2, 3], [0, 0], 3),
+        ([2, 3, 4], [0, 1, 1], 4),  # None crosses a segment ...
+        ([2, 1, 4], [0, 0, 0], 2),  # ... or holds a special token.
+        ([V - 1, 0, 1], [0, 0, 0], 0),
+    ],
+)
+def test_only_runs_of_ordinary_tokens_are_ngrams(ids, segments, expected):
+    assert len(keys_of(ids, segments)) == expected
+
+
+@pytest.mark.parametrize("num_classes", [2, 3])
+def test_word_order_is_learned_and_a_graph_answers_alike(num_classes):
+    model, facts = ngrams.fit(
+        planted(400, num_classes),
+        planted(60, num_classes, seed=1),
+        is_special=IS_SPECIAL,
+        num_classes=num_classes,
+    )
+    assert facts["accuracy"] == 1.0
+    test = planted(80, num_classes, seed=2)
+
+    @tf.function
+    def answer(ids, segments, owners):
+        return ngrams.logits(
+            model,
+            ids,
+            segments,
+            owners,
+            is_special=IS_SPECIAL,
+            num_documents=80,
+        )
+
+    found = answer(*map(tf.constant, test[:3]))
+    assert ngrams.measure(found.numpy(), test.labels)[1] == 1.0
+    # By hand, from the definition: present or absent, length 1.
+    first = test.owners == 0
+    keys = {key for key, _ in keys_of(test.token_ids[first], [0] * first.sum())}
+    at = np.flatnonzero(np.isin(model.keys, [*keys]))
+    length = np.sqrt((model.scales[at].astype(np.float64) ** 2).sum())
+    by_hand = model.coefficients[at].sum(axis=0) / length + model.bias
+    np.testing.assert_allclose(found[0], by_hand, rtol=1e-5)
+
+
+def test_repeated_and_unknown_ngrams_change_nothing():
+    model, _ = ngrams.fit(
+        planted(100, 2),
+        planted(20, 2),
+        is_special=IS_SPECIAL,
+        num_classes=2,
+    )
+    texts = [[5, 6, 1, 5, 6], [5, 6], [1, 1], []]
+    found = ngrams.logits(
+        model,
+        *documents(texts, [0] * 4)[:3],
+        is_special=IS_SPECIAL,
+        num_documents=4,
+    ).numpy()
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
+    np.testing.assert_array_equal(found[2:], [model.bias] * 2)
+
+
+def test_text_of_unknown_words_gives_the_bias():
+    nothing = documents([[1], [1], [1]], [0, 1, 1])
+    model, facts = ngrams.fit(
+        nothing, nothing, is_special=IS_SPECIAL, num_classes=2
+    )
+    assert facts["accuracy"] == pytest.approx(2 / 3)
+    assert model.coefficients.shape == (1, 1)
+
+
+def test_the_commonest_are_kept(monkeypatch):
+    monkeypatch.setattr(ngrams, "MAX_NGRAMS", 2)
+    train = documents([[2, 3], [2, 3], [4, 2], [2]], [0, 1, 0, 1])
+    model, _ = ngrams.fit(train, train, is_special=IS_SPECIAL, num_classes=2)
+    # Four documents have 2 and two have 3; the bigram (2, 3) comes behind.
+    assert list(model.keys) == [2, 3]
+
+
+def test_a_vocabulary_that_does_not_fit_is_refused():
+    with pytest.raises(ValueError, match="finetune.ngrams=False"):
+        ngrams.fit(
+            planted(4, 2),
+            planted(4, 2),
+            is_special=np.zeros(2**21 + 1, bool),
+            num_classes=2,
+        )
+
+
+def test_joined_groups_keep_documents_apart():
+    a, b = documents([[2, 3], [4]], [0, 1]), documents([[5]], [1])
+    both = ngrams.Documents.joined([a, b])
+    whole = documents([[2, 3], [4], [5]], [0, 1, 1])
+    for found, expected in zip(both, whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert not len(ngrams.Documents.joined([]).labels)
+
+
+def test_it_is_saved_whole(tmp_path):
+    model, facts = ngrams.fit(
+        planted(50, 3), planted(9, 3), is_special=IS_SPECIAL, num_classes=3
+    )
+    assert ngrams.read_facts(str(tmp_path)) == {}
+    model.save(str(tmp_path), {**facts, "fingerprint": "abc"})
+    loaded = ngrams.NGrams.load(str(tmp_path))
+    np.testing.assert_array_equal(loaded.coefficients, model.coefficients)
+    assert ngrams.read_facts(str(tmp_path))["fingerprint"] == "abc"
+    file = tmp_path / ngrams.DIRECTORY / "ngrams.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(storage.DamagedError):
+        ngrams.NGrams.load(str(tmp_path))
+
+
+@pytest.mark.parametrize("width", [1, 3])
+def test_a_useless_part_gets_no_weight_and_the_sum_is_calibrated(width):
+    random = np.random.default_rng(0)
+    labels = random.integers(0, max(2, width), 4_000)
+    wanted = labels[:, np.newaxis] == np.arange(max(2, width))
+    # Of two classes the logit of the second; the truth is half as sure.
+    logits = random.normal(size=wanted.shape) + 2 * wanted
+    true = (logits - logits[:, :1])[:, 1:] if width == 1 else logits
+    noise = random.normal(size=true.shape)
+    weights, bias = ngrams.combine([4 * true, noise], labels)
+    assert weights[1] < 0.1
+    mixed = np.tensordot(weights, [4 * true, noise], 1) + bias
+    before, _ = ngrams.measure(4 * true, labels)
+    after, _ = ngrams.measure(mixed, labels)
+    best, _ = ngrams.measure(true * 2 if width > 1 else true * 2, labels)
+    assert after < before and after < best + 0.01
+
+
+def test_without_documents_the_parts_count_alike():
+    weights, bias = ngrams.combine(
+        [np.zeros([0, 3]), np.zeros([0, 3])], np.zeros([0], np.int64)
+    )
+    np.testing.assert_allclose(weights, 0.5, atol=1e-6)
+    np.testing.assert_allclose(bias, 0.0, atol=1e-6)
