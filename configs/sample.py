@@ -22,6 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.warmup_steps = 100
     config.train.num_epochs = 4
     config.finetune.num_epochs = 2
+    config.finetune.global_batch_size = 8
+    config.finetune.pieces_per_row = 4
     # Not "auto", so that machines differ by rounding alone.
     config.train.precision = "float32"
     return config

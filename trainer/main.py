@@ -29,8 +29,7 @@ FLAGS = {
     "mode": ("all", "what to do, see below"),
     "config": (
         "configs/sample.py",
-        "a file with get_config() or a run's config.json; for text of your own"
-        " configs/default.py",
+        "or a run's config.json; own text: default.py",
     ),
     "workdir": ("", "default: runs/<stem of --config>, or that run's"),
     "num_virtual_devices": ("0", "split the CPU or GPU into N; 0 = do not"),

@@ -68,12 +68,16 @@ def warn_if_older(workdir: str, facts: dict[str, Any]) -> None:
     for stage, state in states(workdir, verify=False).items():
         if state != exported.get(stage):
             _log.warning(
-                "the export is of %s %s, but the run now has %s:"
+                "the export has another %s (%s) than the run has now (%s):"
                 " --mode=export replaces it",
                 stage,
-                exported.get(stage, "none"),
-                state,
+                _words(exported.get(stage, {})),
+                _words(state),
             )
+
+
+def _words(state: dict[str, Any]) -> str:
+    return ", ".join(f"{k} {v}" for k, v in state.items()) or "none"
 
 
 def _run(workdir: str, stage: str, *, verify: bool) -> Run | None:

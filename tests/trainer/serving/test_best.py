@@ -74,11 +74,12 @@ def test_an_older_export_is_called_one(save, caplog):
     save("run", "finetune", {8: 0.1})
     best.warn_if_older(path, facts)
     assert (
-        "the export is of step 4 of checkpoints/finetune, but the best is now"
-        " step 8: --mode=export replaces it" in caplog.text
+        "the export has another finetune (step 4, validation_loss 0.2) than the"
+        " run has now (step 8, validation_loss 0.1): --mode=export replaces it"
+        in caplog.text
     )
-    assert "checkpoints/pretrain" not in caplog.text
+    assert "pretrain" not in caplog.text
     # What had not been trained then is newer, too.
     del facts["checkpoints"]["pretrain"]
     best.warn_if_older(path, facts)
-    assert "step none of checkpoints/pretrain" in caplog.text
+    assert "another pretrain (none) than" in caplog.text
