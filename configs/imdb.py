@@ -3,10 +3,9 @@
     python -m trainer.main --config=configs/imdb.py
 
 Text: the labelled training split (less validation) and all 50,000
-unsupervised reviews; the test split is never read. Vocabulary and validation
-rows are those of imdb_notebook.py, so that both are scored on the same text:
-one review a row, cut at 256, frozen 15 % masks. The classifier reads reviews
-of up to 1,024 words whole.
+unsupervised reviews; the test split is never read. Validation is on the same
+reviews as in imdb_notebook.py: one review a row, cut at 256, frozen 15 %
+masks. The classifier reads reviews of up to 1,024 words whole.
 """
 
 import ml_collections

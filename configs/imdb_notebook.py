@@ -27,6 +27,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.data.unlabeled_split = "unsupervised[:25000]"
     config.data.packing = "document"
     config.data.validation_packing = "document"
+    config.tokenizer.kind = "word"
     config.model.num_layers = 1
     config.model.num_heads = 8
     config.model.intermediate_size = 128

@@ -76,12 +76,15 @@ class DataConfig:
 class TokenizerConfig:
     """How text becomes ids."""
 
-    kind: str = "word"  # word | wordpiece
+    # "word" is the Keras example's, which knows case and punctuation of ASCII.
+    kind: str = "unicode_word"  # unicode_word | word | wordpiece
     vocabulary_size: int = 30_000  # At most; special tokens included.
     max_documents: int = 0  # Learn from the first N documents; 0 = all.
 
     def __post_init__(self) -> None:
-        checks.choice("tokenizer.kind", self.kind, ("word", "wordpiece"))
+        checks.choice(
+            "tokenizer.kind", self.kind, ("unicode_word", "word", "wordpiece")
+        )
         checks.at_least("tokenizer.vocabulary_size", self.vocabulary_size, 16)
         checks.require(
             self.vocabulary_size <= MAX_VOCABULARY_SIZE,

@@ -87,6 +87,7 @@ def _identity(
         "sequence_length": data.sequence_length,
         "packing": config.finetune.packing,
         "pieces_per_row": config.finetune.pieces_per_row,
+        "tokenizer": tokenizer.kind,
         "vocabulary": storage.sha256_json(tokenizer.vocabulary),
     }
 

@@ -93,7 +93,7 @@ class Tokenizer:
 
 
 class WordTokenizer(Tokenizer):
-    """The Keras example's: lower case, no punctuation, frequent words.
+    """The Keras example's: ASCII in lower case and without punctuation.
 
     Ids: 0 padding, 1 unknown, the words by frequency, the mask last.
     """
@@ -109,6 +109,12 @@ class WordTokenizer(Tokenizer):
         del counts[MASK.lower()]
         words = [word for word, _ in _ranked(counts)[: size - 3]]
         return cls(["", "[UNK]", *words, MASK.lower()])
+
+
+class UnicodeWordTokenizer(WordTokenizer):
+    """The same for the words of all of Unicode."""
+
+    kind = "unicode_word"
 
 
 class WordPieceTokenizer(Tokenizer):
@@ -170,9 +176,8 @@ class WordPieceTokenizer(Tokenizer):
 
 
 def create(kind: str, vocabulary: Sequence[str]) -> Tokenizer:
-    """The tokenizer of a kind, "word" or "wordpiece", with a vocabulary."""
-    kinds = {"word": WordTokenizer, "wordpiece": WordPieceTokenizer}
-    return kinds[kind](vocabulary)
+    """The tokenizer of a kind, with a vocabulary."""
+    return _KINDS[kind](vocabulary)
 
 
 def load(directory: str | pathlib.Path) -> Tokenizer:
@@ -207,8 +212,9 @@ def learn(
       texts: those documents; only read for word pieces.
     """
     tokenizer: Tokenizer
-    if config.kind == "word":
-        tokenizer = WordTokenizer.from_counts(counts, config.vocabulary_size)
+    cls = _KINDS[config.kind]
+    if issubclass(cls, WordTokenizer):
+        tokenizer = cls.from_counts(counts, config.vocabulary_size)
     else:
         tokenizer = WordPieceTokenizer.learn(
             texts,
@@ -227,7 +233,7 @@ def count(kind: str, texts: Sequence[str]) -> collections.Counter[str]:
     """What a tokenizer of this kind is learned from: words or characters."""
     if kind == "wordpiece":
         return collections.Counter("".join(texts))
-    standard = _standardize_in_graph(tf.constant(list(texts), tf.string))
+    standard = _standardize_in_graph[kind](tf.constant(list(texts), tf.string))
     # tf.strings.split and bytes.split agree on what is white space.
     words = b" ".join(standard.numpy().tolist()).split()
     counts = collections.Counter(words)
@@ -259,4 +265,10 @@ def _string_function(
     )
 
 
-_standardize_in_graph = _string_function(strings.standardize)
+_KINDS: dict[str, type[Tokenizer]] = {
+    cls.kind: cls
+    for cls in (UnicodeWordTokenizer, WordTokenizer, WordPieceTokenizer)
+}
+_standardize_in_graph = {
+    kind: _string_function(rule) for kind, rule in strings.STANDARDIZE.items()
+}

@@ -14,8 +14,18 @@ import tensorflow as tf
 
 # What the user writes to have a word filled in.
 MASK = "[MASK]"
-# Removed by the word tokenizer; brackets stay, so that [mask] survives.
+# Removed by the Keras example; brackets stay, so that [mask] survives.
 _PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
+# What joins the letters around it: apostrophes, and characters without a
+# glyph. U+0307 is the dot that lower-casing leaves on the i of U+0130.
+_INSIDE_WORDS = (
+    r"['`\x{b4}\x{2bc}\x{2018}\x{2019}\x{307}\p{Cf}\x{fe00}-\x{fe0f}]+"
+)
+# What stands between words. The negated classes are punctuation but [ and ],
+# and separators but the blank.
+_BETWEEN_WORDS = r"(?:<br ?/?>|[^\PP\[\]]|[^\PZ ]|[\p{Sm}\p{Sc}\p{Sk}])+"
+# Words of their own, such as emoji; or else a bracket that is not of [mask].
+_APART = r"(\[mask\]|\p{So})|[\[\]]"
 PIECES_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", MASK)
 # The same as in input_pipeline/cleaning.py, in RE2's spelling.
 _REMOVED = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\x{feff}"
@@ -51,7 +61,7 @@ class Codec:
     """The part of a tokenizer that works in a graph.
 
     Attributes:
-      kind: "word" or "wordpiece".
+      kind: "unicode_word", "word" (the Keras example's) or "wordpiece".
       vocabulary: V tokens.
       special: their ids.
       is_special: bool [V]; ids that are never predicted, masked or drawn.
@@ -60,10 +70,12 @@ class Codec:
 
     def __init__(self, kind: str, vocabulary: Sequence[str]) -> None:
         """Raises ValueError if a token is missing or there twice."""
-        create = {"word": _words, "wordpiece": _pieces}[kind]
         self.kind = kind
         self.vocabulary = list(vocabulary)
-        self.special, self.layer = create(self.vocabulary)
+        if kind == "wordpiece":
+            self.special, self.layer = _pieces(self.vocabulary)
+        else:
+            self.special, self.layer = _words(self.vocabulary, kind)
         self.is_special = np.zeros(len(self.vocabulary), bool)
         self.is_special[self.special.ids()] = True
         # In a graph: called eagerly, KerasHub's gives no ragged tensor.
@@ -118,16 +130,47 @@ def clean(raw: tf.Tensor) -> tf.Tensor:
 
 @keras.saving.register_keras_serializable("cloze")
 def standardize(texts: tf.Tensor) -> tf.Tensor:
-    """Lower case, `<br />` to a space, punctuation removed; strings [...]."""
+    """The Keras example's rule, on strings [...], for ASCII alone.
+
+    Lower case, `<br />` to a space, punctuation removed.
+    """
     texts = tf.strings.lower(texts)
     texts = tf.strings.regex_replace(texts, "<br />", " ")
     return tf.strings.regex_replace(texts, f"[{re.escape(_PUNCTUATION)}]", "")
 
 
-def _words(vocabulary: list[str]) -> tuple[SpecialIds, Any]:
+@keras.saving.register_keras_serializable("cloze")
+def standardize_unicode(texts: tf.Tensor) -> tf.Tensor:
+    """Lower case, words apart, no punctuation; clean strings [N].
+
+    Apostrophes vanish (don't becomes dont); all other punctuation and all
+    mathematical and currency signs become blanks (well-made becomes two
+    words), and any other symbol, such as an emoji, becomes a word.
+    """
+    # ASCII first: that is faster, and in a Turkish locale the I of "utf-8"
+    # loses its dot.
+    texts = tf.strings.lower(texts)
+    other = tf.where(
+        tf.strings.length(texts) > tf.strings.length(texts, unit="UTF8_CHAR")
+    )
+    texts = tf.tensor_scatter_nd_update(
+        texts,
+        other,
+        tf.strings.lower(tf.gather_nd(texts, other), encoding="utf-8"),
+    )
+    texts = tf.strings.regex_replace(texts, _INSIDE_WORDS, "")
+    texts = tf.strings.regex_replace(texts, _BETWEEN_WORDS, " ")
+    return tf.strings.regex_replace(texts, _APART, r" \1 ")
+
+
+# By kind of tokenizer.
+STANDARDIZE = {"unicode_word": standardize_unicode, "word": standardize}
+
+
+def _words(vocabulary: list[str], kind: str) -> tuple[SpecialIds, Any]:
     special = SpecialIds(padding=0, unknown=1, mask=len(vocabulary) - 1)
     return special, keras.layers.TextVectorization(
-        standardize=standardize,
+        standardize=STANDARDIZE[kind],
         split="whitespace",
         output_mode="int",
         ragged=True,

@@ -29,7 +29,7 @@ BAD = [
     ("data.num_processes", -1, "at least 0"),
     ("data.validation_rate", 0.0, "exclusive"),
     ("data.validation_rate", 1.0, "exclusive"),
-    ("tokenizer.kind", "byte", "word, wordpiece"),
+    ("tokenizer.kind", "byte", "unicode_word, word, wordpiece"),
     ("tokenizer.vocabulary_size", 15, "at least 16"),
     ("tokenizer.vocabulary_size", 2**31, "at most 2147483647"),
     ("tokenizer.max_documents", -1, "at least 0"),

@@ -63,7 +63,9 @@ def test_the_second_time_nothing_is_done(tmp_path, monkeypatch):
 def test_the_vocabulary_and_the_layout_are_part_of_the_name(tmp_path):
     tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(100))
     other = tokenizer_lib.WordTokenizer(["", "[UNK]", "film", "[mask]"])
+    rule = tokenizer_lib.UnicodeWordTokenizer(tiny.TOKENIZER.vocabulary)
     names = {
+        labelled.prepare(tiny.labelled_config(tmp_path), rule),
         labelled.prepare(tiny.labelled_config(tmp_path), tiny.TOKENIZER),
         labelled.prepare(tiny.labelled_config(tmp_path), other),
         labelled.prepare(
@@ -75,7 +77,7 @@ def test_the_vocabulary_and_the_layout_are_part_of_the_name(tmp_path):
             tiny.TOKENIZER,
         ),
     }
-    assert len(names) == 4
+    assert len(names) == 5
 
 
 @pytest.mark.parametrize(

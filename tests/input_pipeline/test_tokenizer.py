@@ -37,7 +37,12 @@ def _pieces():
     return tokenizer.WordPieceTokenizer([*specials, *pieces])
 
 
-@pytest.fixture(name="tokens", params=[_words, _pieces])
+@functools.cache
+def _unicode_words():
+    return tokenizer.UnicodeWordTokenizer(_words().vocabulary)
+
+
+@pytest.fixture(name="tokens", params=[_words, _unicode_words, _pieces])
 def _tokens(request):
     return request.param()
 
@@ -61,6 +66,33 @@ def test_words_are_counted_as_they_are_encoded():
     )
     assert encoded.pop("[UNK]") == counts.pop("[mask]") == 2
     assert encoded == counts
+
+
+def test_words_of_unicode_are_counted_as_they_are_encoded():
+    texts = [*TEXTS, "“The” CAFÉ\u00a0[café]", "Привет ПРИВЕТ"]
+    counts = tokenizer.count("unicode_word", texts)
+    assert counts["café"] == 3 and counts["привет"] == 2
+    assert counts["no"] == 1  # Notebook: `"no"`.
+    words = tokenizer.UnicodeWordTokenizer.from_counts(counts, 100)
+    encoded = collections.Counter(
+        words.vocabulary[i] for ids in words.encode(texts) for i in ids
+    )
+    assert encoded.pop("[UNK]") == counts.pop("[mask]") == 2
+    assert encoded == counts
+
+
+def test_the_configured_kind_is_learned_and_kept(tmp_path):
+    for kind, words in [("unicode_word", ["é"]), ("word", ["É", "é"])]:
+        learned = tokenizer.learn(
+            schema.TokenizerConfig(kind=kind),
+            counts=tokenizer.count(kind, ["É é"]),
+            texts=(),
+        )
+        assert learned.vocabulary[2:-1] == words
+        learned.save(tmp_path)
+        loaded = tokenizer.load(tmp_path)
+        assert (loaded.kind, loaded.codec.kind) == (kind, kind)
+        assert list(loaded.encode(["É"])[0]) == [2]
 
 
 def test_characters_are_counted_for_pieces():
@@ -238,6 +270,7 @@ def test_a_missing_vocabulary_is_named(tmp_path):
         ("word", []),
         ("word", ["[mask]"]),
         ("word", ["... !", " "]),
+        ("unicode_word", ["… “”", " "]),
         ("wordpiece", []),
         ("wordpiece", ["\u200b"]),
     ],

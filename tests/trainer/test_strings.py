@@ -1,6 +1,9 @@
 """Tests of trainer/strings.py."""
 
+import os
 import random
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -26,11 +29,10 @@ PARTS = [
 ]
 
 
-@pytest.fixture(name="tokens", params=["word", "wordpiece"])
+@pytest.fixture(name="tokens", params=["unicode_word", "word", "wordpiece"])
 def _tokens(request):
-    if request.param == "word":
-        return tokenizer.WordTokenizer(WORDS)
-    return tokenizer.WordPieceTokenizer(PIECES)
+    vocabulary = PIECES if request.param == "wordpiece" else WORDS
+    return tokenizer.create(request.param, vocabulary)
 
 
 def _documents():
@@ -117,6 +119,54 @@ def test_standardize_is_that_of_the_keras_example(text):
     assert result.decode() == "".join(c for c in spaced if c not in PUNCTUATION)
     dataset = tf.data.Dataset.from_tensors([text]).map(strings.standardize)
     assert dataset.get_single_element().numpy()[0] == result
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ПРИВЕТ, Ärger: ΟΔΟΣ!", "привет ärger οδος"),
+        ("“Good” «good» 'good' \"good\"", "good good good good"),
+        ("don't don’t don`t rock’n’roll", "dont dont dont rocknroll"),
+        (
+            "well-made this—that and/or 8/10 u.s.",
+            "well made this that and or 8 10 u s",
+        ),
+        ("$5 + €3=8 50% a_b ^^ ~x", "5 3 8 50 a b x"),
+        ("great\U0001f600\u2764\ufe0f film™", "great \U0001f600 \u2764 film ™"),
+        ("a<br />b<BR>c<br/>\u00a0d\u3000e\u2003f", "a b c d e f"),
+        ("co\u00adoperate zero\u200bwidth", "cooperate zerowidth"),
+        (
+            "film[3] [x] [mask]. [[MASK]] x[mask]y",
+            "film 3 x [mask] [mask] x [mask] y",
+        ),
+        ("TITLE İstanbul", "title istanbul"),
+        ("नमस्ते e\u0301 中文，字。", "नमस्ते e\u0301 中文 字"),
+        ("", ""),
+    ],
+)
+def test_words_of_all_of_unicode(text, words):
+    texts = tf.constant([text, "ascii", text])
+    first, other, last = strings.standardize_unicode(texts).numpy()
+    assert b" ".join(first.split()).decode() == words
+    assert (other, last) == (b"ascii", first)
+    (again,) = strings.standardize_unicode(tf.constant([first])).numpy()
+    assert again.split() == first.split()
+
+
+def test_lower_case_does_not_depend_on_the_locale():
+    command = (
+        "import tensorflow as tf; from trainer import strings\n"
+        "texts = tf.constant(['TITLE \u0130I \u00c9I'])\n"
+        "print(strings.standardize_unicode(texts).numpy()[0].hex())"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", command],
+        env={**os.environ, "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"},
+        capture_output=True,
+        check=True,
+        text=True,
+    ).stdout
+    assert bytes.fromhex(printed.split()[-1]).decode() == "title ii éi"
 
 
 def test_special_ids_and_what_they_wrap():

@@ -81,7 +81,7 @@ def test_the_same_config_goes_on(trained):
         ),
         (
             {"tokenizer": {"kind": "wordpiece"}},
-            "tokenizer.kind was 'word', now 'wordpiece'",
+            "tokenizer.kind was 'unicode_word', now 'wordpiece'",
         ),
         (
             {"masking": {"select_rate": 0.2}},

@@ -61,7 +61,7 @@ class Initial:
     Attributes:
       path: its folder.
       form: what the folder is, for people.
-      kind: of the vocabulary, "word" or "wordpiece".
+      kind: of the vocabulary, such as "wordpiece".
       vocabulary: the tokens by id, [V].
       model_config: the shape of the model.
       sequence_length: L, how many positions it knows.

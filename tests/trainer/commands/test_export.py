@@ -75,7 +75,7 @@ def test_folders_of_others_are_left_out_with_a_reason(exported):
     facts = storage.read_manifest(exported / "export")
     assert set(facts["folders"]) == {"huggingface", "keras_hub"}
     for name, why in facts["folders"].items():
-        assert why.startswith("tokenizer.kind=word (BERT: wordpiece), model.")
+        assert why.startswith("tokenizer.kind=unicode_word (BERT: wordpiece),")
         assert not (exported / "export" / name).exists()
 
 

@@ -190,7 +190,7 @@ def test_a_run_is_whole_without_its_prepared_data(
     prepared = manifest.open_prepared(recorded)
     assert prepared.directory.parent == kept
     assert tokenizer.vocabulary == prepared.tokenizer.vocabulary
-    assert tokenizer.kind == "word"
+    assert tokenizer.kind == "unicode_word"
 
 
 def test_an_encoder_alone_takes_what_is_its_own(pretrained, tiny):

@@ -45,7 +45,7 @@ def write_folders(
       directory: where the folders lie.
       model: with the weights to write.
       vocabulary: the tokens by id.
-      kind: of the vocabulary, "word" or "wordpiece".
+      kind: of the vocabulary, such as "wordpiece".
 
     Returns:
       For every folder why it has not been written; "" = it has.
