@@ -12,7 +12,7 @@ from input_pipeline import tokenizer as tokenizer_lib
 from trainer import storage
 
 # Part of the fingerprint; raised whenever the same text gives other rows.
-FORMAT = 2
+FORMAT = 3
 # A block (one TFRecord) of about this many slots; a window of this many rows.
 _BLOCK_SLOTS = 16_384
 _WINDOW_ROWS = 2_048

@@ -26,6 +26,9 @@ class RowCounts:
     rows: int = 0
     segments: int = 0
     slots_used: int = 0  # Tokens kept, start and end tokens.
+    tokens_unknown: int = 0
+    documents_long: int = 0  # Of 20 characters or more.
+    documents_long_unread: int = 0  # Of these, with one or two tokens.
 
     def add(self, other: "RowCounts") -> None:
         """Sums every field in place."""

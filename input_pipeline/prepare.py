@@ -30,6 +30,10 @@ from input_pipeline import roles as roles_lib
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import storage
 
+_LONG = 20  # Characters; a text of so many has more than two words.
+# What a tokenizer of words may leave unread, and how much text tells.
+_MOST_UNKNOWN, _ENOUGH_TOKENS = 40, 1_000  # Percent.
+_MOST_UNREAD, _ENOUGH_DOCUMENTS = 50, 20
 # Of one unit: rows and counts of every role, what the cleaner counted, and
 # how many documents were set aside, by reason.
 _Result = tuple[
@@ -224,12 +228,15 @@ def _encode_unit(
     counts = cleaning.Counts()
     reserved: collections.Counter[str] = collections.Counter()
     ids: dict[str, list[np.ndarray]] = {"train": [], "validation": []}
+    read = {role: packing.RowCounts() for role in ids}
     for batch in reading.in_batches(
         reading.documents(config, unit, roles, counts)
     ):
         for role, group in _by_role(batch).items():
             if role in ids:
-                ids[role] += tokenizer.encode(group)
+                encoded = tokenizer.encode(group)
+                ids[role] += encoded
+                read[role].add(_read(group, encoded, tokenizer))
             elif role != "empty":
                 reserved[role] += len(group)
     policies = {
@@ -247,9 +254,46 @@ def _encode_unit(
         )
         for role, documents in ids.items()
     }
+    for role, (_, row_counts) in packed.items():
+        row_counts.add(read[role])
     rows, row_counts = packed["train"]
     packed["train"] = (_shuffled(rows, number), row_counts)
     return packed, counts, reserved
+
+
+def _read(
+    texts: list[str],
+    encoded: list[np.ndarray],
+    tokenizer: tokenizer_lib.Tokenizer,
+) -> packing.RowCounts:
+    """How much of some documents the tokenizer knows."""
+    long = [
+        len(ids)
+        for text, ids in zip(texts, encoded, strict=True)
+        if len(text) >= _LONG
+    ]
+    is_unknown = np.concatenate(encoded) == tokenizer.special.unknown
+    return packing.RowCounts(
+        tokens_unknown=int(is_unknown.sum()),
+        documents_long=len(long),
+        documents_long_unread=sum(1 <= number <= 2 for number in long),
+    )
+
+
+def _check_read(role: str, counts: packing.RowCounts) -> None:
+    """Raises ValueError where words are not what the text is made of."""
+    unknown = 100 * counts.tokens_unknown / max(1, counts.tokens_read)
+    unread = 100 * counts.documents_long_unread / max(1, counts.documents_long)
+    if (unknown > _MOST_UNKNOWN and counts.tokens_read >= _ENOUGH_TOKENS) or (
+        unread > _MOST_UNREAD and counts.documents_long >= _ENOUGH_DOCUMENTS
+    ):
+        raise ValueError(
+            f"The word tokenizer cannot read this text: in {role},"
+            f" {unknown:.0f} % of the tokens are unknown (at most"
+            f" {_MOST_UNKNOWN} % may be), and {unread:.0f} % of the documents"
+            f" of {_LONG} characters or more have one or two tokens (at most"
+            f" {_MOST_UNREAD} %). Use --config.tokenizer.kind=wordpiece."
+        )
 
 
 def _shuffled(rows: np.ndarray, number: int) -> np.ndarray:
@@ -291,6 +335,9 @@ def _write_rows(
             f" {totals['validation'].documents} of these are validation,"
             f" {reserved['test']} test. Give more text."
         )
+    if tokenizer.kind != "wordpiece":
+        for role, row_counts in totals.items():
+            _check_read(role, row_counts)
     return {
         "roles": {
             role: manifest.describe_role(writer, totals[role])

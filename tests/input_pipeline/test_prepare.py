@@ -470,16 +470,53 @@ def test_pieces_wrap_their_segments(tmp_path, texts):
     assert not (ids == special.mask).any()
 
 
+def _chinese(num_documents, seed=0):
+    generator = random.Random(seed)
+    return [
+        "".join(map(chr, generator.choices(range(0x4E00, 0x4F00), k=25)))
+        for _ in range(num_documents)
+    ]
+
+
+def test_text_that_words_cannot_read_is_refused(tmp_path):
+    (tmp_path / "a.txt").write_text("\n".join(_chinese(200)))
+    with pytest.raises(
+        ValueError, match="cannot read.*tokenizer.kind=wordp"
+    ) as e:
+        prepare.prepare(_config(tmp_path))
+    assert "100 % of the documents" in str(e.value)
+    pieces = schema.TokenizerConfig(kind="wordpiece")
+    prepared = _open(dataclasses.replace(_config(tmp_path), tokenizer=pieces))
+    counts = prepared.report["rows"]["train"]
+    assert counts["documents_long"] == counts["documents"]
+    assert counts["documents_long_unread"] == counts["tokens_unknown"] == 0
+
+
+def test_text_of_unknown_words_is_refused(tmp_path, texts):
+    given = tokenizer.UnicodeWordTokenizer(["", "[UNK]", "film", "[mask]"])
+    with pytest.raises(ValueError, match=r"in train, [89]\d % .* unknown"):
+        prepare.prepare(_config(tmp_path), given)
+
+
+def test_a_little_text_tells_nothing(tmp_path):
+    """Short documents are what they are; few documents may be anything."""
+    lines = [*_chinese(5), *(["so good", "film", "was bad"] * 300)]
+    (tmp_path / "a.txt").write_text("\n".join(lines))
+    rows = _open(_config(tmp_path)).report["rows"]
+    read = [rows["train"], rows["validation"]]
+    assert 0 < sum(counts["documents_long_unread"] for counts in read) <= 5
+
+
 def test_a_given_vocabulary_is_not_learned(tmp_path, texts):
     config = _config(tmp_path)
-    given = tokenizer.WordTokenizer(["", "[UNK]", "film", "good", "[mask]"])
+    given = tokenizer.WordTokenizer(["", "[UNK]", *COMMON, "[mask]"])
     prepared = manifest.open_prepared(prepare.prepare(config, given))
     assert prepared.tokenizer.vocabulary == given.vocabulary
     assert prepared.fingerprint != prepare.prepare(config).name
     # Neither the size to learn nor anything else about learning counts.
     other = _config(tmp_path, vocabulary_size=99)
     assert prepare.prepare(other, given).name == prepared.fingerprint
-    given = tokenizer.WordTokenizer(["", "[UNK]", "film", "bad", "[mask]"])
+    given = tokenizer.WordTokenizer(["", "[UNK]", *COMMON[::-1], "[mask]"])
     assert prepare.prepare(config, given).name != prepared.fingerprint
 
 

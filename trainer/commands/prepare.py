@@ -90,6 +90,13 @@ def describe(prepared: manifest.Prepared) -> list[str]:
                 else ""
             )
         )
+        unknown = 100 * rows["tokens_unknown"] / max(1, rows["tokens_read"])
+        lines.append(
+            f"{role}: {unknown:.1f} % of the tokens are unknown;"
+            f" {rows['documents_long_unread']:,} of"
+            f" {rows['documents_long']:,} documents of 20 characters or more"
+            " have one or two tokens"
+        )
     if not report["rows"]["validation"]["rows"]:
         lines.append(
             "validation: no document fell into it (too few documents, or too"

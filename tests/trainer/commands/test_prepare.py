@@ -102,6 +102,10 @@ def test_describe_leaves_out_what_did_not_happen():
         "tokens_kept": 30,
         "tokens_cut": 2,
         "slots_used": 30,
+        "tokens_read": 32,
+        "tokens_unknown": 4,
+        "documents_long": 1_200,
+        "documents_long_unread": 1,
     }
     read = dict.fromkeys(
         (
@@ -131,6 +135,10 @@ def test_describe_leaves_out_what_did_not_happen():
         "vocabulary: 1,234 tokens",
         "train: 3 documents, 30 tokens in 2 rows of 16 (93.8 % filled);"
         " cut 2 tokens",
+        "train: 12.5 % of the tokens are unknown; 1 of 1,200 documents of 20"
+        " characters or more have one or two tokens",
         "validation: 3 documents, 30 tokens in 2 rows of 16 (93.8 % filled);"
         " cut 2 tokens",
+        "validation: 12.5 % of the tokens are unknown; 1 of 1,200 documents of"
+        " 20 characters or more have one or two tokens",
     ]
