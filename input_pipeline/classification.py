@@ -86,7 +86,7 @@ def _batches(
     shard: stream.Shard | None,
     num_replicas: int,
 ) -> tf.data.Dataset:
-    layout = labelled_rows.Layout.of(config)
+    layout = labelled_rows.Layout.of(config, prepared.documents_per_row)
     return stream.replica_batches(
         rows,
         lambda number, slots, first: labelled_rows.unpack(slots, layout),

@@ -101,14 +101,16 @@ def _write_all(
 ) -> dict[str, Any]:
     """Writes vocabulary and shards; returns the facts for the manifest."""
     tokenizer.save(directory)
-    layout = labelled_rows.Layout.of(config)
     dtype = packing.slot_dtype(tokenizer.vocabulary_size)
     with reading.pool(__name__, config.data.num_processes, len(units)) as run:
         found: _Labels = {role: collections.Counter() for role in _COUNTED}
-        task = functools.partial(_count_unit, config, roles)
-        for counted in run(task, units):
+        task = functools.partial(_count_unit, config, roles, str(directory))
+        num_documents = 1
+        for counted, most in run(task, units):
+            num_documents = max(num_documents, most)
             for role in _COUNTED:
                 found[role].update(counted[role])
+        layout = labelled_rows.Layout.of(config, num_documents)
         labels = _classes(config, found, largest=int(np.iinfo(dtype).max) - 1)
         writers = {
             role: blocks.BlockWriter(
@@ -118,7 +120,7 @@ def _write_all(
         }
         totals = {role: packing.RowCounts() for role in _ROLES}
         encode = functools.partial(
-            _encode_unit, config, roles, labels, str(directory)
+            _encode_unit, config, roles, labels, layout, str(directory)
         )
         for packed in run(encode, units):
             for role, (rows, counts) in packed.items():
@@ -127,6 +129,7 @@ def _write_all(
     return {
         "sequence_length": layout.length,
         "row_width": layout.width,
+        "documents_per_row": layout.num_documents,
         "dtype": dtype.str,
         "rows_per_block": manifest.rows_per_block(layout.width),
         "labels": labels,
@@ -153,15 +156,28 @@ def _write_all(
 
 
 def _count_unit(
-    config: schema.Config, roles: roles_lib.Roles, unit: sources.Unit
-) -> _Labels:
+    config: schema.Config,
+    roles: roles_lib.Roles,
+    directory: str,
+    unit: sources.Unit,
+) -> tuple[_Labels, int]:
+    """How often each label occurs, and S for the first documents."""
+    tokenizer = tokenizer_lib.load_once(directory)
     counts: _Labels = {role: collections.Counter() for role in _COUNTED}
-    for role, _, label in reading.documents(
-        config, unit, roles, cleaning.Counts()
+    first: list[reading.CleanDocument] = []
+    for batch in reading.in_batches(
+        reading.documents(config, unit, roles, cleaning.Counts())
     ):
-        if role in counts:
-            counts[role][label] += 1
-    return counts
+        first = first or batch
+        for role, _, label in batch:
+            if role in counts:
+                counts[role][label] += 1
+    return counts, labelled_rows.num_documents(
+        tokenizer.encode([item.text for item in first]),
+        labelled_rows.Layout.of(config),
+        wrap=tokenizer.wrap,
+        num_wrapping=tokenizer.num_wrapping,
+    )
 
 
 def _classes(
@@ -214,6 +230,7 @@ def _encode_unit(
     config: schema.Config,
     roles: roles_lib.Roles,
     labels: list[str],
+    layout: labelled_rows.Layout,
     directory: str,
     unit: sources.Unit,
 ) -> _Packed:
@@ -233,7 +250,7 @@ def _encode_unit(
     return {
         role: labelled_rows.pack(
             items,
-            labelled_rows.Layout.of(config),
+            layout,
             wrap=tokenizer.wrap,
             num_wrapping=tokenizer.num_wrapping,
             dtype=packing.slot_dtype(tokenizer.vocabulary_size),

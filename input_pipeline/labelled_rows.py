@@ -15,12 +15,11 @@ import numpy as np
 import tensorflow as tf
 
 from configs import schema
-from input_pipeline import packing
+from input_pipeline import order, packing
 
-# A row has room for documents of this many slots on average, or more.
-_SHORT_DOCUMENT = 16
-# Documents packed together; the work grows with its square.
-_WINDOW = 512
+# Packed together are this many documents, or as many as fill so many rows; the
+# work grows with its square.
+_WINDOW, _WINDOW_ROWS = 512, 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,15 +31,16 @@ class Layout:
     num_documents: int  # S
 
     @classmethod
-    def of(cls, config: schema.Config) -> Self:
-        """The configured layout; one document a row where packing says so."""
-        length, chunks = (
-            config.data.sequence_length,
-            config.finetune.pieces_per_row,
-        )
-        shared = max(1, chunks * length // _SHORT_DOCUMENT)
-        alone = config.finetune.packing == "document"
-        return cls(length, chunks, 1 if alone else shared)
+    def of(cls, config: schema.Config, num_documents: int = 0) -> Self:
+        """The configured layout; `num_documents` = 0: as many as have room.
+
+        One document a row where `finetune.packing` says so.
+        """
+        length = config.data.sequence_length
+        chunks = config.finetune.pieces_per_row
+        if config.finetune.packing == "document":
+            num_documents = 1
+        return cls(length, chunks, num_documents or chunks * length)
 
     @property
     def slots(self) -> int:
@@ -108,20 +108,48 @@ def pack(
     """
     counts = packing.RowCounts()
     rows: list[_Row] = []
-    for start in range(0, len(documents), _WINDOW):
-        window: list[tuple[list[np.ndarray], int]] = []
-        for ids, label in documents[start : start + _WINDOW]:
-            pieces = _pieces(
-                ids, layout, wrap=wrap, num_wrapping=num_wrapping, counts=counts
-            )
-            if pieces:
-                window.append((pieces, label))
-        rows += _best_rows(window, layout)
+    window: list[tuple[list[np.ndarray], int]] = []
+    packed = 0  # Slots used in `rows`.
+    # Shuffled: a file that is sorted by label would give rows of one label.
+    for number in order.shuffled(len(documents), 0):
+        ids, label = documents[number]
+        pieces = _pieces(
+            ids, layout, wrap=wrap, num_wrapping=num_wrapping, counts=counts
+        )
+        if pieces:
+            window.append((pieces, label))
+        waiting = counts.slots_used - packed
+        if len(window) >= _WINDOW and waiting >= _WINDOW_ROWS * layout.slots:
+            rows += _best_rows(window, layout)
+            window, packed = [], counts.slots_used
+    rows += _best_rows(window, layout)
     counts.rows = len(rows)
     stored = np.zeros([len(rows), layout.width], dtype)
     for target, row in zip(stored, rows, strict=True):
         _store(target, row, layout)
     return stored, counts
+
+
+def num_documents(
+    documents: Sequence[np.ndarray],
+    layout: Layout,
+    *,
+    wrap: Callable[[np.ndarray], np.ndarray],
+    num_wrapping: int,
+) -> int:
+    """S for text like these documents: what a row takes, and a quarter more."""
+    counts = packing.RowCounts()
+    pieces = [
+        _pieces(
+            ids, layout, wrap=wrap, num_wrapping=num_wrapping, counts=counts
+        )
+        for ids in documents
+    ]
+    rows = _best_rows([(item, 0) for item in pieces if item], layout)
+    most = max((len(row.labels) for row in rows), default=1)
+    # So few documents may not fill a single row.
+    mean = len(documents) * layout.slots // max(1, counts.slots_used)
+    return min(max(most, mean) * 5 // 4, layout.num_documents)
 
 
 def unpack(rows: tf.Tensor, layout: Layout) -> dict[str, tf.Tensor]:
@@ -171,10 +199,15 @@ def _pieces(
 def _best_rows(
     documents: list[tuple[list[np.ndarray], int]], layout: Layout
 ) -> list[_Row]:
-    """First-fit decreasing: the longest documents first."""
+    """First-fit decreasing: the longest documents first.
+
+    Short ones fit anywhere and keep their order: sorted, the shortest would
+    come together in rows of too many documents.
+    """
     rows: list[_Row] = []
+    short = layout.length // 4
     for pieces, label in sorted(
-        documents, key=lambda item: -sum(map(len, item[0]))
+        documents, key=lambda item: -max(short, sum(map(len, item[0])))
     ):
         size = sum(map(len, pieces))
         for row in rows:

@@ -51,6 +51,7 @@ class Prepared:
     report: dict[str, Any]  # What was read, kept and dropped.
     row_width: int  # Numbers stored for a row; L where there are no labels.
     labels: tuple[str, ...] = ()  # Names of the classes, of labelled rows.
+    documents_per_row: int = 0  # S, of labelled rows.
 
     @property
     def block_bytes(self) -> int:
@@ -165,4 +166,5 @@ def _create(directory: pathlib.Path, facts: dict[str, Any]) -> Prepared:
         report=facts["report"],
         row_width=facts.get("row_width", facts["sequence_length"]),
         labels=tuple(facts.get("labels", ())),
+        documents_per_row=facts.get("documents_per_row", 0),
     )

@@ -4,6 +4,7 @@
 65,537 and other sizes, and neighbouring seeds give nearly the same order.
 """
 
+import numpy as np
 import tensorflow as tf
 
 _ROUNDS = 8
@@ -60,6 +61,12 @@ def permute(index: tf.Tensor, size: int, round_keys: tf.Tensor) -> tf.Tensor:
         (encrypt(index),),
     )
     return result
+
+
+def shuffled(size: int, number: int) -> np.ndarray:
+    """The numbers from 0 to `size` - 1 in the order of a number's keys."""
+    index = tf.range(size, dtype=tf.int64)
+    return permute(index, max(1, size), keys(0, number)).numpy()
 
 
 def mix(value: tf.Tensor) -> tf.Tensor:

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 from configs import schema
 from input_pipeline import (
@@ -257,7 +256,9 @@ def _encode_unit(
     for role, (_, row_counts) in packed.items():
         row_counts.add(read[role])
     rows, row_counts = packed["train"]
-    packed["train"] = (_shuffled(rows, number), row_counts)
+    # Rows of one document do not stay side by side.
+    shuffled = rows[order.shuffled(len(rows), number)]
+    packed["train"] = (shuffled, row_counts)
     return packed, counts, reserved
 
 
@@ -294,15 +295,6 @@ def _check_read(role: str, counts: packing.RowCounts) -> None:
             f" of {_LONG} characters or more have one or two tokens (at most"
             f" {_MOST_UNREAD} %). Use --config.tokenizer.kind=wordpiece."
         )
-
-
-def _shuffled(rows: np.ndarray, number: int) -> np.ndarray:
-    """Rows of one document do not stay side by side."""
-    if not len(rows):
-        return rows
-    index = tf.range(len(rows), dtype=tf.int64)
-    places = order.permute(index, len(rows), order.keys(0, number))
-    return rows[places.numpy()]
 
 
 def _write_rows(

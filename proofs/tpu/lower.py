@@ -68,7 +68,7 @@ def batch_spec(
 
     slots = ("token_ids", "segment_ids", "position_ids")
     if stage == "finetune":
-        layout = labelled_rows.Layout.of(config)
+        layout = labelled_rows.Layout.of(config, num_documents=16)
         return specs(layout.slots, *slots, "document_ids") | specs(
             layout.num_documents, "labels", "label_weights"
         )

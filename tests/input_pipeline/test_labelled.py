@@ -168,5 +168,8 @@ def test_records_without_labels(tmp_path):
 def test_width_of_the_rows(tmp_path):
     tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(100))
     config = tiny.labelled_config(tmp_path)
-    layout = labelled_rows.Layout.of(config)
-    assert _open(config).row_width == layout.width == 32 + (2 + 4) + 2
+    prepared = _open(config)
+    number = prepared.documents_per_row
+    assert 2 <= number <= 16
+    layout = labelled_rows.Layout.of(config, number)
+    assert prepared.row_width == layout.width == 32 + (number + 4) + number

@@ -1,5 +1,7 @@
 """Labelled rows: nothing lost, pieces stay in their chunk, labels fit."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -166,13 +168,76 @@ def test_unpack_is_the_same_inside_a_dataset():
         )
 
 
+def _short(number, *, longest=24, seed=0):
+    """Documents of 2 to `longest` tokens, the class by the place: sorted."""
+    lengths = np.random.default_rng(seed).integers(2, longest + 1, number)
+    return [
+        (np.full(length, 10, np.int32), 4 * n // number)
+        for n, length in enumerate(lengths)
+    ]
+
+
+def _num_documents(documents, layout):
+    return labelled_rows.num_documents(
+        [ids for ids, _ in documents],
+        layout,
+        wrap=lambda ids: ids,
+        num_wrapping=0,
+    )
+
+
+@pytest.mark.parametrize("length", [32, 64, 256])
+@pytest.mark.parametrize("longest", [4, 24, 100])
+def test_rows_of_short_documents_are_full(length, longest):
+    documents = _short(6_000, longest=longest)
+    layout = _layout(length=length, chunks=4, num_documents=4 * length)
+    most = _num_documents(documents[:512], layout)
+    layout = _layout(length=length, chunks=4, num_documents=most)
+    rows, counts = _pack(documents, layout)
+    assert counts.slots_used > 0.93 * len(rows) * layout.slots
+    # No more room for documents than rows of this text need.
+    assert most < 6 * counts.documents / len(rows)
+    labels = _unpack(rows, layout)["labels"]
+    weights = _unpack(rows, layout)["label_weights"]
+    mixed = [
+        len(set(row[w > 0])) > 1 for row, w in zip(labels, weights, strict=True)
+    ]
+    assert np.mean(mixed) > 0.9
+
+
+def test_room_for_documents():
+    layout = _layout(length=16, chunks=4, num_documents=64)
+    for lengths, expected in [
+        ([64] * 9, 1),
+        ([16] * 80, 5),
+        ([1] * 640, 64),  # No more than slots.
+        ([4] * 3, 20),  # Three of them do not fill a row.
+        ([], 1),
+        ([0, 0], 64),
+    ]:
+        assert _num_documents(_documents(*lengths), layout) == expected
+    alone = dataclasses.replace(layout, num_documents=1)
+    assert _num_documents(_documents(*[4] * 9), alone) == 1
+
+
+def test_long_and_short_documents_lie_together():
+    """The short ones fill up rows of long ones, or share a few of their own."""
+    layout = _layout(length=16, chunks=4, num_documents=64)
+    documents = _documents(*[60, 3] * 300, *[64, 3] * 100)
+    most = _num_documents(documents, layout)
+    layout = dataclasses.replace(layout, num_documents=most)
+    rows, counts = _pack(documents, layout)
+    assert counts.slots_used > 0.93 * len(rows) * layout.slots
+
+
 def test_the_configured_layout():
     config = schema.Config()
     layout = labelled_rows.Layout.of(config)
-    assert (layout.slots, layout.num_documents) == (1024, 64)
+    assert (layout.slots, layout.num_documents) == (1024, 1024)
+    assert labelled_rows.Layout.of(config, 7).num_documents == 7
     alone = schema.Config(
         finetune=schema.FinetuneConfig(packing="document", pieces_per_row=1)
     )
-    layout = labelled_rows.Layout.of(alone)
+    layout = labelled_rows.Layout.of(alone, 7)
     assert (layout.slots, layout.num_documents) == (256, 1)
     assert layout.width == 256 + 2 + 1
