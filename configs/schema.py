@@ -78,10 +78,16 @@ class Config:
 
     @property
     def num_predictions(self) -> int:
-        """P, the prediction slots of a row: ceil(highest rate * L)."""
+        """P, the prediction slots of a row: ceil(highest rate * L).
+
+        Two more for whole words, as their number varies; but L at most.
+        """
         rate = max(self.masking.highest_rate, self.masking.evaluation_rate)
+        length = self.data.sequence_length
         # Rounded first, so that 0.15 * 20 = 3.0000000000000004 gives 3.
-        return max(1, math.ceil(round(rate * self.data.sequence_length, 6)))
+        number = max(1, math.ceil(round(rate * length, 6)))
+        spare = 2 if self.masking.policy == "whole_word" else 0
+        return min(number + spare, length)
 
     @classmethod
     def from_config_dict(cls, config: ml_collections.ConfigDict) -> Self:

@@ -30,6 +30,7 @@ _SLOTS = 0x6D61736B  # A number a slot; one more, for the row's count.
 _SPAN_LENGTHS = 0x7370616E
 # What a selected slot shows follows from its number too, mixed with these.
 _KIND, _WHICH = 0x6B696E64, 0x77686963
+_ARC = 0x61726320  # The same for the row's number.
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -91,16 +92,19 @@ class Masker:
             _share(bits[:, length]),
         )
         count = tf.minimum(count, self.num_predictions)
-        positions, weights = _select(
-            scores, count, num_predictions=self.num_predictions
-        )
         if self.config.policy == "whole_word":
             positions, weights = _whole_words(
                 self._words(rows),
                 scores,
-                positions=positions,
-                weights=weights,
-                count=count,
+                count,
+                _share(
+                    order.mix(bits[:, length] ^ tf.constant(_ARC, tf.uint32))
+                ),
+                num_predictions=self.num_predictions,
+            )
+        else:
+            positions, weights = _select(
+                scores, count, num_predictions=self.num_predictions
             )
         return self._replace(rows, bits, positions=positions, weights=weights)
 
@@ -222,7 +226,7 @@ def _select(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """The `count` best slots: positions int32 and weights float32 [B, P].
 
-    Equal scores (pieces of one word, slots of one span) stay together, in
+    Equal scores (slots of one span) stay together, in
     order of position: `top_k` breaks ties by the lower index.
     """
     _, positions = tf.math.top_k(scores, k=num_predictions)
@@ -233,42 +237,45 @@ def _select(
 def _whole_words(
     words: tf.Tensor,
     scores: tf.Tensor,
-    *,
-    positions: tf.Tensor,
-    weights: tf.Tensor,
     count: tf.Tensor,
+    draw: tf.Tensor,
+    *,
+    num_predictions: int,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Drops a last word that was cut, and fills up with one-piece words."""
-    num_predictions = positions.shape[1]
-    word_length = _word_lengths(words)  # [B, L]
-    word = tf.gather(words, positions, batch_dims=1)  # [B, P]
-    pieces = tf.gather(word_length, positions, batch_dims=1)
+    """Words of `count` slots on average: positions and weights [B, P].
+
+    The words of a row, by score, lie on a circle, and a word is selected where
+    its middle lies on an arc of `count` slots that begins at a random one. So
+    long words are selected as often as short ones. A last word for which P is
+    too small is left out.
+    """
+    ordered, slots = tf.math.top_k(scores, k=scores.shape[1])  # [B, L]
+    word, size = (
+        tf.gather(values, slots, batch_dims=1)
+        for values in (words, _word_lengths(words))
+    )
+    total = tf.reduce_sum(tf.cast(scores >= 0, tf.int32), axis=1)
+    begin = tf.cast(draw * tf.cast(total, tf.float32), tf.int32)
+    total = tf.maximum(total, 1)[:, tf.newaxis]
+    middle = _first_of_word(word) + (size - 1) // 2
+    place = tf.math.floormod(middle - begin[:, tf.newaxis], total)
+    selected = (place < count[:, tf.newaxis]) & (ordered >= 0)
+    # In the order of the arc, so that the last word is the one that is cut.
+    values, entries = tf.math.top_k(
+        tf.where(selected, total - place, 0), k=num_predictions
+    )
+    positions, word, size = (
+        tf.gather(each, entries, batch_dims=1) for each in (slots, word, size)
+    )
+    whole = _first_of_word(word) + size <= num_predictions
+    return positions, tf.cast((values > 0) & whole, tf.float32)
+
+
+def _first_of_word(word: tf.Tensor) -> tf.Tensor:
+    """The first index with the same number, in runs of them, int32 [B, n]."""
     previous = tf.pad(word[:, :-1], [[0, 0], [1, 0]], constant_values=-1)
-    rank = tf.range(num_predictions)[tf.newaxis]
-    # Rank of the first piece of the entry's word.
-    started = packing.running_maximum(tf.where(word != previous, rank, 0))
-    whole = started + pieces <= count[:, tf.newaxis]
-    chosen = tf.cast(whole, tf.float32) * weights  # [B, P]
-    # Second round: chosen slots first, then one-piece words by score.
-    taken = tf.tensor_scatter_nd_max(
-        tf.zeros_like(scores, tf.float32),
-        tf.stack(
-            [
-                tf.range(tf.shape(word)[0])[:, tf.newaxis]
-                + tf.zeros_like(positions),
-                positions,
-            ],
-            axis=-1,
-        ),
-        chosen,
-    )
-    single = (word_length == 1) & (scores >= 0)
-    rescored = tf.where(single, scores, -1)
-    values, positions = tf.math.top_k(
-        tf.where(taken > 0, tf.int32.max, rescored), k=num_predictions
-    )
-    fits = tf.sequence_mask(count, num_predictions)
-    return positions, tf.cast(fits & (values >= 0), tf.float32)
+    index = tf.range(word.shape[1])[tf.newaxis]
+    return packing.running_maximum(tf.where(word != previous, index, 0))
 
 
 def _word_lengths(words: tf.Tensor) -> tf.Tensor:

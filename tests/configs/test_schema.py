@@ -99,6 +99,13 @@ def test_num_predictions_rounds_up(length, rate, expected):
     assert config.num_predictions == expected
 
 
+def test_whole_words_have_room_to_vary():
+    config = build({"data.sequence_length": 32, "masking.policy": "whole_word"})
+    assert config.num_predictions == 7
+    full = {"masking.policy": "whole_word", "masking.select_rate": 1.0}
+    assert build({"data.sequence_length": 32} | full).num_predictions == 32
+
+
 def test_num_predictions_follows_the_highest_rate():
     length = {"data.sequence_length": 100}
     falling = {"masking.select_rate": 0.3, "masking.final_select_rate": 0.2}

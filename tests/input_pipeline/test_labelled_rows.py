@@ -202,7 +202,7 @@ def test_rows_of_short_documents_are_full(length, longest):
     mixed = [
         len(set(row[w > 0])) > 1 for row, w in zip(labels, weights, strict=True)
     ]
-    assert np.mean(mixed) > 0.9
+    assert np.mean(mixed) > 0.6
 
 
 def test_room_for_documents():

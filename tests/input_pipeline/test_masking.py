@@ -327,11 +327,52 @@ def test_whole_words_or_nothing():
     assert selected[:, 1:][rest].any()
 
 
-def test_whole_words_keep_the_count_where_short_words_are_left():
-    # Words of 1, 2, 1, 2, ... pieces.
-    rows = _full_rows(500, 48)
-    ids = np.tile([7, 8, 35], 16)
-    rows["token_ids"] = tf.constant(np.tile(ids, [500, 1]).astype(np.int32))
+def _words_of_sizes(num_rows, length, sizes, seed=0):
+    """Full rows of one segment, cut from words of these sizes by chance."""
+    generator = np.random.default_rng(seed)
+    rows = _full_rows(num_rows, length)
+    ids = np.zeros([num_rows, length], np.int32)
+    for row in ids:
+        words = [[7, *[35] * (n - 1)] for n in generator.choice(sizes, length)]
+        row[:] = np.concatenate(words)[:length]
+    return {**rows, "token_ids": tf.constant(ids)}
+
+
+@pytest.mark.parametrize(("length", "rate"), [(32, 0.15), (32, 0.3), (64, 0.1)])
+def test_words_of_every_length_are_selected_alike(length, rate):
+    rows = _words_of_sizes(20_000, length, [1, 1, 1, 1, 2, 2, 3, 4, 5])
+    number = schema.Config(
+        data=schema.DataConfig(sequence_length=length),
+        masking=schema.MaskingConfig(
+            policy="whole_word", select_rate=rate, evaluation_rate=0.0
+        ),
+    ).num_predictions
+    masker = _masker(
+        policy="whole_word", special=SPECIAL_PIECES, num_predictions=number
+    )
+    selected = _selected(_mask(masker, rows, rate=rate))
+    words = _word_numbers(rows, SPECIAL_PIECES).ravel()
+    words -= words.min()
+    sizes = np.bincount(words)
+    hit = np.bincount(words[selected.ravel()], minlength=len(sizes))
+    assert ((hit == 0) | (hit == sizes)).all()
+    for size in range(1, 6):
+        share = (hit[sizes == size] > 0).mean()
+        assert share == pytest.approx(rate, rel=0.07), size
+    assert selected.mean() == pytest.approx(rate, rel=0.02)
+
+
+@pytest.mark.parametrize("rate", [0.0, 1.0])
+def test_no_word_or_every_word(rate):
+    rows = _words_of_sizes(100, 24, [1, 2, 3, 9])
+    masker = _masker(
+        policy="whole_word", special=SPECIAL_PIECES, num_predictions=24
+    )
+    assert (_selected(_mask(masker, rows, rate=rate)) == bool(rate)).all()
+
+
+def test_words_of_one_piece_keep_the_count():
+    rows = _words_of_sizes(500, 48, [1])
     masker = _masker(policy="whole_word", special=SPECIAL_PIECES)
     counts = _selected(_mask(masker, rows, rate=0.1)).sum(axis=1)
     assert set(counts) == {4, 5}
@@ -417,6 +458,8 @@ def test_spans_in_segments_of_one_slot_are_tokens():
 
 @pytest.mark.parametrize("policy", POLICIES)
 def test_the_selection_does_not_depend_on_p(policy):
+    # Where it is large enough: the number of whole words varies.
+    least = 60 if policy == "whole_word" else 39
     rows = _rows(300, 256, special=SPECIAL_PIECES, longest=250)
     small, large = (
         _mask(
@@ -426,11 +469,11 @@ def test_the_selection_does_not_depend_on_p(policy):
             rows,
             rate=0.15,
         )
-        for number in (39, 77)
+        for number in (least, 77)
     )
-    assert not large["mask_weights"][:, 39:].any()
+    assert not large["mask_weights"][:, least:].any()
     for key in ("mask_positions", "mask_labels", "mask_weights"):
-        large[key] = large[key][:, :39]
+        large[key] = large[key][:, :least]
     _assert_equal(small, large)
 
 
