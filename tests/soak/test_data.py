@@ -113,7 +113,7 @@ def _masker(policy):
         special=SPECIAL,
         is_special=is_special,
         is_continuation=is_continuation,
-        num_predictions=39,
+        num_predictions=39 + 2 * (policy == "whole_word"),
     )
 
 
