@@ -25,11 +25,16 @@ _AT_ONCE = 4_000_000  # Drawn documents in memory.
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
-    """A number, and the 95 % interval that it comes with."""
+    """A number, and the 95 % interval around it."""
 
     value: float
     low: float
     high: float
+
+    @classmethod
+    def within(cls, value: float, low: float, high: float) -> "Estimate":
+        """An estimate whose interval reaches to it, if it does not yet."""
+        return cls(value, min(float(low), value), max(float(high), value))
 
     def to_dict(self) -> dict[str, float]:
         """JSON-ready."""
@@ -64,9 +69,11 @@ class Results:
         occur among labels or answers; 0 where there is none.
       calibration_error: mean distance of confidence and accuracy over 15
         equal bins, weighted by documents (Guo et al. 2017, "On Calibration of
-        Modern Neural Networks"). It is biased upwards, and a resample's is
-        so twice: the range is the basic bootstrap's, which takes that out
-        (nearly; where there is no error at all it is still too high).
+        Modern Neural Networks"). Chance makes it too high, and a resample's
+        even more so. It misses the truth by no more than the distance of all
+        bins from their own truth, whose 95 % quantile over the resamples is
+        the range to either side: rather too wide, but right where there is no
+        error at all.
       confusion: int [C, C], documents by label (row) and answer (column).
       reliability: the bins of the calibration error.
     """
@@ -109,16 +116,13 @@ def results(
     def f1(sums: np.ndarray) -> np.ndarray:
         return _f1(sums[..., 1:by_class].reshape(*sums.shape[:-1], 3, -1))
 
-    def gap(sums: np.ndarray) -> np.ndarray:
-        return np.abs(sums[..., -NUM_BINS:]).sum(axis=-1)
-
     right = int(np.count_nonzero(answers == labels))
     return Results(
         num_documents=number,
         loss=bootstrap.estimate(lambda sums: sums[..., 0], highest=_WORST_LOSS),
         accuracy=wilson(right, number),
         f1=bootstrap.estimate(f1),
-        calibration_error=bootstrap.estimate(gap, basic=True),
+        calibration_error=bootstrap.distance(-NUM_BINS),
         confusion=np.bincount(
             labels * num_classes + answers, minlength=num_classes**2
         ).reshape(num_classes, num_classes),
@@ -186,7 +190,8 @@ def wilson(right: int, number: int) -> Estimate:
         * math.sqrt(share * (1 - share) / number + z2 / (4 * number**2))
         / (1 + z2 / number)
     )
-    return Estimate(share, max(0.0, middle - spread), min(1.0, middle + spread))
+    low, high = max(0.0, middle - spread), min(1.0, middle + spread)
+    return Estimate.within(share, low, high)
 
 
 def label_of_f1(names: Sequence[str]) -> str:
@@ -303,17 +308,27 @@ class _Bootstrap:
         *,
         lowest: float = 0.0,
         highest: float = 1.0,
-        basic: bool = False,
     ) -> Estimate:
         """A metric, from [..., K] to [...], with its range."""
         value = float(metric(self.means))
         if self.number == 1:  # Every resample is the document itself.
-            return Estimate(value, lowest, highest)
+            return Estimate.within(value, lowest, highest)
         low, high = np.quantile(metric(self.drawn), _LEVEL)
-        if basic:
-            low, high = 2 * value - high, 2 * value - low
         low, high = np.clip([low, high], lowest, highest)
-        return Estimate(value, float(low), float(high))
+        return Estimate.within(value, low, high)
+
+    def distance(self, first: int) -> Estimate:
+        """The sum of |terms| from a place on, with its range."""
+        value = float(np.abs(self.means[first:]).sum())
+        if self.number == 1:
+            return Estimate.within(value, 0.0, 1.0)
+        off = np.abs(self.drawn[:, first:] - self.means[first:]).sum(axis=1)
+        # A resample varies less than a sample: Bessel's correction.
+        used = np.count_nonzero(self.means[first:])
+        off *= math.sqrt(self.number / max(1, self.number - used))
+        width = np.quantile(off, _LEVEL[1] - _LEVEL[0])
+        low, high = np.clip([value - width, value + width], 0.0, 1.0)
+        return Estimate.within(value, low, high)
 
 
 def _bootstrap(terms: np.ndarray, seed: int) -> _Bootstrap:
