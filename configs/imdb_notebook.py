@@ -58,4 +58,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.finetune.schedule = "constant"
     config.finetune.warmup_rate = 0.0
     config.finetune.weight_decay = 0.0
+    config.evaluation.sentences = (
+        "i have watched this [MASK] and it was awesome",
+        "the [MASK] was terrible and i fell asleep",
+    )
     return config

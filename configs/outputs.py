@@ -10,10 +10,9 @@ class EvaluationConfig:
     """Validation while training."""
 
     every_steps: int = 0  # 0 = at the end of every epoch.
-    sentences: tuple[str, ...] = (
-        "i have watched this [MASK] and it was awesome",
-        "the [MASK] was terrible and i fell asleep",
-    )  # Filled in at the end of every epoch; 20 times a run at most.
+    # Filled in at the end of every epoch, 20 times a run at most; () = two of
+    # the validation text with a word hidden.
+    sentences: tuple[str, ...] = ()
     top_k: int = 5  # Fill-ins shown for every [MASK].
     control: str = ""  # Evaluated workdir to compare with, text by text.
 

@@ -26,4 +26,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.finetune.pieces_per_row = 4
     # Not "auto", so that machines differ by rounding alone.
     config.train.precision = "float32"
+    config.evaluation.sentences = (
+        "i have watched this [MASK] and it was awesome",
+        "the [MASK] was terrible and i fell asleep",
+    )
     return config

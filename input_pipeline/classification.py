@@ -53,7 +53,7 @@ def documents(
     prepared: manifest.Prepared, config: schema.Config, role: str
 ) -> ngrams.Documents:
     """All documents of a role, "train" or "validation", in stored order."""
-    layout = labelled_rows.Layout.of(config)
+    layout = labelled_rows.Layout.of(config, prepared.documents_per_row)
     found = [
         documents_of(labelled_rows.unpack(rows, layout))
         for rows in stream.stored_rows(prepared, role).batch(_ROWS_AT_ONCE)

@@ -67,7 +67,7 @@ def run(
     ):
         evaluate.run(config, **arguments)
     if chief:
-        _predict(config, workdir)
+        _predict(workdir)
         print(report.write(config, workdir=workdir))
 
 
@@ -120,15 +120,15 @@ def _exported(workdir: str) -> tuple[dict[str, Any], dict[str, Any]]:
     return facts.get("checkpoints", {}), section
 
 
-def _predict(config: schema.Config, workdir: str) -> None:
-    """Prints what the export says to the configured sentences.
+def _predict(workdir: str) -> None:
+    """Prints what the export says to the sentences of the pretraining.
 
     First what it fills in, then the classes of the completed sentences.
     """
     exported = loading.load(storage.path_of(workdir) / loading.DIRECTORY)
-    texts = list(config.evaluation.sentences)
     if "fill_mask" not in exported.signatures:
         return
+    texts = workdir_lib.read(workdir)["resolved"]["sentences"]
     answers = _ask(exported, texts)
     if "classify" in exported.signatures:
         _ask(exported, list(map(_completed, texts, answers)))

@@ -1,13 +1,12 @@
 """The best words for every [MASK] of some sentences, epoch by epoch."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from configs import schema
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import modeling
 
@@ -15,24 +14,28 @@ _MOST = 20  # Times in a run; more would hide everything else.
 
 
 class FillIns(keras.callbacks.Callback):
-    """Prints the fill-ins of the configured sentences after every epoch.
+    """Prints the fill-ins of some sentences after every epoch.
 
     After every n-th and the last, where a run has more than 20 epochs.
 
     Args:
-      config: the sentences, and how many words for each mask.
+      sentences: with masks.
       tokenizer: of the model.
+      top_k: how many words for each mask.
       record: called with the step and an event for metrics.jsonl.
     """
 
     def __init__(
         self,
-        config: schema.EvaluationConfig,
+        sentences: Sequence[str],
         tokenizer: tokenizer_lib.Tokenizer,
+        *,
+        top_k: int,
         record: Callable[[int, dict[str, Any]], None] | None = None,
     ):
         super().__init__()
-        self._config = config
+        self._sentences = sentences
+        self._top_k = top_k
         self._tokenizer = tokenizer
         self._record = record
         self._place = 0  # Steps done of the epoch.
@@ -51,12 +54,9 @@ class FillIns(keras.callbacks.Callback):
         if number % -(-epochs // _MOST) and number < epochs:
             return
         found = []
-        for sentence in self._config.sentences:
+        for sentence in self._sentences:
             masks = fill_in(
-                self.model,
-                self._tokenizer,
-                sentence,
-                top_k=self._config.top_k,
+                self.model, self._tokenizer, sentence, top_k=self._top_k
             )
             _print(sentence, masks)
             found.append({"text": sentence, "masks": masks})

@@ -11,7 +11,13 @@ from configs import schema
 from input_pipeline import manifest
 from trainer import storage
 from trainer import workdir as workdir_lib
-from trainer.commands import fill_ins, prepare, stage, starting_point
+from trainer.commands import (
+    fill_ins,
+    prepare,
+    prompts,
+    stage,
+    starting_point,
+)
 from trainer.commands import trainee as trainee_lib
 from trainer.training import metrics, signals
 from trainer.training import strategy as strategy_lib
@@ -46,12 +52,17 @@ def run(
         stage.check_text(recorded.get("resolved", {}), prepared)
         arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
         stage.require_same_data(strategy, prepared, arithmetic)
+        sentences = prompts.choose(config.evaluation, prepared)
         if chief:
             before = workdir_lib.read(workdir).get("resolved", {})
             workdir_lib.record(
                 workdir,
                 config,
-                {**before, **_resolved(prepared, arithmetic)},
+                {
+                    **before,
+                    **_resolved(prepared, arithmetic),
+                    "sentences": [*sentences],
+                },
             )
             # Whoever starts from this run needs it, wherever its data went.
             prepared.tokenizer.save(storage.path_of(workdir))
@@ -61,8 +72,9 @@ def run(
         if source := starting_point.source(config, workdir, trainee.stage):
             starting_point.load(config, source, trainee.model.variables)
         shown = fill_ins.FillIns(
-            config.evaluation,
+            sentences,
             prepared.tokenizer,
+            top_k=config.evaluation.top_k,
             record=functools.partial(metrics.append, workdir, trainee.stage),
         )
         with signals.StopSignal() as stop:

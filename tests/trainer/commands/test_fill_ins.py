@@ -108,7 +108,9 @@ def test_no_mask_within_reach_is_no_answer(create, prepared, sentence):
 
 
 def test_prints_text_probability_and_token(create, prepared, tiny, capsys):
-    callback = fill_ins.FillIns(tiny().evaluation, prepared.tokenizer)
+    callback = fill_ins.FillIns(
+        tiny().evaluation.sentences, prepared.tokenizer, top_k=2
+    )
     callback.set_model(create())
     callback.set_params({"epochs": 1})
     callback.on_epoch_end(0)
@@ -128,8 +130,9 @@ def test_prints_text_probability_and_token(create, prepared, tiny, capsys):
 def test_records_an_event_at_the_step(create, prepared, tiny, capsys):
     events = []
     callback = fill_ins.FillIns(
-        tiny().evaluation,
+        tiny().evaluation.sentences,
         prepared.tokenizer,
+        top_k=2,
         record=lambda *event: events.append(event),
     )
     callback.set_model(create())
@@ -165,8 +168,9 @@ def test_many_epochs_are_not_all_shown(
     monkeypatch.setattr(fill_ins, "fill_in", lambda *_, **__: [])
     steps = []
     callback = fill_ins.FillIns(
-        tiny().evaluation,
+        tiny().evaluation.sentences,
         prepared.tokenizer,
+        top_k=2,
         record=lambda step, _: steps.append(step),
     )
     callback.set_params({"steps": 1, "epochs": epochs})
@@ -191,7 +195,7 @@ def test_a_piece_of_a_word_is_joined(prepared, create, tiny, capsys):
         is_special=prepared.tokenizer.is_special,
         vocabulary=[f"##{word}" for word in prepared.tokenizer.vocabulary],
     )
-    callback = fill_ins.FillIns(tiny().evaluation, tokenizer)
+    callback = fill_ins.FillIns(tiny().evaluation.sentences, tokenizer, top_k=2)
     callback.set_model(create())
     callback.set_params({"epochs": 1})
     callback.on_epoch_end(0)

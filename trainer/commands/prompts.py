@@ -1,0 +1,70 @@
+"""The sentences that a run fills in: those of the config, or of its text."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from configs import schema
+from input_pipeline import manifest, packing, stream
+from input_pipeline import tokenizer as tokenizer_lib
+
+_NUMBER = 2
+_NUM_ROWS = 256  # Among these first ones of validation they are looked for.
+_LEAST, _MOST, _CUT = 6, 20, 15  # Tokens; what has more than 20 is cut at 15.
+
+
+def choose(
+    config: schema.EvaluationConfig, prepared: manifest.Prepared
+) -> tuple[str, ...]:
+    """The configured sentences, else two of validation with a word hidden.
+
+    The same rows always give the same sentences. Each hides another word, the
+    most frequent one in it that does not belong to the words of which half of
+    the text consists. Short sentences, and those with unknown words, are taken
+    only where there are no others; of words that are all too frequent, none.
+    """
+    if config.sentences or not prepared.roles["validation"].num_rows:
+        return config.sentences
+    tokenizer = prepared.tokenizer
+    segments = [*_segments(prepared)]
+    counts = np.bincount(
+        np.concatenate(segments), minlength=tokenizer.vocabulary_size
+    )
+    order = np.argsort(-counts, kind="stable")
+    above = np.cumsum(counts[order]) - counts[order]
+    is_continuation = tokenizer.is_continuation
+    may_hide = ~tokenizer.is_special & ~is_continuation
+    may_hide &= [any(map(str.isalpha, word)) for word in tokenizer.vocabulary]
+    may_hide[order[above < counts.sum() / 2]] = False
+    found = []
+    for segment in segments:
+        ids = segment if len(segment) <= _MOST else segment[:_CUT]
+        goes_on = np.append(is_continuation[ids[1:]], False)
+        scores = np.where(may_hide[ids] & ~goes_on, counts[ids], 0)
+        if scores.any():
+            place = int(np.argmax(scores))
+            flaws = np.count_nonzero(ids == tokenizer.special.unknown)
+            flaws += int(is_continuation[ids[0]])
+            found.append((len(ids) < _LEAST, flaws, ids, place))
+    chosen: dict[int, str] = {}
+    for _, _, ids, place in sorted(found, key=lambda item: item[:2]):
+        before = tokenizer.decode(ids[:place])
+        after = tokenizer.decode(ids[place + 1 :])
+        text = f"{before} {tokenizer_lib.MASK} {after}".strip()
+        chosen.setdefault(int(ids[place]), text)
+    return tuple(chosen.values())[:_NUMBER]
+
+
+def _segments(prepared: manifest.Prepared) -> Iterator[np.ndarray]:
+    """The ids of every segment of the first validation rows."""
+    number = min(_NUM_ROWS, prepared.roles["validation"].num_rows)
+    rows = stream.validation_rows(prepared, global_batch_size=number)
+    _, slots = next(iter(rows))
+    batch = packing.unpack(slots)
+    special = prepared.tokenizer.special
+    for ids, numbers in zip(
+        batch["token_ids"].numpy(), batch["segment_ids"].numpy(), strict=True
+    ):
+        is_text = ~np.isin(ids, [special.start, special.end])
+        for segment in range(1, numbers.max() + 1):
+            yield ids[(numbers == segment) & is_text]
