@@ -324,7 +324,7 @@ class _Bootstrap:
             return Estimate.within(value, 0.0, 1.0)
         off = np.abs(self.drawn[:, first:] - self.means[first:]).sum(axis=1)
         # A resample varies less than a sample: Bessel's correction.
-        used = np.count_nonzero(self.means[first:])
+        used = int(np.count_nonzero(self.means[first:]))
         off *= math.sqrt(self.number / max(1, self.number - used))
         width = np.quantile(off, _LEVEL[1] - _LEVEL[0])
         low, high = np.clip([value - width, value + width], 0.0, 1.0)
