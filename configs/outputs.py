@@ -26,12 +26,14 @@ class CheckpointConfig:
     """What is kept, and what a resumed run may change."""
 
     every_steps: int = 500
-    keep_last: int = 3  # Besides the best by validation loss.
+    keep_last: int = 3  # Besides the best.
+    best_by: str = "loss"  # loss | accuracy: the best in validation.
     allow_changed: bool = False  # Resume with another optimizer section.
 
     def __post_init__(self) -> None:
         checks.at_least("checkpoint.every_steps", self.every_steps, 1)
         checks.at_least("checkpoint.keep_last", self.keep_last, 1)
+        checks.choice("checkpoint.best_by", self.best_by, ("loss", "accuracy"))
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -294,6 +294,7 @@ class FinetuneConfig:
     from_scratch: bool = False  # The control: an encoder without pretraining.
     frozen_epochs: int = 0  # First, with the encoder frozen.
     num_epochs: int = 3  # Then, with everything trained; 0 = enough.
+    patience: int = 0  # Epochs without a better validation; 0 = no end.
     global_batch_size: int = 8  # Rows a step over all devices; 0 = enough for
     batch_documents: int = 32  # about this many documents.
     packing: str = "fill"  # "fill" rows, or one "document" a row.
@@ -324,6 +325,7 @@ class FinetuneConfig:
         checks.at_least("finetune.batch_documents", self.batch_documents, 1)
         for name in (
             "num_epochs",
+            "patience",
             "global_batch_size",
             "pieces_per_row",
             "frozen_epochs",

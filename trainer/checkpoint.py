@@ -37,7 +37,7 @@ class Checkpoints:
 
     Attributes:
       directory: `<workdir>/checkpoints/<stage>`.
-      keep_last: how many are kept, besides the best by `validation_loss`.
+      keep_last: how many are kept, besides the best.
     """
 
     directory: pathlib.Path
@@ -113,7 +113,9 @@ class Checkpoints:
         return max(map(_step_of, self._newest_first()), default=0)
 
     def best(self, *, verify: bool = True) -> pathlib.Path:
-        """The checkpoint with the lowest validation loss, else the newest.
+        """The best in validation, else the newest.
+
+        By loss; by accuracy, then loss, where its state says `best_by` so.
 
         Args:
           verify: leaves damaged ones out, which takes reading them all.
@@ -133,7 +135,7 @@ class Checkpoints:
             raise ValueError(
                 f"{self.directory} holds no complete checkpoint; train first."
             )
-        return min(complete, key=_validation_loss)
+        return min(complete, key=_rank)
 
     def _path(self, step: int) -> pathlib.Path:
         return self.directory / f"step-{step:09d}"
@@ -149,7 +151,7 @@ class Checkpoints:
     def _delete_old(self, step: int) -> None:
         paths = self._newest_first()
         present = [path for path in paths if _step_of(path) <= step]
-        kept = {*present[: self.keep_last], min(present, key=_validation_loss)}
+        kept = {*present[: self.keep_last], min(present, key=_rank)}
         for path in paths:
             if path not in kept:
                 storage.remove_directory(path)
@@ -264,9 +266,15 @@ def _step_of(path: pathlib.Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _validation_loss(path: pathlib.Path) -> float:
+def _rank(path: pathlib.Path) -> tuple[float, float]:
+    """The lowest is the best; inf = not measured."""
     try:
-        loss = float(read_state(path).get("validation_loss", math.inf))
+        state = read_state(path)
+        loss = float(state.get("validation_loss", math.inf))
+        accuracy = float(state.get("validation_accuracy", -math.inf))
     except (OSError, ValueError):
-        return math.inf
-    return loss if math.isfinite(loss) else math.inf
+        return math.inf, math.inf
+    loss = loss if math.isfinite(loss) else math.inf
+    # Below 0: a checkpoint of before accuracy was recorded comes behind.
+    by_accuracy = state.get("best_by") == "accuracy"
+    return (-accuracy if by_accuracy else loss), loss

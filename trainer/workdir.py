@@ -24,7 +24,7 @@ _FIXED_FINETUNE = (
     "pooling",
     "hidden_size",
 )
-_FREE_FINETUNE = ("num_epochs", "ngrams", "encoder")
+_FREE_FINETUNE = ("num_epochs", "patience", "ngrams", "encoder")
 _PACKAGES = ("tensorflow", "tensorflow-tpu", "keras", "keras-hub", "numpy")
 
 
@@ -89,14 +89,14 @@ def check(path: str, config: schema.Config) -> dict[str, Any]:
 
     Raises:
       ValueError: the workdir holds a run of another seed, data, tokenizer,
-        masking, model, init_from, global batch or classifier; or of another
-        optimizer or way to fine-tune, and `checkpoint.allow_changed` is not
-        set. Every difference is shown.
+        masking, model, init_from, global batch, classifier or choice of the
+        best checkpoint; or of another optimizer or way to fine-tune, and
+        `checkpoint.allow_changed` is not set. Every difference is shown.
     """
     recorded, stages = read(path), _stages(path)
     if not recorded or not stages:
         return {}
-    before, now = recorded["config"], config.to_dict()
+    before, now = _completed(recorded["config"]), config.to_dict()
     fixed = _differences(_fixed(before, stages), _fixed(now, stages))
     guarded = _differences(_guarded(before, stages), _guarded(now, stages))
     if fixed:
@@ -112,6 +112,16 @@ def check(path: str, config: schema.Config) -> dict[str, Any]:
             " with the new one, or choose another --workdir."
         )
     return recorded
+
+
+def _completed(recorded: dict[str, Any]) -> dict[str, Any]:
+    """A recorded config, with the defaults of knobs that came later."""
+    return {
+        name: {**default, **recorded.get(name, {})}
+        if isinstance(default, dict)
+        else recorded.get(name, default)
+        for name, default in schema.Config().to_dict().items()
+    }
 
 
 def _damaged(file: pathlib.Path, why: str) -> str:
@@ -134,7 +144,9 @@ def _fixed(config: dict[str, Any], stages: set[str]) -> dict[str, Any]:
     """What a run never changes, of a recorded or a new config."""
     fixed = {name: config[name] for name in _FIXED}
     # The vocabulary came from there.
-    fixed["init_from"] = config.get("init_from", "")
+    fixed["init_from"] = config["init_from"]
+    # It decides which encoder a classifier is made from.
+    fixed["checkpoint"] = {"best_by": config["checkpoint"]["best_by"]}
     fixed["data"] = {
         k: v for k, v in config["data"].items() if k not in FREE_DATA
     }

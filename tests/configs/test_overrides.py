@@ -176,11 +176,11 @@ def test_unknown_name_suggests_the_nearest(name, guess):
         (
             "config.checkpoint.zzz",
             "does not exist; the fields of config.checkpoint are every_steps,"
-            " keep_last, allow_changed.",
+            " keep_last, best_by, allow_changed.",
         ),
         (
             "config.checkpoint",
-            "is a section; its fields are every_steps, keep_last,"
+            "is a section; its fields are every_steps, keep_last, best_by,"
             " allow_changed.",
         ),
         ("", "does not exist; the flags are workdir, config.section.field."),

@@ -147,6 +147,33 @@ def test_the_last_three_and_the_best_are_kept(run):
     assert run.checkpoints.best().name == _name(7)
 
 
+def test_the_best_by_accuracy_is_kept(run):
+    for step, (accuracy, loss) in enumerate(
+        [(0.5, 1.0), (0.9, 3.0), (0.9, 2.0), (0.8, 0.5), (0.7, 0.4)], start=1
+    ):
+        run.save(
+            step,
+            validation_loss=loss,
+            validation_accuracy=accuracy,
+            best_by="accuracy",
+        )
+    run.save(6, best_by="accuracy")
+    run.save(7, best_by="accuracy")
+    assert run.names() == [_name(n) for n in (3, 5, 6, 7)]
+    assert run.checkpoints.best().name == _name(3)
+
+
+def test_checkpoints_of_before_accuracy_was_recorded(run):
+    for step, loss in ((1, 0.2), (2, 0.1), (3, 0.3)):
+        run.save(step, validation_loss=loss)
+    # The loss decides, as long as there is nothing else.
+    assert run.checkpoints.best().name == _name(2)
+    run.save(
+        4, validation_loss=9.0, validation_accuracy=0.6, best_by="accuracy"
+    )
+    assert run.checkpoints.best().name == _name(4)
+
+
 def test_without_validation_the_best_is_the_newest(run):
     for step in (1, 2):
         run.save(step)
@@ -327,7 +354,10 @@ def test_state_of_a_real_run_is_small(run):
         "fingerprint": "0123456789abcdef" * 4,
         "tensorflow": "2.21.0-rc1",
         "keras": "3.15.1",
+        "best_by": "accuracy",
+        "best": {"step": 10**12, "value": 0.123456789012345},
         "validation_loss": 2.123456789012345,
+        "validation_accuracy": 0.123456789012345,
     }
     run.set(1)
     run.checkpoints.save(state, weights=run.weights, optimizer=run.optimizer)

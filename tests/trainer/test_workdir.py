@@ -92,6 +92,10 @@ def test_the_same_config_goes_on(trained):
             {"train": {"global_batch_size": 64}},
             "train.global_batch_size was 32, now 64",
         ),
+        (
+            {"checkpoint": {"best_by": "accuracy"}},
+            "checkpoint.best_by was 'loss', now 'accuracy'",
+        ),
     ],
 )
 def test_another_run_is_shown_and_refused(trained, change, message):
@@ -99,9 +103,11 @@ def test_another_run_is_shown_and_refused(trained, change, message):
         workdir.check(str(trained), _config(**change))
     assert str(trained) in str(error.value)
     # allow_changed is for the optimizer alone.
-    allowed = {"checkpoint": {"allow_changed": True}}
+    section = {**change.get("checkpoint", {}), "allow_changed": True}
     with pytest.raises(ValueError, match=message):
-        workdir.check(str(trained), _config(**change, **allowed))
+        workdir.check(
+            str(trained), _config(**{**change, "checkpoint": section})
+        )
 
 
 def test_every_difference_is_shown(trained):
@@ -172,6 +178,11 @@ def test_sections_of_other_versions_do_not_matter(trained):
     content = json.loads(file.read_text())
     del content["config"]["benchmark"]
     content["config"]["export"] = {}
+    # These knobs came later.
+    del content["config"]["checkpoint"]["best_by"]
+    del content["config"]["finetune"]["patience"]
+    tuned = trained / "checkpoints" / "finetune" / "step-000000003"
+    tuned.mkdir(parents=True)
     file.write_text(json.dumps(content))
     assert workdir.check(str(trained), _config())
 
@@ -216,7 +227,8 @@ def test_fine_tuning_guards_its_own_section(trained):
         workdir.check(str(trained), _config(**rate))
     allowed = {"checkpoint": {"allow_changed": True}}
     assert workdir.check(str(trained), _config(**rate, **allowed))
-    assert workdir.check(str(trained), _config(finetune={"num_epochs": 9}))
+    for free in ({"num_epochs": 9}, {"patience": 2}):
+        assert workdir.check(str(trained), _config(finetune=free))
 
 
 def test_a_workdir_in_a_store(bucket):

@@ -15,10 +15,13 @@ from trainer import checkpoint, ngrams, storage
 from trainer import workdir as workdir_lib
 from trainer.commands import prepare, stage, starting_point
 from trainer.commands import trainee as trainee_lib
-from trainer.training import signals
+from trainer.training import metrics, signals
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
+# Training accuracy that rises by more in a fifth of the steps, and is not yet
+# that high, shows that there was more to learn.
+_RISING, _LEARNED = 0.02, 0.99
 
 
 def run(
@@ -79,7 +82,16 @@ def run(
                 frozen = trainee is not trainees[-1]
                 # For the summary; the step trains what it is given.
                 trainee.model.encoder.trainable = not frozen
-                stage.train(trainee, workdir, stop, callbacks, chief=chief)
+                stage.train(
+                    trainee,
+                    workdir,
+                    stop,
+                    callbacks,
+                    chief=chief,
+                    patience=config.finetune.patience,
+                )
+        if chief:
+            _warn_if_undertrained(workdir, trainees[-1])
 
 
 def fit_ngrams(
@@ -201,6 +213,23 @@ def _not_passed(
     """Without the frozen stage, once the next one has begun."""
     begun = checkpoint.of_stage(workdir, trainees[-1].stage).exist()
     return trainees[-1:] if begun else trainees
+
+
+def _warn_if_undertrained(
+    workdir: str, trainee: trainee_lib.Classifier
+) -> None:
+    """Says so where the last step came too early to have learned it all."""
+    last_step = checkpoint.of_stage(workdir, trainee.stage).last_step()
+    if last_step < trainee.plan.num_steps:
+        return  # More steps did not help: `finetune.patience`.
+    before, last = metrics.last_fifths(metrics.read(workdir, trainee.stage))
+    if last > before + _RISING and last < _LEARNED:
+        _log.warning(
+            "WARNING: fine-tuning ended while the training accuracy was still"
+            " rising (%.1f %% -> %.1f %%): raise finetune.num_epochs",
+            100 * before,
+            100 * last,
+        )
 
 
 def _resolved(

@@ -40,6 +40,7 @@ def write(config: schema.Config, *, workdir: str) -> str:
             for name, place in _PLACES.items()
             if place == FILE or (folder / place).exists()
         },
+        best_by=config.checkpoint.best_by,
     )
     picture = folder / evaluate.PICTURE
     shown = page.Page(

@@ -1,5 +1,6 @@
 """One stage of a run: from its last checkpoint to its last step."""
 
+import dataclasses
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from trainer.training import (
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
+_GO_ON = "go on:   the same command again"
 
 
 def create_strategy(
@@ -81,6 +83,7 @@ def train(
     *,
     chief: bool,
     hints: Sequence[str] = (),
+    patience: int = 0,
 ) -> None:
     """Trains to the last step; afterwards the model has the final weights.
 
@@ -91,11 +94,14 @@ def train(
       callbacks: Keras callbacks, driven as `fit` would.
       chief: whether this process writes.
       hints: lines for the end, for people.
+      patience: epochs without a better validation that end it; 0 = none do.
 
     Raises:
       ValueError: bad checkpoints, a loss that is not finite, no memory left.
       runtime.Stopped: a signal came; the run has been saved before.
     """
+    plan = dataclasses.replace(trainee.plan, patience=patience)
+    trainee = dataclasses.replace(trainee, plan=plan)
     try:
         _train(trainee, workdir, stop, callbacks, chief=chief, hints=hints)
     except tf.errors.DataLossError:
@@ -132,6 +138,14 @@ def _train(
     )
     check_text(state, trainee.prepared)
     first_step = saved = int(state.get("step", 0))
+    best = loop.Best(trainee.config.checkpoint.best_by, **state.get("best", {}))
+    # A signal saves at once.
+    owes_validation = (
+        first_step > 0
+        and plan.evaluates(first_step)
+        and "validation_loss" not in state
+        and trainee.prepared.roles["validation"].num_rows > 0
+    )
     _require_same_start(trainee, first_step)
     _announce(trainee, first_step)
     averages = optimizers.Averages(optimizer, trainee.variables)
@@ -141,19 +155,19 @@ def _train(
         with averages.used():
             return evaluate()
 
-    def save(step: int, validation_loss: float | None) -> None:
+    def save(step: int, validation: dict[str, float]) -> None:
         nonlocal saved
         with averages.used():
             if chief:
                 checkpoints.save(
-                    _state(trainee, step, validation_loss),
+                    _state(trainee, step, validation, best),
                     weights=model.variables,
                     optimizer=optimizer.variables,
                 )
         saved = step
 
     try:
-        if first_step < plan.num_steps:
+        if owes_validation or not plan.finishes(first_step, best.step):
             if first_step:
                 averages.trade()  # The checkpoint holds them as its weights.
             with metrics.MetricsLog(
@@ -184,11 +198,28 @@ def _train(
                         metrics.board_directory(workdir, trainee.stage),
                         plan.profiled if chief else (0, 0),
                     ),
-                ).run(iter(trainee.batches(first_step)), first_step=first_step)
+                    best=best,
+                ).run(
+                    iter(trainee.batches(first_step)),
+                    first_step=first_step,
+                    owes_validation=owes_validation,
+                )
             averages.trade()
     except runtime.Stopped:
-        _say_what_is_there(trainee, workdir, saved, hints)
+        _say_what_is_there(trainee, workdir, saved, [_GO_ON])
         raise
+    if plan.finishes(saved, best.step):
+        if saved < plan.num_steps:
+            _log.info(
+                "early:   validation %s has not been better than %.4f since"
+                " step %d (finetune.patience=%d)",
+                best.by,
+                best.value,
+                best.step,
+                plan.patience,
+            )
+    else:
+        hints = [_GO_ON]
     _say_what_is_there(trainee, workdir, saved, hints)
 
 
@@ -222,7 +253,10 @@ def _require_same_start(trainee: trainee_lib.Trainee, step: int) -> None:
 
 
 def _state(
-    trainee: trainee_lib.Trainee, step: int, validation_loss: float | None
+    trainee: trainee_lib.Trainee,
+    step: int,
+    validation: dict[str, float],
+    best: loop.Best,
 ) -> dict[str, Any]:
     state = {
         "step": step,
@@ -233,9 +267,12 @@ def _state(
         "fingerprint": trainee.prepared.fingerprint,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
+        "best_by": best.by,
+        "best": {"step": best.step, "value": best.value},
     }
-    if validation_loss is not None:
-        state["validation_loss"] = validation_loss
+    for name in ("loss", "accuracy"):
+        if name in validation:
+            state[f"validation_{name}"] = validation[name]
     return state
 
 
@@ -292,7 +329,5 @@ def _say_what_is_there(
         trainee.stage,
     )
     _log.info("curves:  tensorboard --logdir %s", workdir)
-    if saved < wanted:
-        hints = ["go on:   the same command again"]
     for hint in hints:
         _log.info("%s", hint)

@@ -12,6 +12,7 @@ def lines(
     parameters: Mapping[str, int],
     evaluation: Mapping[str, Any],
     places: Mapping[str, str],
+    best_by: str = "loss",
 ) -> dict[str, str]:
     """Name and value of every line that there is something to say about.
 
@@ -20,13 +21,15 @@ def lines(
       parameters: stage -> number of parameters.
       evaluation: the content of evaluation.json, or {}.
       places: what -> where it lies.
+      best_by: "loss" or "accuracy", which of them chose the checkpoint.
     """
     found: dict[str, str] = {}
     for stage, events in stages.items():
         if stage in parameters:
             found[f"{stage}: parameters"] = f"{parameters[stage]:,}"
         found |= {
-            f"{stage}: {name}": value for name, value in _stage(events).items()
+            f"{stage}: {name}": value
+            for name, value in _stage(events, best_by).items()
         }
     found |= evaluation_lines(evaluation)
     return {**found, **places}
@@ -78,7 +81,7 @@ def _with_range(value: Mapping[str, float]) -> str:
     return f"{value['value']:.4f} ({value['low']:.4f} to {value['high']:.4f})"
 
 
-def _stage(events: Events) -> dict[str, str]:
+def _stage(events: Events, best_by: str) -> dict[str, str]:
     found = {}
     if events:
         found["steps"] = f"{max(event['step'] for event in events):,}"
@@ -89,14 +92,15 @@ def _stage(events: Events) -> dict[str, str]:
         seconds = sum(event.get("seconds", 0.0) for event in events)
         found["real tokens seen"] = f"{sum(tokens):,.0f}"
         found["time in steps"] = _clock(seconds)
-    losses = [event for event in events if "validation_loss" in event]
-    if losses:
-        best = min(losses, key=lambda event: event["validation_loss"])
-        found["best validation loss"] = (
-            f"{best['validation_loss']:.4f} after step {best['step']:,}"
+    key = f"validation_{best_by}"
+    if measured := [event for event in events if key in event]:
+        choose = max if best_by == "accuracy" else min
+        best = choose(measured, key=lambda event: event[key])
+        found[f"best validation {best_by}"] = (
+            f"{best[key]:.4f} after step {best['step']:,}"
         )
-        for name in ("perplexity", "accuracy"):
-            if f"validation_{name}" in best:
+        for name in ("loss", "perplexity", "accuracy"):
+            if f"validation_{name}" in best and name != best_by:
                 value = best[f"validation_{name}"]
                 found[f"validation {name} there"] = f"{value:.4f}"
     return found

@@ -46,7 +46,7 @@ def runs(workdir: str, *, verify: bool = True) -> tuple[Run | None, Run | None]:
 
 
 def states(workdir: str, *, verify: bool = True) -> dict[str, dict[str, Any]]:
-    """Step and validation loss of what would be exported, by stage."""
+    """Step and validation of what would be exported, by stage."""
     found = zip(
         ("finetune", "pretrain"), runs(workdir, verify=verify), strict=True
     )
@@ -94,6 +94,7 @@ def _run(workdir: str, stage: str, *, verify: bool) -> Run | None:
 
 
 def _state(path: pathlib.Path) -> dict[str, Any]:
-    """Step and validation loss of a checkpoint."""
+    """Step and validation of a checkpoint."""
+    names = ("step", "validation_loss", "validation_accuracy")
     state = checkpoint.read_state(path)
-    return {k: state[k] for k in ("step", "validation_loss") if k in state}
+    return {name: state[name] for name in names if name in state}

@@ -104,8 +104,11 @@ def _data(facts: _Facts) -> str:
 
 def _training(facts: _Facts, metrics: Mapping[str, _Facts]) -> str:
     parts = []
+    best_by = facts["config"]["checkpoint"].get("best_by", "loss")
     for stage, checkpoint in facts["checkpoints"].items():
-        parts.append(f"Stage `{stage}`: the best checkpoint by validation loss")
+        parts.append(
+            f"Stage `{stage}`: the best checkpoint by validation {best_by}"
+        )
         parts.append(_table({**checkpoint, **_last(metrics.get(stage, {}))}))
     sections = ("model", "masking", "optimizer", "train", "finetune")
     settings = {

@@ -36,6 +36,7 @@ class Plan:
     evaluate_every: int
     checkpoint_every: int
     profiled: tuple[int, int] = (0, 0)  # From, to; nothing where both are 0.
+    patience: int = 0  # Epochs without a better validation; 0 = without end.
 
     def next_boundary(self, step: int) -> int:
         """Where the call that starts at `step` ends, at the latest."""
@@ -61,6 +62,40 @@ class Plan:
     def saves(self, step: int) -> bool:
         """Whether a checkpoint is due after this many steps."""
         return step % self.checkpoint_every == 0 or self.evaluates(step)
+
+    def finishes(self, step: int, best_step: int) -> bool:
+        """Whether nothing is left to do after this many steps.
+
+        Args:
+          step: how many.
+          best_step: after which validation was best; 0 = there was none.
+        """
+        counts = self.patience and best_step and self.ends_epoch(step)
+        is_late = step - best_step >= self.patience * self.steps_per_epoch
+        return step >= self.num_steps or bool(counts and is_late)
+
+
+@dataclasses.dataclass
+class Best:
+    """The best validation of a stage so far; every checkpoint records it.
+
+    Attributes:
+      by: which mean counts, "loss" or "accuracy".
+      step: after which it was measured; 0 = there was no validation yet.
+      value: of that mean.
+    """
+
+    by: str = "loss"
+    step: int = 0
+    value: float = 0.0
+
+    def see(self, step: int, validation: dict[str, float]) -> None:
+        """Takes note of the means after a step; {} = no validation."""
+        if self.by not in validation:
+            return
+        gain = validation[self.by] - self.value
+        if not self.step or (gain > 0 if self.by == "accuracy" else gain < 0):
+            self.step, self.value = step, validation[self.by]
 
 
 @dataclasses.dataclass
@@ -99,28 +134,38 @@ class Loop:
       plan: where to stop and what to do there.
       train_call: from `step.create_train_call`.
       evaluate: () -> means such as loss and accuracy; {} = no validation.
-      save: (step, validation loss or None) -> writes a checkpoint.
+      save: (step, means or {}) -> writes a checkpoint.
       learning_rate: step -> rate, for the log.
       metrics: where events go.
       callbacks: Keras callbacks, with their model set.
       stop: the signals that end the run early.
       trace: records the steps `plan.profiled`.
+      best: kept up to date; where patience ends, it ends the run.
       pace: looks for a slow worker, where there are several.
     """
 
     plan: Plan
     train_call: Callable[..., Any]
     evaluate: Callable[[], dict[str, float]]
-    save: Callable[[int, float | None], None]
+    save: Callable[[int, dict[str, float]], None]
     learning_rate: Callable[[int], float]
     metrics: metrics_lib.MetricsLog
     callbacks: keras.callbacks.CallbackList
     stop: signals.StopSignal
     trace: profiling.Trace
+    best: Best = dataclasses.field(default_factory=Best)
     pace: workers.Pace = dataclasses.field(default_factory=workers.Pace)
 
-    def run(self, iterator: Any, *, first_step: int) -> None:
-        """Trains to the end; `iterator` yields batches from `first_step` on.
+    def run(
+        self, iterator: Any, *, first_step: int, owes_validation: bool = False
+    ) -> None:
+        """Trains to the end.
+
+        Args:
+          iterator: yields batches from `first_step` on.
+          first_step: where to begin.
+          owes_validation: a signal came in the last step before validation,
+            which is made up for first.
 
         Raises:
           runtime.Stopped: a signal came; the run has been saved before.
@@ -130,6 +175,8 @@ class Loop:
         self.callbacks.on_train_begin()
         try:
             with self.trace:
+                if owes_validation:
+                    self._save(first_step, validates=True)
                 self._train(iterator, first_step)
         finally:
             self.callbacks.on_train_end()
@@ -137,7 +184,7 @@ class Loop:
     def _train(self, iterator: Any, step: int) -> None:
         plan, epoch = self.plan, -1
         recent = whole = _Interval()
-        while step < plan.num_steps and not self._callback_stops:
+        while not (plan.finishes(step, self.best.step) or self._callback_stops):
             if step // plan.steps_per_epoch != epoch:
                 epoch, whole = step // plan.steps_per_epoch, _Interval()
                 self.callbacks.on_epoch_begin(epoch)
@@ -151,7 +198,7 @@ class Loop:
                     self.pace.compare(recent.sums["waiting"] / recent.seconds)
                 recent = _Interval()
             self._after(step, whole, signal_stops=signal_stops)
-        if step < plan.num_steps:
+        if not plan.finishes(step, self.best.step):
             _log.info("A callback asked to stop after step %d.", step)
 
     def _call(
@@ -188,11 +235,9 @@ class Loop:
     ) -> None:
         """Validation, checkpoint, end of epoch, stop; in this order."""
         plan, validation = self.plan, dict[str, float]()
-        if plan.evaluates(step) and not signal_stops:
-            validation = self._validate(step)
         if plan.saves(step) or signal_stops or self._callback_stops:
-            self.metrics.flush()
-            self.save(step, validation.get("loss"))
+            validates = plan.evaluates(step) and not signal_stops
+            validation = self._save(step, validates=validates)
         if signal_stops:
             # Another worker's signal stops this one as well.
             raise runtime.Stopped(self.stop.number or signal.SIGTERM)
@@ -202,6 +247,13 @@ class Loop:
                 (step - 1) // plan.steps_per_epoch,
                 {**self._logs(whole, step), **named},
             )
+
+    def _save(self, step: int, *, validates: bool) -> dict[str, float]:
+        validation = self._validate(step) if validates else {}
+        self.best.see(step, validation)
+        self.metrics.flush()
+        self.save(step, validation)
+        return validation
 
     def _validate(self, step: int) -> dict[str, float]:
         self.callbacks.on_test_begin()

@@ -4,8 +4,10 @@ import contextlib
 import json
 import pathlib
 import time
+from collections.abc import Sequence
 from typing import Any, Self
 
+import numpy as np
 import tensorflow as tf
 
 from trainer import storage
@@ -103,6 +105,30 @@ def read(workdir: str | pathlib.Path, stage: str) -> list[dict[str, Any]]:
         return []
     events = map(_parse, _lines(path))
     return [event for event in events if event.get("stage") == stage]
+
+
+def last_fifths(events: Sequence[dict[str, Any]]) -> tuple[float, float]:
+    """Training accuracy in the last fifth of the steps and the one before it.
+
+    Returns:
+      Before and last; twice 0 where there is a single event, or none.
+    """
+    measured = [(e["step"], e["accuracy"]) for e in events if "accuracy" in e]
+    if len(measured) < 2:
+        return 0.0, 0.0
+    steps, accuracies = np.array(measured).T
+    last = int(np.searchsorted(steps, 0.8 * steps[-1], side="right"))
+    # Where events are that rare, the one before counts.
+    last = max(last, 1)
+    before = int(np.searchsorted(steps, 0.6 * steps[-1], side="right"))
+    before = min(before, last - 1)
+    weights = np.diff(steps, prepend=0)
+    return (
+        float(
+            np.average(accuracies[before:last], weights=weights[before:last])
+        ),
+        float(np.average(accuracies[last:], weights=weights[last:])),
+    )
 
 
 def _cut_back(path: pathlib.Path, *, stage: str, step: int) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.commands import conftest as tiny_runs
+from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import finetune, pretrain
 
@@ -249,3 +250,119 @@ def test_documents_that_would_see_each_other(labelled, one_device, tmp_path):
     config = labelled({"model.attend_padding": True})
     with pytest.raises(ValueError, match="set finetune.packing=document"):
         finetune.run(config, workdir=str(tmp_path / "new"), runtime=one_device)
+
+
+def _last_step(workdir):
+    return int(tiny_runs.checkpoints(workdir, "finetune")[-1].name[5:])
+
+
+def test_patience_ends_fine_tuning_and_a_resumed_run_alike(
+    tuned, labelled, one_device, devices, tmp_path, caplog
+):
+    more = {
+        "init_from": str(tuned.pretrained),
+        "checkpoint.best_by": "accuracy",
+        "finetune.num_epochs": 40,
+        "finetune.patience": 1,
+        "finetune.frozen_epochs": 0,
+    }
+    whole = tmp_path / "whole"
+    with caplog.at_level(logging.INFO):
+        finetune.run(labelled(more), workdir=str(whole), runtime=one_device)
+    end = _last_step(whole)
+    rows = [e for e in tiny_runs.events(whole) if "validation_accuracy" in e]
+    accuracies = [row["validation_accuracy"] for row in rows]
+    assert accuracies[-1] <= accuracies[-2] and len(accuracies) < 40
+    assert f"since step {rows[-2]['step']} (finetune.patience=1)" in caplog.text
+    assert "go on:" not in caplog.text
+    assert "still rising" not in caplog.text
+    # Killed before its last epoch, it ends where it would have.
+    cut = tmp_path / "cut"
+    shutil.copytree(whole, cut)
+    for path in tiny_runs.checkpoints(cut, "finetune")[-2:]:
+        shutil.rmtree(path)
+    finetune.run(labelled(more), workdir=str(cut), runtime=devices(2))
+    assert _losses(cut) == [
+        (*row[:3], pytest.approx(row[3], rel=1e-5)) for row in _losses(whole)
+    ]
+    states = [
+        json.loads((path / "state.json").read_text())["best"]
+        for workdir in (whole, cut)
+        for path in tiny_runs.checkpoints(workdir, "finetune")[-1:]
+    ]
+    assert states[0]["step"] == states[1]["step"] == rows[-2]["step"]
+    # It is done, until there is more patience.
+    before = tiny_runs.events(cut)
+    finetune.run(labelled(more), workdir=str(cut), runtime=one_device)
+    assert tiny_runs.events(cut) == before
+    more |= {"finetune.patience": 2}
+    finetune.run(labelled(more), workdir=str(cut), runtime=one_device)
+    assert _last_step(cut) > end
+
+
+def test_a_validation_that_a_signal_left_out_is_made_up_for(
+    tuned, labelled, one_device, tmp_path
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(tuned.workdir, workdir)
+    events = tiny_runs.events(workdir)
+    *_, first, _ = [
+        e["step"]
+        for e in events
+        if e["stage"] == "finetune" and "validation_loss" in e
+    ]
+    for path in tiny_runs.checkpoints(workdir, "finetune"):
+        step = int(path.name.removeprefix("step-"))
+        if step > first:
+            shutil.rmtree(path)
+    state = workdir / f"checkpoints/finetune/step-{first:09d}/state.json"
+    content = json.loads(state.read_text())
+    for name in ("best", "validation_loss", "validation_accuracy"):
+        del content[name]
+    storage.replace_file(state.parent, state.name, json.dumps(content).encode())
+    (workdir / "metrics.jsonl").write_text(
+        "".join(
+            json.dumps(e) + "\n"
+            for e in events
+            if e["stage"] != "finetune"
+            or e["step"] < first
+            or (e["step"] == first and "loss" in e)
+        )
+    )
+    finetune.run(labelled(), workdir=str(workdir), runtime=one_device)
+    _assert_same_run(workdir, tuned.workdir)
+    assert json.loads(state.read_text())["validation_loss"] > 0
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "warns"),
+    [
+        ([0.5, 0.612, 0.66], True),
+        ([0.5, 0.612, 0.625], False),  # No longer rising.
+        ([0.5, 0.95, 0.995], False),  # All learned.
+        ([0.5, 0.66, 0.612], False),
+        ([], False),
+    ],
+)
+def test_undertrained_is_said(
+    tuned, labelled, one_device, tmp_path, caplog, accuracies, warns
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(tuned.workdir, workdir)
+    end = _last_step(workdir)
+    (workdir / "metrics.jsonl").write_text(
+        "".join(
+            json.dumps({"stage": "finetune", "step": step, "accuracy": a})
+            + "\n"
+            for step, a in zip(
+                (end // 3, 2 * end // 3, end), accuracies, strict=False
+            )
+        )
+    )
+    finetune.run(labelled(), workdir=str(workdir), runtime=one_device)
+    line = (
+        "WARNING: fine-tuning ended while the training accuracy was still"
+        " rising (61.2 % -> 66.0 %): raise finetune.num_epochs"
+    )
+    assert (line in caplog.messages) == warns
+    assert ("still rising" in caplog.text) == warns

@@ -69,3 +69,19 @@ def test_what_is_not_there_is_not_said(lines):
 
 def test_values_stand_below_each_other():
     assert summary.table({"a": "1", "long": "2"}) == "a     1\nlong  2"
+
+
+def test_the_best_by_accuracy():
+    events = [
+        {"step": 5, "validation_loss": 0.1, "validation_accuracy": 0.5},
+        {"step": 9, "validation_loss": 0.3, "validation_accuracy": 0.75},
+    ]
+    lines = summary.lines(
+        stages={"finetune": events},
+        parameters={},
+        evaluation={},
+        places={},
+        best_by="accuracy",
+    )
+    assert lines["finetune: best validation accuracy"] == "0.7500 after step 9"
+    assert lines["finetune: validation loss there"] == "0.3000"

@@ -18,7 +18,12 @@ def save(tmp_path):
         workdir.record(str(path), schema.Config(**config), {"from": run})
         for step, loss in losses.items():
             checkpoint.of_stage(str(path), stage, keep_last=9).save(
-                {"step": step, "validation_loss": loss, "seed": 3},
+                {
+                    "step": step,
+                    "validation_loss": loss,
+                    "validation_accuracy": 0.5,
+                    "seed": 3,
+                },
                 weights=[keras.Variable([1.0], name="w")],
                 optimizer=[],
             )
@@ -40,8 +45,16 @@ def test_the_best_of_each_stage(save):
     assert pretrained.checkpoint.name == "step-000000020"
     assert (tuned.stage, pretrained.stage) == ("finetune", "pretrain")
     assert best.states(path) == {
-        "finetune": {"step": 4, "validation_loss": 0.1},
-        "pretrain": {"step": 20, "validation_loss": 0.5},
+        "finetune": {
+            "step": 4,
+            "validation_loss": 0.1,
+            "validation_accuracy": 0.5,
+        },
+        "pretrain": {
+            "step": 20,
+            "validation_loss": 0.5,
+            "validation_accuracy": 0.5,
+        },
     }
 
 

@@ -121,6 +121,7 @@ class World:
         self.model = types.SimpleNamespace(stop_training=False)
         self.stop = types.SimpleNamespace(number=0)
         self.trace = Trace()
+        self.best = loop.Best()
         self.callbacks = [Recorder(self.events, act)]
         self.plan = _plan(**plan)
 
@@ -148,11 +149,11 @@ class World:
         self.events.append(("evaluate",))
         return dict(self.validation)
 
-    def save(self, step, validation_loss):
+    def save(self, step, validation):
         self.events.append(("save", step))
-        self.saved.append((step, validation_loss))
+        self.saved.append((step, validation.get("loss")))
 
-    def run(self):
+    def run(self, **kwargs):
         with metrics.MetricsLog(
             self.path, stage="s", first_step=self.first_step
         ) as log:
@@ -170,8 +171,9 @@ class World:
                 ),
                 stop=self.stop,
                 trace=self.trace,
+                best=self.best,
                 pace=types.SimpleNamespace(compare=self.shares.append),
-            ).run(None, first_step=self.first_step)
+            ).run(None, first_step=self.first_step, **kwargs)
 
     def logged(self, name="loss"):
         events = metrics.read(self.path, "s")
@@ -404,6 +406,81 @@ def test_a_callback_stops_the_run(tmp_path, event, saved, last):
     assert world.saved == saved
     assert max(world.logged()) == last
     assert world.names()[-1] == "train ends"
+
+
+def test_a_validation_that_a_signal_left_out_is_made_up_for(tmp_path):
+    world = World(tmp_path, first_step=6)
+    world.run(owes_validation=True)
+    assert world.saved == [(6, 5.0), (12, 5.0)]
+    assert world.logged("validation_loss") == {6: 5.0, 12: 5.0}
+    assert world.calls == [(6, 6)]
+
+
+@pytest.mark.parametrize(
+    ("by", "values", "kept"),
+    [
+        ("loss", [3.0, 2.0, 2.0, 2.5, 1.0], [1, 2, 2, 2, 5]),
+        ("accuracy", [0.0, 0.2, 0.2, 0.1, 0.3], [1, 2, 2, 2, 5]),
+    ],
+)
+def test_the_best_is_the_first_of_equals(by, values, kept):
+    best, steps = loop.Best(by), []
+    other = {"loss": "accuracy", "accuracy": "loss"}[by]
+    for step, value in enumerate(values, start=1):
+        best.see(step, {by: value, other: 0.5})
+        best.see(step + 100, {})
+        steps.append(best.step)
+        assert best.value == values[best.step - 1]
+    assert steps == kept
+
+
+# Epochs of 3 steps. Validation is best after the second; 4 is in mid-epoch.
+LOSSES = {3: 3.0, 6: 2.0, 9: 2.5, 12: 2.0, 15: 1.0, 18: 1.5}
+
+
+def _impatient(path, patience, **kwargs):
+    fields = {"num_steps": 18, "steps_per_epoch": 3, "checkpoint_every": 4}
+    world = World(path, patience=patience, **fields, **kwargs)
+    world.evaluate = lambda: {"loss": LOSSES[world.steps()]}
+    world.steps = lambda: sum(world.calls[-1]) if world.calls else 0
+    return world
+
+
+@pytest.mark.parametrize(
+    ("patience", "last"), [(0, 18), (1, 9), (2, 12), (3, 18)]
+)
+def test_patience_ends_a_run(tmp_path, patience, last):
+    world = _impatient(tmp_path, patience)
+    world.run()
+    assert world.saved[-1][0] == last
+    assert world.names()[-2:] == ["epoch ends", "train ends"]
+
+
+@pytest.mark.parametrize("killed_after", [3, 4, 6, 8, 9, 12])
+def test_patience_does_not_depend_on_kills(tmp_path, killed_after):
+    whole = _impatient(tmp_path / "whole", 2)
+    bests = {}
+    save = whole.save
+
+    def remember(step, validation):
+        bests[step] = (whole.best.step, whole.best.value)
+        save(step, validation)
+
+    whole.save = remember
+    whole.run()
+    resumed = _impatient(tmp_path / "cut", 2, first_step=killed_after)
+    resumed.best.step, resumed.best.value = bests[killed_after]
+    resumed.run()
+    after = [item for item in whole.saved if item[0] > killed_after]
+    assert resumed.saved == after
+    assert resumed.best == whole.best
+
+
+def test_without_validation_patience_never_ends(tmp_path):
+    world = World(tmp_path, patience=1, steps_per_epoch=2)
+    world.validation = {}
+    world.run()
+    assert world.saved[-1] == (12, None)
 
 
 def test_evaluation_adds_up_in_float64():

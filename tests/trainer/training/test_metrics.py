@@ -150,3 +150,28 @@ def test_a_store_is_not_written_for_every_event(far, bucket, monkeypatch):
         for clock, seen in ((1e6, 1), (1e6 + 29, 1), (1e6 + 31, 3)):
             log.write(int(clock), {"loss": 1.5})
             assert len(_steps(far)) == seen
+
+
+def _logged(accuracies):
+    return [{"step": n, "accuracy": a} for n, a in accuracies.items()]
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "expected"),
+    [
+        ({}, (0, 0)),
+        ({40: 0.5}, (0, 0)),
+        # Steps 61 to 80, and 81 to 100.
+        (
+            {60: 0.1, 65: 0.2, 80: 0.6, 90: 0.7, 100: 0.9},
+            (0.2 * 0.25 + 0.6 * 0.75, 0.8),
+        ),
+        # Epoch by epoch, and what is rarer still.
+        ({10: 0.2, 20: 0.5, 30: 0.8}, (0.5, 0.8)),
+        ({10: 0.2, 20: 0.5}, (0.2, 0.5)),
+        ({19: 0.2, 20: 0.5}, (0.2, 0.5)),
+    ],
+)
+def test_training_accuracy_near_the_end(accuracies, expected):
+    events = [{"step": 1, "validation_accuracy": 0.9}, *_logged(accuracies)]
+    assert metrics.last_fifths(events) == pytest.approx(expected)
