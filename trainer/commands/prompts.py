@@ -19,9 +19,10 @@ def choose(
     """The configured sentences, else two of validation with a word hidden.
 
     The same rows always give the same sentences. Each hides another word, the
-    most frequent one in it that does not belong to the words of which half of
-    the text consists. Short sentences, and those with unknown words, are taken
-    only where there are no others; of words that are all too frequent, none.
+    most frequent one in it that does not belong to the words of which two
+    thirds of the text consist. Short sentences, long ones and those with
+    unknown words are taken only where there are no others; those whose words
+    are all that frequent, never.
     """
     if config.sentences or not prepared.roles["validation"].num_rows:
         return config.sentences
@@ -35,7 +36,7 @@ def choose(
     is_continuation = tokenizer.is_continuation
     may_hide = ~tokenizer.is_special & ~is_continuation
     may_hide &= [any(map(str.isalpha, word)) for word in tokenizer.vocabulary]
-    may_hide[order[above < counts.sum() / 2]] = False
+    may_hide[order[above < counts.sum() * 2 / 3]] = False
     found = []
     for segment in segments:
         ids = segment if len(segment) <= _MOST else segment[:_CUT]
@@ -44,7 +45,7 @@ def choose(
         if scores.any():
             place = int(np.argmax(scores))
             flaws = np.count_nonzero(ids == tokenizer.special.unknown)
-            flaws += int(is_continuation[ids[0]])
+            flaws += int(is_continuation[ids[0]]) + (len(segment) > _MOST)
             found.append((len(ids) < _LEAST, flaws, ids, place))
     chosen: dict[int, str] = {}
     for _, _, ids, place in sorted(found, key=lambda item: item[:2]):
