@@ -78,10 +78,11 @@ def pretraining_steps(steps_per_epoch: int) -> int:
     return min(wanted, max(2 * _PRETRAINING_STEPS, steps_per_epoch))
 
 
-def finetuning_epochs(steps_per_epoch: int) -> int:
-    """How many epochs, where `finetune.num_epochs` is 0."""
+def finetuning_steps(steps_per_epoch: int) -> int:
+    """How many steps of whole epochs, where `finetune.num_epochs` is 0."""
     wanted = math.ceil(_FINETUNING_STEPS / max(1, steps_per_epoch))
-    return min(_MOST_EPOCHS, max(_FINETUNING_EPOCHS, wanted))
+    epochs = min(_MOST_EPOCHS, max(_FINETUNING_EPOCHS, wanted))
+    return epochs * steps_per_epoch
 
 
 def average_decay(num_steps: int) -> float:

@@ -6,11 +6,13 @@ L slots, P predictions a row.
 
 import hashlib
 
+import numpy as np
 import tensorflow as tf
 
 from configs import schema
 from input_pipeline import manifest, masking, packing, stream
 
+_COUNTED_ROWS = 16_384  # By `log_frequencies`.
 # The batch, in the order in which its digest reads it.
 KEYS = (
     "token_ids",
@@ -98,6 +100,18 @@ def validation_batches(
         shard=shard or stream.Shard(),
         num_replicas=num_replicas,
     )
+
+
+def log_frequencies(prepared: manifest.Prepared) -> np.ndarray:
+    """Of every token in the first training rows, float32 [V]."""
+    vocabulary_size = prepared.tokenizer.vocabulary_size
+    counts = np.full(vocabulary_size, 0.5)  # None is impossible.
+    rows = stream.stored_rows(prepared, "train").take(_COUNTED_ROWS)
+    for slots in rows.batch(256):
+        ids = packing.unpack(slots)["token_ids"].numpy()
+        counts += np.bincount(ids.ravel(), minlength=vocabulary_size)
+    counts[prepared.tokenizer.is_special] = 0.5
+    return np.log(counts / counts.sum()).astype(np.float32)
 
 
 def create_masker(

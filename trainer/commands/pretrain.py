@@ -8,7 +8,7 @@ import keras
 
 from configs import runtime as runtime_lib
 from configs import schema
-from input_pipeline import manifest
+from input_pipeline import manifest, pretraining
 from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import (
@@ -71,6 +71,12 @@ def run(
         )
         if source := starting_point.source(config, workdir, trainee.stage):
             starting_point.load(config, source, trainee.model.variables)
+        elif config.model.tie_embeddings:
+            # Without them the softmax learns the frequencies first, through
+            # the table that it shares: rare words are pushed into one corner.
+            trainee.model.head.bias.assign(
+                pretraining.log_frequencies(prepared)
+            )
         shown = fill_ins.FillIns(
             sentences,
             prepared.tokenizer,

@@ -279,26 +279,30 @@ def create_classifiers(
             dtype=arithmetic.policy,
         )
         model.encoder.rematerialize = config.train.rematerialize
-    num_rows = prepared.roles["train"].num_rows
-    per_epoch = -(-num_rows // config.finetune.global_batch_size)
-    num_epochs = config.finetune.num_epochs or automatic.finetuning_epochs(
-        per_epoch
-    )
     stages = [
         (
             "finetune_frozen",
             config.finetune.frozen_epochs,
             model.head.trainable_variables,
         ),
-        ("finetune", num_epochs, model.trainable_variables),
+        ("finetune", config.finetune.num_epochs, model.trainable_variables),
     ]
     trainees = []
     for stage, num_epochs, variables in stages:
-        if not num_epochs:
+        if stage == "finetune_frozen" and not num_epochs:
             continue
         train = finetune_section(config, num_epochs=num_epochs)
-        plan = create_plan(train, config, prepared)
-        schedule = _finetune_schedule(config, plan.num_steps)
+        plan = create_plan(
+            train, config, prepared, enough=automatic.finetuning_steps
+        )
+        schedule = dataclasses.replace(
+            config.optimizer,
+            learning_rate=config.finetune.learning_rate,
+            schedule=config.finetune.schedule,
+            warmup_steps=round(config.finetune.warmup_rate * plan.num_steps),
+            final_rate=0.0,
+            weight_decay=config.finetune.weight_decay,
+        )
         average_decay = config.finetune.average_decay
         if average_decay == -1:
             average_decay = automatic.average_decay(plan.num_steps)
@@ -349,14 +353,19 @@ def create_plan(
     train: schema.TrainConfig,
     config: schema.Config,
     prepared: manifest.Prepared,
+    *,
+    enough: Callable[[int], int] = automatic.pretraining_steps,
 ) -> loop.Plan:
-    """How many steps, and at which of them something happens."""
+    """How many steps, and at which of them something happens.
+
+    Where neither steps nor epochs are given, `enough` of those of an epoch.
+    """
     num_rows = prepared.roles["train"].num_rows
     per_epoch = train.steps_per_epoch or -(-num_rows // train.global_batch_size)
     return loop.Plan(
         num_steps=train.num_steps
         or train.num_epochs * per_epoch
-        or automatic.pretraining_steps(per_epoch),
+        or enough(per_epoch),
         steps_per_epoch=per_epoch,
         steps_per_call=train.steps_per_call,
         log_every=train.log_every,
@@ -385,20 +394,6 @@ def resolve(
     if before and train.jit == "auto" and not strategy_lib.is_tpu(strategy):
         train = dataclasses.replace(train, jit="on" if before["jit"] else "off")
     return strategy_lib.resolve(strategy, train)
-
-
-def _finetune_schedule(
-    config: schema.Config, num_steps: int
-) -> schema.OptimizerConfig:
-    finetune = config.finetune
-    return dataclasses.replace(
-        config.optimizer,
-        learning_rate=finetune.learning_rate,
-        schedule=finetune.schedule,
-        warmup_steps=round(finetune.warmup_rate * num_steps),
-        final_rate=0.0,
-        weight_decay=finetune.weight_decay,
-    )
 
 
 def _for_callbacks(
