@@ -21,14 +21,17 @@ class DataConfig:
     source: str = "sample"  # sample | tfds | text | csv | jsonl
     name: str = ""  # tfds: the data set, such as "imdb_reviews".
     path: str = ""  # text, csv, jsonl: file or glob; .gz too.
-    test_path: str = ""  # The same for the test split.
+    test_path: str = ""  # The same for the test split; else cut by hash.
+    validation_path: str = ""  # The same for validation.
+    unlabeled_path: str = ""  # More text for pretraining; .txt too.
     document: str = "line"  # text: a document is a "line" or a "file".
     text_field: str = "text"  # tfds, csv, jsonl: the field with the text.
     label_field: str = "label"  # The field with the label, if there is one.
     train_split: str = "train"  # tfds: labelled text; validation is cut here.
+    group_field: str = ""  # Documents with one value of it stay together.
     unlabeled_split: str = ""  # tfds: more text for pretraining only.
     test_split: str = "test"  # tfds: never seen by vocabulary or pretraining.
-    validation_rate: float = 0.05  # Share of documents held out, by hash.
+    validation_rate: float = -1.0  # Share held out by hash; -1 = by size.
     sequence_length: int = 256  # L, slots a row; 0 = fits the documents.
     packing: str = "fill"  # "fill" rows, or one "document" a row, cut at L.
     validation_packing: str = "fill"  # The same for validation rows.
@@ -48,12 +51,19 @@ class DataConfig:
                 " such as 'reviews/*.txt'.",
             )
         else:
-            checks.require(
-                not self.path,
-                f"data.path={self.path!r} is not read by"
-                f" data.source={self.source}; add --config.data.source=text"
-                " (or csv, jsonl).",
-            )
+            for name in ("", "test_", "validation_", "unlabeled_"):
+                value = getattr(self, f"{name}path")
+                checks.require(
+                    not value,
+                    f"data.{name}path={value!r} is not read by"
+                    f" data.source={self.source}; add --config.data.source=text"
+                    " (or csv, jsonl).",
+                )
+        checks.require(
+            not self.group_field or self.source in ("csv", "jsonl", "tfds"),
+            f"data.group_field={self.group_field!r} is not read by"
+            f" data.source={self.source}; csv, jsonl and tfds have fields.",
+        )
         if self.source == "tfds":
             checks.require(
                 bool(self.name),
@@ -66,9 +76,9 @@ class DataConfig:
         )
         checks.at_least("data.num_processes", self.num_processes, 0)
         checks.require(
-            0 < self.validation_rate < 1,
+            0 < self.validation_rate < 1 or self.validation_rate == -1,
             f"data.validation_rate={self.validation_rate} must lie between 0"
-            " and 1 (exclusive).",
+            " and 1 (exclusive), or be -1 for one that suits the size.",
         )
 
 

@@ -1,6 +1,7 @@
 """Documents, and the pieces of work they come from: what sources speak."""
 
 import dataclasses
+import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -11,12 +12,25 @@ MAX_DOCUMENT_BYTES = 2**20
 # No "\r": a cut behind it would tear the two bytes of a line end apart.
 _WHITE_SPACE = (b" ", b"\t", b"\n")
 
+# By so much of its beginning a document that was cut is known again.
+_KNOWN_BY = 20_000  # Characters, `normalised`.
+
+# For `bytes.translate`: what `normalised` makes of ASCII.
+_ASCII = bytes(
+    ord(chr(code).lower()) if chr(code).isalnum() and code < 128 else 32
+    for code in range(256)
+)
+
 
 class Document(NamedTuple):
-    """One text as it was stored; the label is "" where there is none."""
+    """One text as it was stored; the label is "" where there is none.
+
+    Documents of one group, where it is not "", share their role.
+    """
 
     raw: bytes
     label: str
+    group: str = ""
 
 
 class Piece(NamedTuple):
@@ -31,27 +45,76 @@ class Piece(NamedTuple):
 class Unit:
     """Work that one process does alone; the same for any number of them."""
 
-    split: str  # train | unlabeled | test
+    split: str  # train | unlabeled | validation | test
     pieces: tuple[Piece, ...]
 
 
-def cut(chunks: Iterable[bytes], counts: cleaning.Counts) -> Iterator[bytes]:
+class _Kept(dict[int, int]):
+    """For `str.translate`: letters, digits and marks; all else is a blank."""
+
+    def __missing__(self, code: int) -> int:
+        kept = unicodedata.category(chr(code))[0] in "LNM"
+        return self.setdefault(code, code if kept else 32)
+
+
+_KEPT = _Kept()
+
+
+def normalised(text: str) -> str:
+    """The same for every spelling of a text: what makes a document known.
+
+    Case, punctuation, blanks and Unicode form are gone; a text with nothing
+    else in it stays as it is.
+    """
+    if text.isascii():
+        known = text.encode().translate(_ASCII).decode()
+    else:
+        folded = unicodedata.normalize("NFKC", text).casefold()
+        known = unicodedata.normalize("NFKC", folded).translate(_KEPT)
+    return " ".join(known.split()) or text
+
+
+def name(field: str, raw: bytes) -> str:
+    """A label or group; raises ValueError where it is not UTF-8."""
+    try:
+        return raw.decode().strip()
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"field {field!r} is not UTF-8: {raw[:80]!r}, so that different"
+            " names could pass for one. Convert the text: iconv -f latin1 -t"
+            " utf-8"
+        ) from error
+
+
+def cut(
+    chunks: Iterable[bytes],
+    counts: cleaning.Counts,
+    label: str = "",
+    group: str = "",
+) -> Iterator[Document]:
     """The joined chunks, in documents of at most `MAX_DOCUMENT_BYTES`.
 
     No byte is lost or added, and of one long line made of small chunks only a
     document's worth is in memory. A cut comes after the last white space, or
     between two characters where there is none; every document after the first
-    counts as one of `documents_split`.
+    counts as one of `documents_split`. All have the label and one group: that
+    given, else one that follows from how the text begins.
     """
     rest = b""
     for chunk in chunks:
         rest += chunk
         while len(rest) > MAX_DOCUMENT_BYTES:
             end = _last_boundary(rest)
-            yield rest[:end]
+            group = group or _beginning(rest[:end])
+            yield Document(rest[:end], label, group)
             rest = rest[end:]
             counts.documents_split += 1
-    yield rest
+    yield Document(rest, label, group)
+
+
+def _beginning(raw: bytes) -> str:
+    start = cleaning.clean(raw[: 16 * _KNOWN_BY], cleaning.Counts())
+    return f"begins: {normalised(start)[:_KNOWN_BY]}"
 
 
 def _last_boundary(text: bytes) -> int:

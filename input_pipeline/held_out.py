@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from configs import schema
-from input_pipeline import cleaning, roles, sources
+from input_pipeline import cleaning, roles, sources, survey
 from trainer import storage
 
 
@@ -39,7 +39,10 @@ def fingerprint(data: schema.DataConfig) -> str:
     own = [unit for unit in units if unit.split == "test"]
     used = own or [unit for unit in units if unit.split == "train"]
     source = sources.fingerprint(data, used)
-    return storage.sha256_json([source, data.text_field, data.label_field])
+    decide = {} if own else survey.of(data, units).roles.to_dict()
+    return storage.sha256_json(
+        [source, data.text_field, data.label_field, decide]
+    )
 
 
 def examples(data: schema.DataConfig, counts: Counts) -> Iterator[Example]:
@@ -50,12 +53,15 @@ def examples(data: schema.DataConfig, counts: Counts) -> Iterator[Example]:
     units = sources.list_units(data)
     own = [unit for unit in units if unit.split == "test"]
     counts.own_split = bool(own)
-    decide = roles.of_source(data, units)
+    decide = survey.of(data, units).roles if not own else None
     number, read = 0, cleaning.Counts()
     for unit in own or [unit for unit in units if unit.split == "train"]:
         for document in sources.read(data, unit, read):
             text = cleaning.clean(document.raw, read)
-            if not own and not (text and decide.of(text, "train") == "test"):
+            _, label, group = document
+            if decide and not (
+                text and decide.of(text, "train", label, group) == "test"
+            ):
                 continue
             number += 1
             if not text:

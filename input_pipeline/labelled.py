@@ -1,12 +1,11 @@
 """Labelled text to prepared rows for the classifier, once a corpus.
 
-The same roles as in pretraining, decided by the same hash: what validates
-there validates here. Of the test documents, labels alone are looked at: all of
-them must be known. A test split of its own is not read.
+The same roles as in pretraining: what validates there validates here.
+Documents without a label are left to pretraining.
 """
 
-import collections
 import functools
+import math
 import pathlib
 from typing import Any
 
@@ -21,14 +20,13 @@ from input_pipeline import (
     packing,
     reading,
     sources,
+    survey,
 )
 from input_pipeline import roles as roles_lib
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import storage
 
 _ROLES = ("train", "validation")
-_COUNTED = (*_ROLES, "test")  # Where the source has no test split of its own.
-_Labels = dict[str, collections.Counter[str]]  # By role.
 _Packed = dict[str, tuple[np.ndarray, packing.RowCounts]]
 
 
@@ -44,8 +42,7 @@ def prepare(
     Raises:
       NoLabelsError: the text has none.
       ValueError: the source cannot be read, or its labels cannot be learned:
-        some are missing, one class alone, or one that no training document
-        has.
+        one class alone, or one that no training document has.
       OSError: the directory cannot be written, for want of space or rights.
     """
     if config.data.source == "text":
@@ -54,15 +51,19 @@ def prepare(
             " tfds with data.label_field."
         )
     units = sources.list_units(config.data)
-    labelled = [unit for unit in units if unit.split == "train"]
-    has_test = any(unit.split == "test" for unit in units)
-    roles = roles_lib.of_source(config.data, units)
-    identity = _identity(config, labelled, tokenizer, has_test=has_test)
+    known = survey.of(config.data, units)
+    if not known.roles.has_labels:
+        raise NoLabelsError(
+            f"data.label_field={config.data.label_field!r}: no document has a"
+            " label; if another field holds it, name that one with"
+            " --config.data.label_field."
+        )
+    labelled = [unit for unit in units if unit.split in _ROLES]
     return manifest.made_once(
         config.data.prepared_dir,
-        identity,
+        _identity(config, labelled, known.roles, tokenizer),
         lambda directory: _write_all(
-            config, labelled, roles, tokenizer, directory
+            config, labelled, known, tokenizer, directory
         ),
     )
 
@@ -70,9 +71,8 @@ def prepare(
 def _identity(
     config: schema.Config,
     units: list[sources.Unit],
+    roles: roles_lib.Roles,
     tokenizer: tokenizer_lib.Tokenizer,
-    *,
-    has_test: bool,
 ) -> dict[str, Any]:
     """All that decides the content of the rows; JSON."""
     data = config.data
@@ -80,10 +80,10 @@ def _identity(
         "format": manifest.FORMAT,
         "purpose": "classification",
         "source": sources.fingerprint(data, units),
-        "own_test": has_test,
+        "roles": storage.sha256_json(roles.to_dict()),
         "text_field": data.text_field,
         "label_field": data.label_field,
-        "validation_rate": data.validation_rate,
+        "group_field": data.group_field,
         "sequence_length": data.sequence_length,
         "packing": config.finetune.packing,
         "pieces_per_row": config.finetune.pieces_per_row,
@@ -95,23 +95,21 @@ def _identity(
 def _write_all(
     config: schema.Config,
     units: list[sources.Unit],
-    roles: roles_lib.Roles,
+    known: survey.Survey,
     tokenizer: tokenizer_lib.Tokenizer,
     directory: pathlib.Path,
 ) -> dict[str, Any]:
     """Writes vocabulary and shards; returns the facts for the manifest."""
     tokenizer.save(directory)
     dtype = packing.slot_dtype(tokenizer.vocabulary_size)
+    labels = _classes(config, known, largest=int(np.iinfo(dtype).max) - 1)
     with reading.pool(__name__, config.data.num_processes, len(units)) as run:
-        found: _Labels = {role: collections.Counter() for role in _COUNTED}
-        task = functools.partial(_count_unit, config, roles, str(directory))
-        num_documents = 1
-        for counted, most in run(task, units):
-            num_documents = max(num_documents, most)
-            for role in _COUNTED:
-                found[role].update(counted[role])
-        layout = labelled_rows.Layout.of(config, num_documents)
-        labels = _classes(config, found, largest=int(np.iinfo(dtype).max) - 1)
+        measure = functools.partial(
+            _measure_unit, config, known.roles, str(directory)
+        )
+        layout = labelled_rows.Layout.of(
+            config, max(run(measure, units), default=1)
+        )
         writers = {
             role: blocks.BlockWriter(
                 directory, role, manifest.rows_per_block(layout.width)
@@ -120,7 +118,7 @@ def _write_all(
         }
         totals = {role: packing.RowCounts() for role in _ROLES}
         encode = functools.partial(
-            _encode_unit, config, roles, labels, layout, str(directory)
+            _encode_unit, config, known.roles, labels, layout, str(directory)
         )
         for packed in run(encode, units):
             for role, (rows, counts) in packed.items():
@@ -148,31 +146,27 @@ def _write_all(
                 "rows": totals[role].rows,
                 "slots": totals[role].rows * layout.slots,
                 "slots_used": totals[role].slots_used,
-                "labels": {name: found[role][name] for name in labels},
+                "labels": {
+                    name: known.labels[role].get(name, 0) for name in labels
+                },
+                "labels_kept": known.kept_labels * (role == "train"),
             }
             for role in _ROLES
         },
     }
 
 
-def _count_unit(
+def _measure_unit(
     config: schema.Config,
     roles: roles_lib.Roles,
     directory: str,
     unit: sources.Unit,
-) -> tuple[_Labels, int]:
-    """How often each label occurs, and S for the first documents."""
+) -> int:
+    """S for the first documents of a unit."""
     tokenizer = tokenizer_lib.load_once(directory)
-    counts: _Labels = {role: collections.Counter() for role in _COUNTED}
-    first: list[reading.CleanDocument] = []
-    for batch in reading.in_batches(
-        reading.documents(config, unit, roles, cleaning.Counts())
-    ):
-        first = first or batch
-        for role, _, label in batch:
-            if role in counts:
-                counts[role][label] += 1
-    return counts, labelled_rows.num_documents(
+    documents = reading.documents(config, unit, roles, cleaning.Counts())
+    first = next(reading.in_batches(documents), [])
+    return labelled_rows.num_documents(
         tokenizer.encode([item.text for item in first]),
         labelled_rows.Layout.of(config),
         wrap=tokenizer.wrap,
@@ -181,29 +175,19 @@ def _count_unit(
 
 
 def _classes(
-    config: schema.Config, found: _Labels, *, largest: int
+    config: schema.Config, known: survey.Survey, *, largest: int
 ) -> list[str]:
     """The names of the classes, numbers by size, else by alphabet."""
     field = f"data.label_field={config.data.label_field!r}"
-    train, total = found["train"], sum(found.values(), collections.Counter())
-    if set(train) == {""}:
-        raise NoLabelsError(
-            f"{field}: no document has a label; if another field holds it, name"
-            " that one with --config.data.label_field."
-        )
-    if total[""]:
-        raise ValueError(
-            f"{field}: {total['']:,} of {total.total():,} documents have no"
-            " label. Give each one, or leave those documents out; another run"
-            " can pretrain on all of them before (init_from)."
-        )
-    unseen = sorted(set(total) - set(train))
+    train = known.labels["train"]
+    unseen = sorted(set().union(*known.labels.values()) - set(train))
     if unseen:
+        where = config.data.validation_path or "those set aside"
         raise ValueError(
             f"{field}: {', '.join(map(repr, unseen[:5]))} occurs in no training"
-            " document, but in those that were set aside for validation or"
-            " test, so it could not be learned. Give more documents of it, or"
-            " leave it out."
+            f" document, but in {where}, so it could not be learned; known are"
+            f" {', '.join(map(repr, sorted(train)[:20]))}. Correct it, give"
+            " more documents of it, or leave it out."
         )
     if len(train) < 2:
         only = ", ".join(map(repr, train)) or "none"
@@ -221,9 +205,12 @@ def _classes(
 
 def _natural(label: str) -> tuple[bool, float, str]:
     try:
-        return False, float(label), label
+        number = float(label)
     except ValueError:
-        return True, 0.0, label
+        number = math.nan
+    if math.isfinite(number):
+        return False, number, label
+    return True, 0.0, label
 
 
 def _encode_unit(
@@ -243,7 +230,7 @@ def _encode_unit(
     for batch in reading.in_batches(
         reading.documents(config, unit, roles, cleaning.Counts())
     ):
-        used = [item for item in batch if item.role in documents]
+        used = [item for item in batch if item.label and item.role in documents]
         ids = tokenizer.encode([item.text for item in used])
         for item, tokens in zip(used, ids, strict=True):
             documents[item.role].append((tokens, number[item.label]))

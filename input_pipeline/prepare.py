@@ -24,6 +24,7 @@ from input_pipeline import (
     packing,
     reading,
     sources,
+    survey,
 )
 from input_pipeline import roles as roles_lib
 from input_pipeline import tokenizer as tokenizer_lib
@@ -56,30 +57,34 @@ def prepare(
       OSError: the directory cannot be written, for want of space or rights.
     """
     units = sources.list_units(config.data)
-    identity = _identity(config, units, tokenizer)
+    known = survey.of(config.data, units)
     return manifest.made_once(
         config.data.prepared_dir,
-        identity,
-        lambda directory: _write_all(config, units, tokenizer, directory),
+        _identity(config, units, known.roles, tokenizer),
+        lambda directory: _write_all(
+            config, units, known, tokenizer, directory
+        ),
     )
 
 
 def locate(
     config: schema.Config, tokenizer: tokenizer_lib.Tokenizer | None = None
 ) -> pathlib.Path:
-    """Where `prepare` puts the rows, made or not; reads the text once.
+    """Where `prepare` puts the rows, made or not; the text is surveyed.
 
     The arguments and errors are those of `prepare`.
     """
     units = sources.list_units(config.data)
+    roles = survey.of(config.data, units).roles
     return manifest.directory_of(
-        config.data.prepared_dir, _identity(config, units, tokenizer)
+        config.data.prepared_dir, _identity(config, units, roles, tokenizer)
     )
 
 
 def _identity(
     config: schema.Config,
     units: list[sources.Unit],
+    roles: roles_lib.Roles,
     tokenizer: tokenizer_lib.Tokenizer | None,
 ) -> dict[str, Any]:
     """All that decides the content of the rows; JSON."""
@@ -92,10 +97,11 @@ def _identity(
     return {
         "format": manifest.FORMAT,
         "source": sources.fingerprint(data, used),
-        "own_test": len(used) < len(units),
+        "roles": storage.sha256_json(roles.to_dict()),
         "text_field": data.text_field,
+        "label_field": data.label_field,
+        "group_field": data.group_field,
         "document": data.document,
-        "validation_rate": data.validation_rate,
         "sequence_length": data.sequence_length,
         "packing": data.packing,
         "validation_packing": data.validation_packing,
@@ -106,14 +112,14 @@ def _identity(
 def _write_all(
     config: schema.Config,
     units: list[sources.Unit],
+    known: survey.Survey,
     tokenizer: tokenizer_lib.Tokenizer | None,
     directory: pathlib.Path,
 ) -> dict[str, Any]:
     """Writes vocabulary and shards; returns the facts for the manifest."""
-    roles = roles_lib.of_source(config.data, units)
+    roles = known.roles
     units = [unit for unit in units if unit.split != "test"]
     with reading.pool(__name__, config.data.num_processes, len(units)) as run:
-        roles = _hold_out(config, units, roles, run)
         tokenizer = tokenizer or _learn(config, units, roles, run)
         tokenizer.save(directory)
         task = functools.partial(_encode_unit, config, roles, str(directory))
@@ -124,34 +130,8 @@ def _write_all(
             "rows_per_block": manifest.rows_per_block(
                 config.data.sequence_length
             ),
-            **_write_rows(config, tokenizer, results, directory),
+            **_write_rows(config, known, tokenizer, results, directory),
         }
-
-
-def _hold_out(
-    config: schema.Config,
-    units: list[sources.Unit],
-    roles: roles_lib.Roles,
-    run: reading.Map,
-) -> roles_lib.Roles:
-    """Roles that know documents again which a second split repeats."""
-    if all(unit.split == "train" for unit in units):
-        return roles
-    labelled = [unit for unit in units if unit.split == "train"]
-    task = functools.partial(_digests_held_out, config, roles)
-    digests: frozenset[bytes] = frozenset().union(*run(task, labelled))
-    return dataclasses.replace(roles, held_out=digests)
-
-
-def _digests_held_out(
-    config: schema.Config, roles: roles_lib.Roles, unit: sources.Unit
-) -> frozenset[bytes]:
-    documents = reading.documents(config, unit, roles, cleaning.Counts())
-    return frozenset(
-        roles_lib.digest(text)
-        for role, text, _ in documents
-        if role in ("validation", "test")
-    )
 
 
 def _learn(
@@ -299,6 +279,7 @@ def _check_read(role: str, counts: packing.RowCounts) -> None:
 
 def _write_rows(
     config: schema.Config,
+    known: survey.Survey,
     tokenizer: tokenizer_lib.Tokenizer,
     results: Iterable[_Result],
     directory: pathlib.Path,
@@ -338,7 +319,10 @@ def _write_rows(
         "report": {
             "read": read.to_dict(),
             "documents_reserved_for_test": reserved["test"],
-            "documents_repeating_validation": reserved["duplicate"],
+            "documents_repeating_test": reserved["repeats test"],
+            "documents_repeating_validation": reserved["repeats validation"],
+            "documents_without_label": known.without_label,
+            "validation_rate": known.roles.validation_rate,
             "vocabulary_size": tokenizer.vocabulary_size,
             "rows": {
                 role: dataclasses.asdict(counts)

@@ -4,9 +4,11 @@ The work is cut into units that do not depend on the number of processes, and
 results come back in order.
 """
 
+import array
 import contextlib
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import process
 from typing import Any, NamedTuple, TypeVar
@@ -28,6 +30,14 @@ class CleanDocument(NamedTuple):
     role: str
     text: str
     label: str
+
+
+class Marked(NamedTuple):
+    """The documents of a unit that are not empty, as `roles.marks` says."""
+
+    texts: "array.array[int]"
+    decisive: "array.array[int]"
+    labels: list[str]
 
 
 @contextlib.contextmanager
@@ -65,8 +75,27 @@ def documents(
     """Every document of a unit, cleaned, in order."""
     for document in sources.read(config.data, unit, counts):
         text = cleaning.clean(document.raw, counts)
-        role = roles.of(text, unit.split) if text else "empty"
+        role = "empty"
+        if text:
+            role = roles.of(text, unit.split, document.label, document.group)
         yield CleanDocument(role, text, document.label)
+
+
+def look(
+    data: schema.DataConfig, unit: sources.Unit
+) -> tuple[Marked, frozenset[str]]:
+    """What documents of a unit are known by, and the first two groups."""
+    marked = Marked(array.array("Q"), array.array("Q"), [])
+    counts, groups = cleaning.Counts(), set[str]()
+    for raw, label, group in sources.read(data, unit, counts):
+        if text := cleaning.clean(raw, counts):
+            mark, decisive = roles_lib.marks(text, group)
+            marked.texts.append(mark)
+            marked.decisive.append(decisive)
+            marked.labels.append(sys.intern(label))
+            if group and len(groups) < 2:
+                groups.add(group)
+    return marked, frozenset(groups)
 
 
 def in_batches(items: Iterable[_T], limit: int = 0) -> Iterator[list[_T]]:

@@ -19,16 +19,15 @@ _DECODER = json.JSONDecoder(strict=False)
 def read(
     data: schema.DataConfig, piece: documents.Piece, counts: cleaning.Counts
 ) -> Iterator[documents.Document]:
-    """The text field of each record, with the label field if there is one."""
+    """The text field of each record, with label and group if there are any."""
     read_fields = _read_csv if data.source == "csv" else _read_jsonl
-    for text, label in read_fields(data, piece):
-        for raw in documents.cut([_encode(text)], counts):
-            yield documents.Document(raw, label)
+    for text, label, group in read_fields(data, piece):
+        yield from documents.cut([_encode(text)], counts, label, group)
 
 
 def _read_csv(
     data: schema.DataConfig, piece: documents.Piece
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str, str]]:
     with text_files.opened(piece) as file:
         records = _csv_records(file)
         number = 0
@@ -74,7 +73,7 @@ def _csv_records(file: BinaryIO) -> Iterator[dict[str, str]]:
 
 def _read_jsonl(
     data: schema.DataConfig, piece: documents.Piece
-) -> Iterator[tuple[str, str]]:
+) -> Iterator[tuple[str, str, str]]:
     with text_files.opened(piece) as file:
         for position, line in text_files.lines(file, piece):
             if position == 0:
@@ -107,8 +106,10 @@ def _parse(line: bytes) -> dict[str, Any]:
     return record
 
 
-def _fields(data: schema.DataConfig, record: dict[str, Any]) -> tuple[str, str]:
-    """Text and label of a record."""
+def _fields(
+    data: schema.DataConfig, record: dict[str, Any]
+) -> tuple[str, str, str]:
+    """Text, label and group of a record."""
     if data.text_field not in record:
         found = ", ".join(map(repr, list(record)[:20])) or "none"
         is_separated = data.source == "csv" and set(found) & {";", "\t", "|"}
@@ -126,21 +127,25 @@ def _fields(data: schema.DataConfig, record: dict[str, Any]) -> tuple[str, str]:
             f"field {data.text_field!r} is {_json_type(text)}; a text must be a"
             " string"
         )
-    if not data.label_field:
-        return text, ""
-    return text, _label(data.label_field, record.get(data.label_field))
+    return (
+        text,
+        _name(record, data.label_field, "label"),
+        _name(record, data.group_field, "group"),
+    )
 
 
-def _label(name: str, value: Any) -> str:
+def _name(record: dict[str, Any], field: str, kind: str) -> str:
+    """The label or the group; "" where there is none."""
+    value = record.get(field) if field else None
     if value is None:
         return ""
     if isinstance(value, str):
-        return _encode(value).decode(errors="replace").strip()
+        return documents.name(field, _encode(value))
     if isinstance(value, (int, float)):
         return json.dumps(value)
     raise ValueError(
-        f"field {name!r} is {_json_type(value)}; a label must be a string or a"
-        " number. Set data.label_field='' to read none"
+        f"field {field!r} is {_json_type(value)}; a {kind} must be a string or"
+        f" a number. Set data.{kind}_field='' to read none"
     )
 
 

@@ -2,48 +2,84 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from typing import Any
 
-from configs import schema
-from input_pipeline.documents import Unit
-
-# Set aside by hash where the source brings no test split of its own.
-_TEST_RATE = 0.1
+from input_pipeline import documents
 
 
 @dataclasses.dataclass(frozen=True)
 class Roles:
-    """Decides, by its text alone, what a document is used for."""
+    """Decides, by its text or its group alone, what a document is used for.
 
-    validation_rate: float
-    test_rate: float  # 0 where the source has its own test split.
-    # Digests of the labelled documents that do not train.
-    held_out: frozenset[bytes] = frozenset()
+    Texts and groups are known by their marks; two spellings of a text have the
+    same one.
+    """
 
-    def of(self, text: str, split: str) -> str:
-        """Either train, validation, test or duplicate (of validation).
+    validation_rate: float  # 0 where there is a file for validation.
+    test_rate: float  # 0 where there is a test split, or no label.
+    has_labels: bool = False  # Then documents without one only train.
+    # Marks that train whatever their hash, for a class without any other.
+    kept: frozenset[int] = frozenset()
+    # Marks of test and of validation that occur outside of it, too.
+    in_test: frozenset[int] = frozenset()
+    in_validation: frozenset[int] = frozenset()
 
-        A split without labels only trains; it may repeat labelled documents.
+    def of(
+        self, text: str, split: str, label: str = "", group: str = ""
+    ) -> str:
+        """What a document of a split is used for.
+
+        One of train, validation, test, and of "repeats test" and "repeats
+        validation", which are left out.
         """
-        key = digest(text)
-        if split != "unlabeled":
-            return self._by_hash(key)
-        if key not in self.held_out:
-            return "train"
-        return "test" if self._by_hash(key) == "test" else "duplicate"
+        return self.of_marks(*marks(text, group), split, label)
 
-    def _by_hash(self, key: bytes) -> str:
-        share = int.from_bytes(key) / 2**64
+    def of_marks(self, text: int, decisive: int, split: str, label: str) -> str:
+        """The same for the two `marks` of a document."""
+        role = self.drawn(decisive, split, label)
+        if role != "test" and not self.in_test.isdisjoint((text, decisive)):
+            return "repeats test"
+        if role == "train" and not self.in_validation.isdisjoint(
+            (text, decisive)
+        ):
+            return "repeats validation"
+        return role
+
+    def drawn(self, mark: int, split: str, label: str) -> str:
+        """The role, before a look at what else has the same text."""
+        if split in ("validation", "test"):
+            return split
+        only_trains = split == "unlabeled" or (self.has_labels and not label)
+        if only_trains or mark in self.kept:
+            return "train"
+        share = mark / 2**64
         if share < self.validation_rate:
             return "validation"
         within = share < self.validation_rate + self.test_rate
         return "test" if within else "train"
 
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {
+            name: sorted(value) if isinstance(value, frozenset) else value
+            for name, value in dataclasses.asdict(self).items()
+        }
 
-def of_source(data: schema.DataConfig, units: Sequence[Unit]) -> Roles:
-    """What decides for these units, all that a source has."""
-    has_test = any(unit.split == "test" for unit in units)
-    return Roles(data.validation_rate, 0.0 if has_test else _TEST_RATE)
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Roles":
+        """What `to_dict` gave."""
+        fields: dict[str, Any] = {
+            name: frozenset(value) if isinstance(value, list) else value
+            for name, value in values.items()
+        }
+        return cls(**fields)
+
+
+def marks(text: str, group: str) -> tuple[int, int]:
+    """What a text is known by, and what decides its role."""
+    mark = int.from_bytes(digest(documents.normalised(text)))
+    # No normalised text begins like that.
+    return mark, int.from_bytes(digest(f"\0{group}")) if group else mark
 
 
 def digest(text: str) -> bytes:

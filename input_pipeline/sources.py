@@ -5,6 +5,7 @@ for unit in sources.list_units(data):
         text = cleaning.clean(document.raw, counts)
 """
 
+import dataclasses
 import hashlib
 import pathlib
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ SAMPLE_UNIT_DOCUMENTS = 1_000
 
 
 def list_units(data: schema.DataConfig) -> list[Unit]:
-    """Every unit: train first, then unlabeled, then test; files by name.
+    """Every unit: train, unlabeled, validation, then test; files by name.
 
     Units depend on the input alone. Each can be pickled, and read without the
     others. Raises ValueError if the input is missing, unreadable or empty.
@@ -58,11 +59,16 @@ def read(
         return _read_sample(unit)
     if data.source == "tfds":
         return tfds_source.read(data, unit, counts)
-    read_piece = text_files.read if data.source == "text" else record_files.read
+    if unit.split == "unlabeled":  # Whatever stands in such a field.
+        data = dataclasses.replace(data, label_field="")
     return (
         document
         for piece in unit.pieces
-        for document in read_piece(data, piece, counts)
+        for document in (
+            text_files.read
+            if text_files.is_plain(data, unit.split, piece.path)
+            else record_files.read
+        )(data, piece, counts)
     )
 
 

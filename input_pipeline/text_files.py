@@ -9,11 +9,12 @@ import codecs
 import contextlib
 import glob
 import gzip
+import itertools
 import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, cast
 
 from configs import schema
@@ -21,26 +22,33 @@ from input_pipeline import cleaning, documents
 from trainer import storage
 
 UNIT_BYTES = 16 * 2**20  # About, and as stored: of a .gz, compressed.
+_FIELDS = {
+    "train": "path",
+    "unlabeled": "unlabeled_path",
+    "validation": "validation_path",
+    "test": "test_path",
+}
 
 
 def list_units(data: schema.DataConfig) -> list[documents.Unit]:
-    """The units of `data.path`, then those of `data.test_path`."""
-    train = _find(data.path, field="data.path")
-    test = _find(data.test_path, field="data.test_path")
-    shared = {*map(os.path.realpath, train)} & {*map(os.path.realpath, test)}
-    if shared:
-        raise ValueError(
-            f"{min(shared)} is in data.path and in data.test_path; a test on"
-            " the text of the training proves nothing. Let them match"
-            " different files."
-        )
-    by_lines = data.source == "jsonl" or (
-        data.source == "text" and data.document == "line"
-    )
+    """The units of every path of the section, in the order of `_FIELDS`."""
+    files = {
+        split: _find(getattr(data, name), field=f"data.{name}")
+        for split, name in _FIELDS.items()
+    }
+    for one, other in itertools.combinations(files, 2):
+        _check_apart(one, files[one], other, files[other])
     return [
-        *_group("train", train, by_lines=by_lines),
-        *_group("test", test, by_lines=by_lines),
+        unit
+        for split, sizes in files.items()
+        for unit in _group(data, split, sizes)
     ]
+
+
+def is_plain(data: schema.DataConfig, split: str, path: str) -> bool:
+    """Whether a file is text without fields."""
+    is_txt = path.removesuffix(".gz").endswith(".txt")
+    return data.source == "text" or (split == "unlabeled" and is_txt)
 
 
 def fingerprint(units: list[documents.Unit]) -> list[dict[str, Any]]:
@@ -66,15 +74,13 @@ def read(
     with opened(piece) as file:
         if data.document == "file":
             chunks = iter(lambda: file.read(documents.MAX_DOCUMENT_BYTES), b"")
-            for raw in documents.cut(chunks, counts):
-                yield documents.Document(raw, "")
+            yield from documents.cut(chunks, counts)
             return
         for _, start in lines(file, piece, documents.MAX_DOCUMENT_BYTES):
             if start.endswith(b"\n"):
                 yield documents.Document(_without_end(start), "")
                 continue
-            for raw in documents.cut(_line_chunks(file, start), counts):
-                yield documents.Document(raw, "")
+            yield from documents.cut(_line_chunks(file, start), counts)
 
 
 @contextlib.contextmanager
@@ -174,12 +180,32 @@ def _size(path: str) -> int:
     return status.st_size
 
 
+def _check_apart(
+    one: str, files: Iterable[str], other: str, others: Iterable[str]
+) -> None:
+    shared = {*map(os.path.realpath, files)} & {*map(os.path.realpath, others)}
+    if not shared:
+        return
+    why = (
+        "that is an unlabelled file that is the labelled file"
+        if "unlabeled" in (one, other)
+        else f"a {other} on the text of the {one} split proves nothing"
+    )
+    raise ValueError(
+        f"{min(shared)} is in data.{_FIELDS[one]} and in data.{_FIELDS[other]};"
+        f" {why}. Let them match different files."
+    )
+
+
 def _group(
-    split: str, sizes: dict[str, int], *, by_lines: bool
+    data: schema.DataConfig, split: str, sizes: dict[str, int]
 ) -> list[documents.Unit]:
     """Cuts large files and joins small ones, up to `UNIT_BYTES` a unit."""
     pieces = []
     for path, size in sizes.items():
+        by_lines = data.source == "jsonl"
+        if is_plain(data, split, path):
+            by_lines = data.document == "line"
         step = UNIT_BYTES if by_lines and not _is_gzip(path) else max(size, 1)
         for start in range(0, size, step):
             stop = min(start + step, size)

@@ -72,38 +72,41 @@ def read(
     """The examples of a unit as they are stored; "unlabeled" has no label."""
     builder = _builder(data)
     features = builder.info.features
-    has_label = data.label_field in features and unit.split != "unlabeled"
-    label_field = data.label_field if has_label else ""
+    fields = [data.text_field, data.label_field, data.group_field]
+    if data.label_field not in features or unit.split == "unlabeled":
+        fields[1] = ""
     for piece in unit.pieces:
-        for text, value in _examples(data, builder, piece, label_field):
-            label = _label(features[label_field], value) if has_label else ""
-            for raw in documents.cut([text], counts):
-                yield documents.Document(raw, label)
+        for text, *values in _examples(builder, piece, fields):
+            label, group = (
+                _name(field, features[field], value) if field else ""
+                for field, value in zip(fields[1:], values, strict=True)
+            )
+            yield from documents.cut([text], counts, label, group)
 
 
 def _examples(
-    data: schema.DataConfig,
-    builder: Any,
-    piece: documents.Piece,
-    label_field: str,
-) -> Iterator[tuple[bytes, Any]]:
+    builder: Any, piece: documents.Piece, fields: list[str]
+) -> Iterator[tuple[Any, ...]]:
+    """The values of the fields; of a field named "", always None."""
     tfds = _import_tfds()
     with _muted_stderr():
         import tensorflow as tf
 
-    fields = {data.text_field, label_field} - {""}
+    read = dict.fromkeys(filter(None, fields), True)
     examples = builder.as_dataset(
         split=f"{piece.path}[{piece.start}:{piece.stop}]",
         shuffle_files=False,
-        decoders=tfds.decode.PartialDecoding(dict.fromkeys(fields, True)),
+        decoders=tfds.decode.PartialDecoding(read),
         read_config=tfds.ReadConfig(
             try_autocache=False, interleave_cycle_length=1
         ),
     )
     try:
         for batch in tfds.as_numpy(examples.batch(_BATCH_EXAMPLES)):
-            labels = batch.get(label_field, itertools.repeat(None))
-            yield from zip(batch[data.text_field], labels, strict=False)
+            yield from zip(
+                *(batch.get(name, itertools.repeat(None)) for name in fields),
+                strict=False,
+            )
     except tf.errors.OpError as error:
         raise ValueError(
             f"{builder.data_dir} is damaged: {error.message[:200]}. Delete it"
@@ -111,9 +114,9 @@ def _examples(
         ) from error
 
 
-def _label(feature: Any, value: Any) -> str:
+def _name(field: str, feature: Any, value: Any) -> str:
     if isinstance(value, bytes):
-        return value.decode(errors="replace").strip()
+        return documents.name(field, value)
     if hasattr(feature, "int2str"):
         return feature.int2str(int(value)) if value >= 0 else ""
     return str(value)
@@ -189,12 +192,19 @@ def _check_fields(data: schema.DataConfig, builder: Any) -> None:
             f"{builder.info.full_name}; its fields are {', '.join(names)},"
             f" texts among them {', '.join(texts) or 'none'}."
         )
-    label = data.label_field
-    if label in features and features[label].shape != ():
+    if data.group_field and data.group_field not in features:
         raise ValueError(
-            f"data.label_field={label!r} of data.name={builder.info.full_name}"
-            " is no single value; choose another, or '' for none."
+            f"data.group_field={data.group_field!r} is no field of data.name="
+            f"{builder.info.full_name}; its fields are {', '.join(names)}."
         )
+    for kind in ("label", "group"):
+        field = getattr(data, f"{kind}_field")
+        if field in features and features[field].shape != ():
+            raise ValueError(
+                f"data.{kind}_field={field!r} of data.name="
+                f"{builder.info.full_name} is no single value; choose another,"
+                " or '' for none."
+            )
 
 
 def _is_text(feature: Any) -> bool:

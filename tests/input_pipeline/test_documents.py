@@ -15,7 +15,11 @@ def _limit(monkeypatch):
 
 def _cut(*chunks):
     counts = cleaning.Counts()
-    pieces = list(documents.cut(chunks, counts))
+    cut = list(documents.cut(chunks, counts, "label"))
+    pieces = [document.raw for document in cut]
+    # All stay together, and a document that is whole needs no group for that.
+    [(label, group)] = {(document.label, document.group) for document in cut}
+    assert (label, bool(group)) == ("label", len(cut) > 1)
     assert counts.documents_split == len(pieces) - 1
     assert b"".join(pieces) == b"".join(chunks)
     return pieces
@@ -52,6 +56,54 @@ def test_cut_does_not_depend_on_the_chunks(limit):
         ends = itertools.pairwise([0, *cuts, len(raw)])
         chunks = [raw[start:stop] for start, stop in ends]
         assert _cut(*chunks) == pieces
+
+
+SPELLINGS = [
+    ("Good, GOOD film!", "good good film"),
+    ("  good\tgood\n\nfilm ", "good good film"),
+    ("don't_stop", "don t stop"),
+    ("\u201cGood\u201d \u2014 good film\u2026", "good good film"),
+    ("\uff27ood\u3000good \ufb01lm", "good good film"),
+    (
+        "\u041f\u0420\u0418\u0412\u0415\u0422",
+        "\u043f\u0440\u0438\u0432\u0435\u0442",
+    ),
+    ("STRASSE", "strasse"),
+    ("stra\u00dfe", "strasse"),
+    ("cafe\u0301", "caf\u00e9"),
+    ("CAF\u00c9", "caf\u00e9"),
+    # Marks belong to a word, as letters and digits do.
+    (
+        "\u0939\u093f\u0928\u094d\u0926\u0940 4\u00b2",
+        "\u0939\u093f\u0928\u094d\u0926\u0940 42",
+    ),
+    ("...", "..."),
+    ("\u2014", "\u2014"),
+]
+
+
+@pytest.mark.parametrize(("text", "known"), SPELLINGS)
+def test_spellings_of_a_text_are_known_as_one(text, known):
+    assert documents.normalised(text) == known
+    assert documents.normalised(known) == known
+
+
+def test_ascii_is_known_as_any_other_text():
+    for code in range(1, 128):
+        text = f"a{chr(code)}B"
+        assert (
+            documents.normalised(text)
+            == documents.normalised(f"{text} \u2014").strip()
+        ), code
+
+
+def test_a_long_document_is_known_by_its_beginning(limit, monkeypatch):
+    monkeypatch.setattr(documents, "_KNOWN_BY", 7)
+    groups = {
+        next(documents.cut([raw], cleaning.Counts())).group
+        for raw in (b"One two. Three four", b"one  TWO four")
+    }
+    assert groups == {"begins: one two"}
 
 
 def test_units_can_be_pickled():

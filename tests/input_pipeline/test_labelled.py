@@ -1,6 +1,6 @@
 """Labelled text to rows: the roles of pretraining, classes, errors."""
 
-import collections
+import itertools
 
 import pytest
 
@@ -9,7 +9,8 @@ from input_pipeline import (
     labelled_rows,
     manifest,
     prepare,
-    text_files,
+    roles,
+    survey,
 )
 from input_pipeline import tokenizer as tokenizer_lib
 from tests.input_pipeline import conftest as tiny
@@ -30,24 +31,6 @@ def test_roles_are_those_of_pretraining(tmp_path):
     assert prepared.labels == ("no", "yes")
     report = prepared.report["train"]
     assert sum(report["labels"].values()) == report["documents"]
-
-
-def test_the_same_bytes_for_one_and_two_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "UNIT_BYTES", 2_000)
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(300))
-    found = []
-    for number in (1, 2):
-        changes = {
-            "data.num_processes": number,
-            "data.prepared_dir": str(tmp_path / f"p{number}"),
-        }
-        directory = labelled.prepare(
-            tiny.labelled_config(tmp_path, **changes), tiny.TOKENIZER
-        )
-        found.append(
-            {file.name: file.read_bytes() for file in directory.iterdir()}
-        )
-    assert found[0] == found[1]
 
 
 def test_the_second_time_nothing_is_done(tmp_path, monkeypatch):
@@ -93,58 +76,82 @@ def test_classes_have_an_order(tmp_path, labels, expected):
     assert _open(tiny.labelled_config(tmp_path)).labels == expected
 
 
-@pytest.mark.parametrize(
-    ("records", "message"),
-    [
-        (tiny.reviews(50, labels=("a",)), r"one value .*\('a'\)"),
-        (
-            [*tiny.reviews(50), {"text": "bare", "label": ""}],
-            "1 of .* documents have no label",
-        ),
-    ],
-)
-def test_labels_that_cannot_be_learned(tmp_path, records, message):
-    tiny.write(tmp_path / "reviews.jsonl", records)
-    # No test part, so that no document is out of sight.
-    tiny.write(tmp_path / "test.jsonl", tiny.reviews(3))
-    changes = {"data.test_path": str(tmp_path / "test.jsonl")}
-    with pytest.raises(ValueError, match=message):
-        _open(tiny.labelled_config(tmp_path, **changes))
+def test_the_order_of_classes_is_not_that_of_the_file():
+    names = ["nan", "inf", "-inf", "10", "9", "1e999", "b", "NaN"]
+    expected = ["9", "10", "-inf", "1e999", "NaN", "b", "inf", "nan"]
+    for order in itertools.permutations(names, 6):
+        found = sorted(order, key=labelled._natural)
+        assert found == [name for name in expected if name in order]
+
+
+def test_one_class_cannot_be_learned(tmp_path):
+    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(50, labels=("a",)))
+    with pytest.raises(ValueError, match=r"one value .*\('a'\)"):
+        _open(tiny.labelled_config(tmp_path))
     assert not list((tmp_path / "prepared").glob("*.tmp-*/manifest.json"))
+
+
+def test_documents_without_a_label_are_for_pretraining_alone(tmp_path):
+    records = tiny.reviews(300, labels=("", "a", "b"))
+    tiny.write(tmp_path / "reviews.jsonl", records)
+    config = tiny.labelled_config(tmp_path)
+    prepared = _open(config)
+    assert prepared.labels == ("a", "b")
+    rows = manifest.open_prepared(prepare.prepare(config))
+    assert rows.report["documents_without_label"] == 100
+    used = {n: role.num_documents for n, role in prepared.roles.items()}
+    assert rows.roles["train"].num_documents == used["train"] + 100
+    assert rows.roles["validation"].num_documents == used["validation"] > 0
+    in_test = rows.report["documents_reserved_for_test"]
+    assert sum(used.values()) + in_test == 200
 
 
 @pytest.mark.parametrize("role", ["validation", "test"])
 def test_a_class_that_no_training_document_has(role, tmp_path):
     config = tiny.labelled_config(tmp_path)
-    found = {
-        "train": collections.Counter(a=3, b=2),
-        "validation": collections.Counter(a=1),
-        "test": collections.Counter(b=1),
-    }
-    assert labelled._classes(config, found, largest=9) == ["a", "b"]
-    found[role]["c"] += 1
-    with pytest.raises(ValueError, match="'c' occurs in no training document"):
-        labelled._classes(config, found, largest=9)
-
-
-def test_labels_of_a_test_split_by_hash_are_counted(tmp_path):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(300, labels=("", "a")))
-    config = tiny.labelled_config(tmp_path)
-    with pytest.raises(ValueError, match="150 of 300 documents have no label"):
-        labelled.prepare(config, tiny.TOKENIZER)
-
-
-def test_too_many_classes(tmp_path):
-    config = tiny.labelled_config(tmp_path)
+    known = survey.Survey(
+        roles=roles.Roles(0.2, 0.1),
+        labels={
+            "train": {"a": 3, "b": 2},
+            "validation": {"a": 1},
+            "test": {"b": 1},
+        },
+        kept_labels=[],
+        without_label=0,
+    )
+    assert labelled._classes(config, known, largest=9) == ["a", "b"]
     with pytest.raises(ValueError, match="at most 1 classes"):
-        labelled._classes(
-            config,
-            {
-                "train": collections.Counter(a=3, b=2),
-                "validation": collections.Counter(),
-            },
-            largest=1,
-        )
+        labelled._classes(config, known, largest=1)
+    known.labels[role]["c"] = 1
+    with pytest.raises(ValueError, match="'c' occurs in no training document"):
+        labelled._classes(config, known, largest=9)
+
+
+def test_labels_that_only_the_validation_file_has(tmp_path):
+    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(50))
+    path = tiny.write(tmp_path / "v.jsonl", [{"text": "a", "label": "maybe"}])
+    config = tiny.labelled_config(
+        tmp_path, **{"data.validation_path": str(path)}
+    )
+    with pytest.raises(
+        ValueError, match="'maybe' occurs in no .*v.jsonl.*are 'no', 'yes'"
+    ):
+        _open(config)
+
+
+def test_a_class_with_one_document_can_be_learned(tmp_path):
+    """Wherever the hash would put it."""
+    for number in range(12):
+        records = [*tiny.reviews(40), {"text": f"x {number}", "label": "rare"}]
+        tiny.write(tmp_path / "reviews.jsonl", records)
+        prepared = _open(tiny.labelled_config(tmp_path))
+        report = prepared.report["train"]
+        assert report["labels"]["rare"] == 1
+        if report["labels_kept"]:
+            assert report["labels_kept"] == ["rare"]
+            break
+    else:
+        pytest.fail("the hash put it into training every time")
 
 
 def test_plain_text_has_no_labels(tmp_path):

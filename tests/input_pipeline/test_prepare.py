@@ -93,7 +93,7 @@ def _own_words(prepared, role):
     return sorted(word for word in words if word.startswith("own"))
 
 
-def _by_role(texts, *, test_rate=0.1):
+def _by_role(texts, *, test_rate=0.0):
     """Own words of the documents by role."""
     decide = roles.Roles(validation_rate=0.2, test_rate=test_rate)
     groups = {"train": [], "validation": [], "test": []}
@@ -135,7 +135,7 @@ def test_workers_see_no_gpu_and_one_that_is_killed_is_reported():
 def test_every_document_in_one_role(tmp_path, texts):
     prepared = _open(_config(tmp_path))
     expected = _by_role(texts)
-    assert min(map(len, expected.values())) > 10
+    assert min(len(expected[r]) for r in ("train", "validation")) > 10
     # Only training words are in the vocabulary, and all of them.
     own = sorted(
         word for word in prepared.tokenizer.vocabulary if word[:3] == "own"
@@ -143,8 +143,8 @@ def test_every_document_in_one_role(tmp_path, texts):
     assert own == expected["train"]
     assert _own_words(prepared, "train") == expected["train"]
     assert _own_words(prepared, "validation") == []
-    report = prepared.report
-    assert report["documents_reserved_for_test"] == len(expected["test"])
+    # Nothing is set aside where nothing has a label.
+    assert prepared.report["documents_reserved_for_test"] == 0
     assert prepared.roles["validation"].num_documents == len(
         expected["validation"]
     )
@@ -161,7 +161,7 @@ def test_rows_give_the_text_back(tmp_path, texts):
     ):
         for number in range(1, segments.max() + 1):
             found.append(prepared.tokenizer.decode(ids[segments == number]))
-    decide = roles.Roles(validation_rate=0.2, test_rate=0.1)
+    decide = roles.Roles(validation_rate=0.2, test_rate=0.0)
     assert sorted(found) == sorted(
         text.strip() for text in texts if decide.of(text, "train") == "train"
     )
@@ -190,9 +190,7 @@ def test_the_report_adds_up(tmp_path, texts):
         + report["documents_repeating_validation"]
     )
     # "..." is a document, but has no word.
-    decide = roles.Roles(validation_rate=0.2, test_rate=0.1)
-    without = sum(rows[role]["documents_without_tokens"] for role in rows)
-    assert without == (decide.of("...", "train") != "test")
+    assert 1 == sum(rows[role]["documents_without_tokens"] for role in rows)
     dropped = sum(
         number
         for name, number in read.items()
@@ -253,6 +251,15 @@ def test_what_else_runs_does_not_matter(tmp_path, texts, monkeypatch):
 
 
 def test_whatever_changes_the_rows_is_part_of_the_name(tmp_path, texts):
+    records = tmp_path / "records.jsonl"
+    records.write_text(
+        "".join(
+            json.dumps({"text": text, "label": "x", "who": str(n % 9)}) + "\n"
+            for n, text in enumerate(texts)
+        )
+    )
+    more = tmp_path / "more"
+    more.write_text(texts[0])
     changes = [
         {},
         {"validation_rate": 0.25},
@@ -263,13 +270,17 @@ def test_whatever_changes_the_rows_is_part_of_the_name(tmp_path, texts):
         {"path": str(tmp_path / "a.txt")},
         {"document": "file"},
         {"text_field": "review"},
-        {"test_path": str(tmp_path / "b.txt"), "path": str(tmp_path / "a.txt")},
+        {"validation_path": str(more), "path": str(tmp_path / "a.txt")},
+        {"unlabeled_path": str(more), "path": str(tmp_path / "a.txt")},
+        {"source": "jsonl", "path": str(records)},
+        {"source": "jsonl", "path": str(records), "label_field": "who"},
+        {"source": "jsonl", "path": str(records), "group_field": "who"},
+        # A test file counts where it repeats the training text.
+        {"test_path": str(more), "path": str(tmp_path / "a.txt")},
     ]
 
     def fingerprint(**change):
-        config = _config(tmp_path, **change)
-        units = sources.list_units(config.data)
-        return storage.sha256_json(prepare._identity(config, units, None))
+        return prepare.locate(_config(tmp_path, **change)).name
 
     found = {fingerprint(**change) for change in changes}
     assert len(found) == len(changes)
@@ -293,43 +304,41 @@ def test_the_field_decides_the_rows(tmp_path, field):
     assert prepared.tokenizer.vocabulary[2] == word
 
 
-def test_the_test_split_is_never_read(tmp_path, texts):
+def test_nothing_of_a_test_file_is_in_the_rows(tmp_path, texts):
     test = tmp_path / "test.gz"
-    test.write_bytes(b"this is not gzip")
-    config = _config(tmp_path, test_path=str(test))
-    prepared = _open(config)
-    expected = _by_role(texts, test_rate=0.0)
-    assert _own_words(prepared, "train") == expected["train"]
-    assert prepared.report["documents_reserved_for_test"] == 0
-    assert prepared.report["read"]["documents_read"] == len(texts) + 3
-    before = _content(prepared.directory)
-    test.write_bytes(gzip.compress(b"own0test0 words of the test\n"))
-    assert _content(prepare.prepare(config)) == before
-    everything = b"".join(before.values())
+
+    def prepared(*lines):
+        test.write_bytes(gzip.compress("\n".join(lines).encode()))
+        return _open(_config(tmp_path, test_path=str(test)))
+
+    before = prepared("own0test0 words of the test")
+    expected = _by_role(texts)
+    assert _own_words(before, "train") == expected["train"]
+    assert before.report["documents_reserved_for_test"] == 0
+    assert before.report["read"]["documents_read"] == len(texts) + 3
+    everything = b"".join(_content(before.directory).values())
     assert b"own0test0" not in everything
     assert b"test.gz" not in everything
+    # Another test is another evaluation: the rows stay what they are.
+    other = prepared("another test")
+    assert other.directory == before.directory
+    # But what stands in both is left out of them.
+    lost = [texts[0], texts[7]]
+    without = prepared("a test", *(f"\u201c{t.upper()}\u201d" for t in lost))
+    assert without.directory != before.directory
+    assert without.report["documents_repeating_test"] == len(lost)
+    kept = _by_role([text for text in texts if text not in lost])
+    assert _own_words(without, "train") == kept["train"]
+    assert without.roles["validation"].num_documents == before.roles[
+        "validation"
+    ].num_documents - len(lost) + len(expected["train"]) - len(kept["train"])
 
 
-def test_a_second_split_repeats_nothing_that_is_held_out(
-    tmp_path, texts, monkeypatch
-):
+def test_more_text_repeats_nothing_that_is_held_out(tmp_path, texts):
     """Text without labels: all of the labelled text, and more of its own."""
     new = _texts(60, seed=1)
-    (tmp_path / "c.txt").write_text("\n".join([*texts, *new]))
-    listed = sources.list_units
-
-    def list_units(data):
-        labelled = listed(
-            dataclasses.replace(data, path=f"{tmp_path}/[ab].txt")
-        )
-        more = listed(dataclasses.replace(data, path=f"{tmp_path}/c.txt"))
-        return [
-            *labelled,
-            *(dataclasses.replace(unit, split="unlabeled") for unit in more),
-        ]
-
-    monkeypatch.setattr(sources, "list_units", list_units)
-    prepared = _open(_config(tmp_path))
+    (tmp_path / "more").write_text("\n".join([*texts, *new]))
+    prepared = _open(_config(tmp_path, unlabeled_path=str(tmp_path / "more")))
     expected = _by_role(texts)
     train = sorted(
         [*expected["train"], *expected["train"]]
@@ -340,7 +349,6 @@ def test_a_second_split_repeats_nothing_that_is_held_out(
     assert report["documents_repeating_validation"] == len(
         expected["validation"]
     )
-    assert report["documents_reserved_for_test"] == 2 * len(expected["test"])
 
 
 @pytest.mark.parametrize("limit", [511, 512, 513])
@@ -363,14 +371,14 @@ def test_the_vocabulary_of_the_first_documents(tmp_path, monkeypatch, limit):
     read = prepare._training_texts(
         config,
         sources.list_units(config.data),
-        roles.Roles(validation_rate=0.2, test_rate=0.1),
+        roles.Roles(validation_rate=0.2, test_rate=0.0),
         limit,
     )
     assert sorted(text.split()[0] for text in read) == expected
 
 
 def _one_document(role):
-    decide = roles.Roles(validation_rate=0.2, test_rate=0.1)
+    decide = roles.Roles(validation_rate=0.2, test_rate=0.0)
     numbered = (f"number {number}" for number in range(1_000))
     return next(text for text in numbered if decide.of(text, "train") == role)
 
@@ -388,10 +396,9 @@ def test_one_document_is_enough_to_train(tmp_path):
         assert (rows == _rows(prepared, "train")).numpy().all()
 
 
-@pytest.mark.parametrize("role", ["validation", "test"])
-def test_without_training_text_nothing_is_left_behind(tmp_path, role):
+def test_without_training_text_nothing_is_left_behind(tmp_path):
     (tmp_path / "a.txt").write_text(
-        _one_document(role) + "\n" + _one_document(role)
+        _one_document("validation") + "\n" + _one_document("validation")
     )
     with pytest.raises(ValueError, match="no word|No training text"):
         prepare.prepare(_config(tmp_path))

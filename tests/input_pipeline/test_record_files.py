@@ -39,7 +39,7 @@ def _jsonl(tmp_path, content, **fields):
         (b"text,label\na\n", [(b"a", "")]),
         (b'text\n"a, ""b""\nc\r\nd"\n', [(b'a, "b"\nc\r\nd', "")]),
         (b"\xef\xbb\xbftext\na\n", [(b"a", "")]),
-        (b"text,label\nn\x00l\xff,\xff\n", [(b"n\x00l\xff", "\ufffd")]),
+        (b"text,label\nn\x00l\xff,x\n", [(b"n\x00l\xff", "x")]),
         ("text\n\u4f60\u00e9\n".encode(), [("\u4f60\u00e9".encode(), "")]),
         (b"text\n" + b"x" * 200_000, [(b"x" * 200_000, "")]),
         (b"text,label\n", []),
@@ -75,6 +75,10 @@ def test_csv_fields_are_chosen_by_name(tmp_path):
         (b'text\n"a"b\n', r"record 1: "),
         (b'text\n"b\nc\n', r"record 1: .*a quote opens there and never closes"),
         (b"text,id,text\na,1,b\n", r"names 'text' more than once"),
+        (
+            b"text,label\na,x\nb,gr\xfcn\n",
+            r"a\.csv, record 2: field 'label' is not UTF-8: b'gr\\xfcn'",
+        ),
     ],
 )
 def test_bad_csv(tmp_path, content, message):
@@ -124,11 +128,14 @@ def test_jsonl_is_cut_in_ranges(tmp_path, monkeypatch):
         (b'{"text": 5}', "field 'text' is a number; a text must be a string"),
         (b'{"text": null}', "field 'text' is null"),
         (b'{"text": "a", "label": []}', "field 'label' is a list"),
+        (b'{"text": "a", "label": "gr\xfcn"}', "'label' is not UTF-8"),
+        (b'{"text": "a", "label": "\\ud800"}', "'label' is not UTF-8"),
+        (b'{"text": "a", "who": {}}', "'who' is an object; a group must be"),
         (b"[1]", "a JSON object is wanted, not a list"),
         (b'{"text": "a"', "Expecting"),
         (b"[" * 100_000, "recursion"),
     ],
-    ids=range(8),
+    ids=range(11),
 )
 @pytest.mark.parametrize("unit_bytes", [7, 10**6])
 @pytest.mark.parametrize("suffix", ["", ".gz"])
@@ -138,7 +145,23 @@ def test_bad_jsonl(tmp_path, monkeypatch, line, message, unit_bytes, suffix):
     content = b'{"text": "good"}\n\n' + line + b"\n"
     path.write_bytes(gzip.compress(content) if suffix else content)
     with pytest.raises(ValueError, match=rf"{path.name}, line 3: .*{message}"):
-        _read(path, "jsonl")
+        _read(path, "jsonl", group_field="who")
+
+
+@pytest.mark.parametrize("source", ["csv", "jsonl"])
+def test_groups(tmp_path, source):
+    content = {
+        "csv": "text,who\na, me \nb,7\nc\n",
+        "jsonl": '{"text": "a", "who": " me "}\n{"text": "b", "who": 7}\n'
+        '{"text": "c", "who": null}\n',
+    }[source]
+    path = tmp_path / "a"
+    path.write_text(content)
+    data = schema.DataConfig(source=source, path=str(path), group_field="who")
+    [unit] = text_files.list_units(data)
+    [piece] = unit.pieces
+    found = record_files.read(data, piece, cleaning.Counts())
+    assert [document.group for document in found] == ["me", "7", ""]
 
 
 @pytest.mark.parametrize("source", ["csv", "jsonl"])

@@ -2,8 +2,7 @@ import dataclasses
 
 import pytest
 
-from configs import schema
-from input_pipeline import documents, roles
+from input_pipeline import roles
 
 TEXTS = [f"document {number}" for number in range(4_000)]
 ROLES = roles.Roles(validation_rate=0.2, test_rate=0.1)
@@ -31,28 +30,62 @@ def test_text_without_labels_only_trains():
     assert _texts("train", "unlabeled") == set(TEXTS)
 
 
-def test_text_without_labels_repeats_nothing_that_is_held_out():
-    held_out = _texts("validation") | _texts("test")
+def test_two_spellings_have_one_role():
+    for text in TEXTS[:500]:
+        other = f"  {text.upper()}\u2026 "
+        assert ROLES.of(text, "train") == ROLES.of(other, "train")
+
+
+def test_where_some_have_labels_the_others_only_train():
+    decide = dataclasses.replace(ROLES, has_labels=True)
+    for text in TEXTS:
+        assert decide.of(text, "train", "x") == ROLES.of(text, "train")
+        assert decide.of(text, "train", "") == "train"
+
+
+def test_a_split_of_its_own_has_its_role():
+    for role in ("validation", "test"):
+        assert _texts(role, role) == set(TEXTS)
+
+
+def test_a_group_stays_together():
+    for group in map(str, range(100)):
+        expected = ROLES.of("any text", "train", group=group)
+        found = {ROLES.of(t, "train", group=group) for t in TEXTS[:50]}
+        assert found == {expected}
+    found = [ROLES.of("any text", "train", group=text) for text in TEXTS]
+    assert abs(found.count("train") / len(TEXTS) - 0.7) < 0.03
+
+
+def test_what_is_held_out_is_left_out_elsewhere():
+    in_validation, in_test = _texts("validation"), _texts("test")
     decide = dataclasses.replace(
-        ROLES, held_out=frozenset(map(roles.digest, held_out))
+        ROLES,
+        in_validation=frozenset(roles.marks(t, "")[0] for t in in_validation),
+        in_test=frozenset(roles.marks(t, "")[0] for t in in_test),
     )
     assert _texts("train", "unlabeled", decide) == _texts("train")
-    assert _texts("duplicate", "unlabeled", decide) == _texts("validation")
-    assert _texts("test", "unlabeled", decide) == _texts("test")
+    assert _texts("repeats validation", "unlabeled", decide) == in_validation
+    assert _texts("repeats test", "unlabeled", decide) == in_test
     # What has labels is decided as before.
-    assert _texts("validation", "train", decide) == _texts("validation")
+    assert _texts("validation", "train", decide) == in_validation
+    assert _texts("test", "train", decide) == in_test
+    # Validation repeats no test, either.
+    assert _texts("repeats test", "validation", decide) == in_test
+    assert roles.Roles.from_dict(decide.to_dict()) == decide
+
+
+def test_a_mark_may_be_kept_in_training():
+    text = min(_texts("test"))
+    decide = dataclasses.replace(
+        ROLES, kept=frozenset([roles.marks(text, "")[1]])
+    )
+    assert decide.of(text.upper(), "train") == "train"
+    assert _texts("test", decide=decide) == _texts("test") - {text}
 
 
 def test_golden_digest():
     # Pinned: another digest would move documents between the roles.
     assert roles.digest("naïve").hex() == "bef26892eeeb4cdc"
-
-
-@pytest.mark.parametrize(
-    ("splits", "test_rate"),
-    [(["train"], 0.1), (["train", "unlabeled"], 0.1), (["train", "test"], 0)],
-)
-def test_a_source_with_its_own_test_sets_none_aside(splits, test_rate):
-    units = [documents.Unit(split, ()) for split in splits]
-    data = schema.DataConfig(validation_rate=0.25)
-    assert roles.of_source(data, units) == roles.Roles(0.25, test_rate)
+    assert roles.marks("Naïve!", "")[0] == 0xBEF26892EEEB4CDC
+    assert roles.marks("naïve", "me")[1] == 0x56D806F86799F425

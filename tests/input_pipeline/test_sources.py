@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import pickle
 
@@ -36,6 +37,27 @@ def test_files(tmp_path, source):
     assert str(tmp_path) not in json.dumps(fingerprint)
 
 
+def test_more_text_without_labels(tmp_path):
+    """Lines of text beside records, and a field that is none of a label."""
+    data = _file(tmp_path, "jsonl")
+    (tmp_path / "more.txt").write_text("plain\nwords\n")
+    (tmp_path / "more.jsonl").write_text('{"text": "ugly", "label": [1]}\n')
+    data = dataclasses.replace(data, unlabeled_path=f"{tmp_path}/more.*")
+    units = sources.list_units(data)
+    found = [
+        (unit.split, document.raw, document.label)
+        for unit in units
+        for document in sources.read(data, unit, cleaning.Counts())
+    ]
+    assert found == [
+        ("train", b"good", "1"),
+        ("train", b"bad", "0"),
+        ("unlabeled", b"ugly", ""),
+        ("unlabeled", b"plain", ""),
+        ("unlabeled", b"words", ""),
+    ]
+
+
 def test_sample(monkeypatch):
     monkeypatch.setattr(sources, "SAMPLE_UNIT_DOCUMENTS", 700)
     data = schema.DataConfig()
@@ -54,7 +76,7 @@ def test_sample(monkeypatch):
     (piece,) = units[-1].pieces
     for index, document in enumerate(documents, piece.start):
         text, label = sample_corpus.review("test", index)
-        assert document == (text.encode(), label)
+        assert document == (text.encode(), label, "")
         assert cleaning.clean(document.raw, counts) == text
     assert len(documents) == piece.stop - piece.start
     assert counts.bytes_dropped == 0
@@ -67,7 +89,7 @@ def test_reading_never_counts_what_the_cleaner_counts(tmp_path):
     data = schema.DataConfig(source="text", path=str(path), document="file")
     counts = cleaning.Counts()
     for unit in sources.list_units(data):
-        raws = [raw for raw, _ in sources.read(data, unit, counts)]
+        raws = [raw for raw, *_ in sources.read(data, unit, counts)]
     assert counts == cleaning.Counts(documents_split=len(raws) - 1)
     assert len(raws) == 2
     for raw in raws:

@@ -117,7 +117,7 @@ def test_a_long_document_is_never_in_memory(tmp_path, document, name):
     num_bytes = num_documents = 0
     tracemalloc.start()
     try:
-        for raw, _ in text_files.read(data, piece, counts):
+        for raw, *_ in text_files.read(data, piece, counts):
             assert len(raw) <= documents.MAX_DOCUMENT_BYTES
             raw.decode()
             num_bytes += len(raw)
@@ -166,17 +166,43 @@ def test_home_is_known(tmp_path, monkeypatch):
     assert _texts("~/*.txt") == [b"text"]
 
 
-def test_the_test_path_gives_test_units(tmp_path):
-    (tmp_path / "a.txt").write_text("train\n")
-    (tmp_path / "z.txt").write_text("test\n")
-    data = _config(tmp_path / "a.txt", test_path=str(tmp_path / "z*"))
+def test_every_path_gives_units_of_its_split(tmp_path):
+    splits = ["train", "unlabeled", "validation", "test"]
+    for name in splits:
+        (tmp_path / f"{name}.txt").write_text(f"{name}\n")
+    paths = {f"{n}_path": str(tmp_path / f"{n}*") for n in splits[1:]}
+    data = _config(tmp_path / "train.txt", **paths)
     units = text_files.list_units(data)
-    assert [unit.split for unit in units] == ["train", "test"]
-    assert _read(data, units) == [b"train", b"test"]
-    with pytest.raises(ValueError, match="z.txt is in data.path and in"):
-        text_files.list_units(
-            _config(tmp_path / "*", test_path=str(tmp_path / "z.txt"))
-        )
+    assert [unit.split for unit in units] == splits
+    assert _read(data, units) == [name.encode() for name in splits]
+
+
+@pytest.mark.parametrize(
+    ("paths", "message"),
+    [
+        (
+            {"test_path": "a.txt"},
+            r"a\.txt is in data\.path and in data\.test_path; a test on",
+        ),
+        (
+            {"unlabeled_path": "*"},
+            r"data\.unlabeled_path; .* an unlabelled file that is the label",
+        ),
+        (
+            {"test_path": "b.txt", "validation_path": "*b*"},
+            r"b\.txt is in data\.validation_path and in data\.test_path",
+        ),
+        (
+            {"test_path": "b.txt", "unlabeled_path": "*b*"},
+            r"b\.txt is in data\.unlabeled_path and in data\.test_path",
+        ),
+    ],
+)
+def test_a_file_is_in_one_split(tmp_path, paths, message):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text("text\n")
+    full = {name: str(tmp_path / path) for name, path in paths.items()}
+    _assert_refused(tmp_path / "a.txt", message, **full)
 
 
 def _assert_refused(path, message, **fields):

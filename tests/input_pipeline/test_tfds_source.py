@@ -128,7 +128,17 @@ def test_every_example_once_in_order():
 )
 def test_labels(label_field, label):
     data = _config(label_field=label_field, train_split="train[3:4]")
-    assert _read(data, "train") == [(_TEXTS[3].encode(), label)]
+    assert _read(data, "train") == [(_TEXTS[3].encode(), label, "")]
+
+
+@pytest.mark.usefixtures("data_dir")
+def test_groups():
+    data = _config(group_field="maker", train_split="train[3:5]")
+    found = _read(data, "train")
+    assert [tuple(d)[1:] for d in found] == [("", "m3"), ("neg", "m4")]
+    data = _config(group_field="maker", unlabeled_split="extra[3:4]")
+    [document] = _read(data, "unlabeled")
+    assert document == (_TEXTS[3].encode(), "", "m3")
 
 
 @pytest.mark.usefixtures("data_dir")
@@ -142,8 +152,8 @@ def test_long_texts_are_cut(monkeypatch):
     monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 7)
     data = _config(train_split="train[1:2]")
     assert _read(data, "train") == [
-        (b"review ", "neg"),
-        ("1 \u00e9".encode(), "neg"),
+        (b"review ", "neg", "begins: review"),
+        ("1 \u00e9".encode(), "neg", "begins: review"),
     ]
 
 
@@ -173,6 +183,8 @@ def test_no_test_split_is_fine_unless_named():
         ({"text_field": "body"}, r"fields are .*texts among them maker, text"),
         ({"text_field": "stars"}, r"'stars' is no text"),
         ({"label_field": "vector"}, r"'vector' .* no single value"),
+        ({"group_field": "vector"}, r"'vector' .* no single value"),
+        ({"group_field": "who"}, r"group_field='who' is no field .*maker"),
         ({"name": "tiny_review"}, "no known data set"),
         ({"name": "tiny_reviews:9.9.9"}, "9.9.9"),
         ({"name": "imdb_revews"}, "imdb_reviews comes close"),

@@ -140,6 +140,17 @@ def test_another_test_file_may_come_but_none_may_not(trained):
         workdir.check(str(trained), none)
 
 
+@pytest.mark.parametrize(
+    "name", ["validation_path", "unlabeled_path", "group_field"]
+)
+def test_what_else_decides_the_rows_may_not_change(trained, name):
+    text = {"source": "csv", "path": "a.csv"}
+    first, other = (_config(data={**text, name: value}) for value in "bc")
+    workdir.record(str(trained), first, {})
+    with pytest.raises(ValueError, match=f"data.{name} was 'b', now 'c'"):
+        workdir.check(str(trained), other)
+
+
 def test_another_optimizer_must_be_allowed(trained):
     change = {"optimizer": {"learning_rate": 0.5}}
     with pytest.raises(

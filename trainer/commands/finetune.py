@@ -22,6 +22,7 @@ _log = logging.getLogger(__name__)
 # Training accuracy that rises by more in a fifth of the steps, and is not yet
 # that high, shows that there was more to learn.
 _RISING, _LEARNED = 0.02, 0.99
+_FEW_DOCUMENTS = 20
 
 
 def run(
@@ -193,6 +194,19 @@ def open_labelled(config: schema.Config, workdir: str) -> manifest.Prepared:
             100 * report["slots_used"] / max(1, report["slots"]),
             ", ".join(f"{k} {n:,}" for k, n in report["labels"].items()),
             _cut(config, report["tokens_cut"]),
+        )
+    if kept := prepared.report["train"]["labels_kept"]:
+        _log.warning(
+            "kept in training, because their class has no other document: %s;"
+            " neither validation nor test says how well they are learned",
+            ", ".join(map(repr, kept[:20])),
+        )
+    number = sum(role["documents"] for role in prepared.report.values())
+    if number < _FEW_DOCUMENTS:
+        _log.warning(
+            "%d labelled documents for training and validation: so few that"
+            " validation cannot tell a good classifier from a bad one",
+            number,
         )
     return prepared
 

@@ -66,12 +66,20 @@ def describe(prepared: manifest.Prepared) -> list[str]:
         (read["documents_dropped_empty"], "left out: no text in them"),
         (read["documents_split"], "made by cutting longer ones in pieces"),
         (
+            report["documents_without_label"],
+            "without a label: for pretraining alone",
+        ),
+        (
             report["documents_reserved_for_test"],
             "set aside as test split, by hash",
         ),
         (
+            report["documents_repeating_test"],
+            "left out: also in test, or of a group there",
+        ),
+        (
             report["documents_repeating_validation"],
-            "left out: also in validation",
+            "left out: also in validation, or of a group there",
         ),
     ):
         if number:

@@ -87,6 +87,36 @@ RECORD = b'{"text": "a good one"}\n'
             ["a.jsonl, line 3: "],
         ),
         (
+            "a.csv",
+            b"text,label\na good one,1\na bad one,gr\xfcn\n",
+            {"data__source": "csv"},
+            ["a.csv, record 2: field 'label' is not UTF-8: b'gr", "iconv"],
+        ),
+        (
+            "a.jsonl",
+            RECORD,
+            {"data__source": "jsonl", "data__unlabeled_path": "{path}"},
+            ["a.jsonl is in data.path and in data.unlabeled_path", "different"],
+        ),
+        (
+            "a.jsonl",
+            RECORD * 30,
+            {"data__source": "jsonl", "data__group_field": "author"},
+            ["data.group_field='author': no document has such a field. Name"],
+        ),
+        (
+            "a.jsonl",
+            RECORD.replace(b"}", b', "author": "me"}') * 30,
+            {"data__source": "jsonl", "data__group_field": "author"},
+            ["every document has the group 'me'", "Name the field"],
+        ),
+        (
+            "a.txt",
+            GOOD,
+            {"data__group_field": "author"},
+            ["data.group_field='author' is not read by data.source=text"],
+        ),
+        (
             "a.txt",
             GOOD,
             {"tokenizer__vocabulary_size": 2**31},
@@ -129,6 +159,11 @@ RECORD = b'{"text": "a good one"}\n'
         "csv without the field",
         "jsonl without the field",
         "broken jsonl",
+        "label that is not UTF-8",
+        "an unlabelled file that is the labelled file",
+        "no group",
+        "one group",
+        "a group of plain text",
         "vocabulary too large",
         "rows too short",
         "rate above 1",
@@ -142,6 +177,7 @@ def test_bad_input_is_one_line_and_leaves_nothing(
     path = tmp_path / name
     path.write_bytes(raw)
     more = {"data__path": path, **more}
+    more = {k: str(v).format(path=path) for k, v in more.items()}
     prepared = tmp_path / "prepared"
     argv = flags(
         tmp_path / "run",

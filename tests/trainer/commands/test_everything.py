@@ -205,6 +205,20 @@ def test_a_test_file_is_refused_before_anything_is_trained(
         )
 
 
+def test_a_validation_file_is_refused_before_anything_is_trained(
+    tiny, reviews, one_device, tmp_path, monkeypatch
+):
+    path = tmp_path / "validation.jsonl"
+    path.write_text('{"text": "a film", "label": "fair"}\n')
+    monkeypatch.setattr(pretrain, "run", None)
+    with pytest.raises(ValueError, match="'fair' occurs in no .*'bad', 'good'"):
+        everything.run(
+            _config(tiny, reviews, {"data.validation_path": str(path)}),
+            workdir=str(tmp_path / "run"),
+            runtime=one_device,
+        )
+
+
 def test_no_encoder_is_trained_beside_a_classifier_without_it(
     tuned, tiny, one_device, monkeypatch
 ):

@@ -8,6 +8,7 @@ import types
 import numpy as np
 import pytest
 
+from input_pipeline import sources, survey
 from tests.trainer.commands import conftest as tiny_runs
 from trainer import storage
 from trainer import workdir as workdir_lib
@@ -89,6 +90,33 @@ def test_learns_the_labels(tuned):
     # What pretraining found out stays.
     before = workdir_lib.read(str(tuned.pretrained))["resolved"]
     assert before.items() <= resolved.items()
+
+
+def test_few_labels_are_learned_and_said_to_be_few(labelled, tmp_path, caplog):
+    path = tmp_path / "few.jsonl"
+    records = [
+        {"text": f"word{n} film {n}", "label": "rare" if n == 0 else "often"}
+        for n in range(12)
+    ]
+    for number in range(99):  # Until the only one would not train.
+        records[0]["text"] = f"number {number}"
+        path.write_text("".join(json.dumps(r) + "\n" for r in records))
+        config = labelled(
+            {
+                "data.path": str(path),
+                "data.prepared_dir": str(tmp_path / "prepared"),
+                "data.validation_rate": -1.0,
+            }
+        )
+        known = survey.of(config.data, sources.list_units(config.data))
+        if known.kept_labels:
+            break
+    with caplog.at_level(logging.WARNING):
+        prepared = finetune.open_labelled(config, str(tmp_path))
+    assert prepared.labels == ("often", "rare")
+    assert prepared.roles["train"].num_documents >= 6
+    assert "so few that validation cannot tell" in caplog.text
+    assert "their class has no other document: 'rare'; neither" in caplog.text
 
 
 def test_no_perplexity_of_labels(tuned):

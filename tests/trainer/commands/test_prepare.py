@@ -125,13 +125,17 @@ def test_describe_leaves_out_what_did_not_happen():
             "read": read,
             "documents_reserved_for_test": 0,
             "documents_repeating_validation": 7,
+            "documents_repeating_test": 4,
+            "documents_without_label": 1_500,
             "vocabulary_size": 1234,
             "rows": {"train": rows, "validation": rows},
         },
     )
     assert prepare.describe(prepared) == [
         "read 0 documents, 0 bytes; kept 0 and 0",
-        "7 documents left out: also in validation",
+        "1,500 documents without a label: for pretraining alone",
+        "4 documents left out: also in test, or of a group there",
+        "7 documents left out: also in validation, or of a group there",
         "vocabulary: 1,234 tokens",
         "train: 3 documents, 30 tokens in 2 rows of 16 (93.8 % filled);"
         " cut 2 tokens",

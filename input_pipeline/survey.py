@@ -1,0 +1,189 @@
+"""What must be known of all documents before one of them has a role.
+
+Whether the text has labels, how many, and what occurs in two splits: a
+function of the text alone, found once a corpus and stored beside its rows.
+"""
+
+import collections
+import dataclasses
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from configs import schema
+from input_pipeline import manifest, reading, sources
+from input_pipeline import roles as roles_lib
+from trainer import storage
+
+# Set aside by hash where the source brings no test split of its own.
+_TEST_RATE = 0.1
+# Of the labelled documents: so many validate if that is a share in between.
+_VALIDATION_DOCUMENTS = 200
+_LOWEST_RATE, _HIGHEST_RATE = 0.05, 0.2
+
+_Seen = dict[str, list[reading.Marked]]  # By split.
+
+
+@dataclasses.dataclass(frozen=True)
+class Survey:
+    """What was found, and the roles that follow from it."""
+
+    roles: roles_lib.Roles
+    labels: dict[str, dict[str, int]]  # Documents by role and label.
+    kept_labels: list[str]  # Classes that the hash left without training.
+    without_label: int  # Documents among those with labels.
+
+
+def of(data: schema.DataConfig, units: Sequence[sources.Unit]) -> Survey:
+    """The survey of all units of a source, made where it is missing.
+
+    A test split of TFDS is not read.
+
+    Raises:
+      ValueError: the source cannot be read, or `data.group_field` is missing
+        or constant.
+    """
+    splits = {unit.split for unit in units}
+    if data.source == "text" and splits == {"train"}:
+        return _conclude(data, {}, own_test=False)
+    own_test = "test" in splits
+    read = [unit for unit in units if unit.split != "test" or data.test_path]
+    identity = {
+        "format": manifest.FORMAT,
+        "purpose": "survey",
+        "source": sources.fingerprint(data, read),
+        "own_test": own_test,
+        "text_field": data.text_field,
+        "document": data.document,
+        "label_field": data.label_field,
+        "group_field": data.group_field,
+        "validation_rate": data.validation_rate,
+    }
+    directory = manifest.made_once(
+        data.prepared_dir,
+        identity,
+        lambda _: {
+            "survey": _to_dict(
+                _conclude(data, _look(data, read), own_test=own_test)
+            )
+        },
+    )
+    found = storage.read_manifest(directory)["survey"]
+    return Survey(
+        **{**found, "roles": roles_lib.Roles.from_dict(found["roles"])}
+    )
+
+
+def _to_dict(survey: Survey) -> dict[str, Any]:
+    """For JSON."""
+    return {**vars(survey), "roles": survey.roles.to_dict()}
+
+
+def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
+    seen: _Seen = collections.defaultdict(list)
+    groups: set[str] = set()
+    task = functools.partial(reading.look, data)
+    with reading.pool(reading.__name__, data.num_processes, len(units)) as run:
+        for unit, (marked, some_groups) in zip(
+            units, run(task, units), strict=True
+        ):
+            seen[unit.split].append(marked)
+            if unit.split == "train":
+                groups |= some_groups
+    if data.group_field and len(groups) < 2:
+        raise ValueError(
+            f"data.group_field={data.group_field!r}: "
+            + (
+                f"every document has the group {min(groups)!r}, so that nothing"
+                " could be held out"
+                if groups
+                else "no document has such a field"
+            )
+            + ". Name the field with authors, products or threads, or leave the"
+            " flag out."
+        )
+    return seen
+
+
+def _conclude(
+    data: schema.DataConfig, seen: _Seen, *, own_test: bool
+) -> Survey:
+    train = seen.get("train", [])
+    labelled = sum(bool(label) for marked in train for label in marked.labels)
+    rate = data.validation_rate
+    if rate == -1:
+        wanted = _VALIDATION_DOCUMENTS / labelled if labelled else 0.0
+        rate = min(_HIGHEST_RATE, max(_LOWEST_RATE, wanted))
+    roles = roles_lib.Roles(
+        validation_rate=0.0 if data.validation_path else rate,
+        test_rate=0.0 if own_test or not labelled else _TEST_RATE,
+        has_labels=labelled > 0,
+    )
+    kept = _without_training(roles, train)
+    roles = dataclasses.replace(roles, kept=frozenset(kept.values()))
+    roles = _with_repeats(roles, seen)
+    labels: dict[str, collections.Counter[str]] = {
+        role: collections.Counter() for role in ("train", "validation", "test")
+    }
+    for split in ("train", "validation"):
+        for text, decisive, label in _documents(seen.get(split, [])):
+            role = roles.of_marks(text, decisive, split, label)
+            if label and role in labels:
+                labels[role][label] += 1
+    return Survey(
+        roles=roles,
+        labels={role: dict(count) for role, count in labels.items()},
+        kept_labels=sorted(kept),
+        without_label=sum(len(marked.labels) for marked in train) - labelled
+        if labelled
+        else 0,
+    )
+
+
+def _documents(
+    seen: Sequence[reading.Marked],
+) -> Iterator[tuple[int, int, str]]:
+    for marked in seen:
+        yield from zip(
+            marked.texts, marked.decisive, marked.labels, strict=True
+        )
+
+
+def _without_training(
+    roles: roles_lib.Roles, train: Sequence[reading.Marked]
+) -> dict[str, int]:
+    """Classes that would have no training document, and one mark of each."""
+    least: dict[str, int] = {}
+    trained = set()
+    for _, mark, label in _documents(train):
+        if roles.drawn(mark, "train", label) == "train":
+            trained.add(label)
+        else:
+            least[label] = min(mark, least.get(label, mark))
+    return {
+        label: mark
+        for label, mark in least.items()
+        if label and label not in trained
+    }
+
+
+def _with_repeats(roles: roles_lib.Roles, seen: _Seen) -> roles_lib.Roles:
+    """Roles that know again what is held out and occurs elsewhere, too."""
+    held: dict[str, set[int]] = {"test": set(), "validation": set()}
+    for split, marked in seen.items():
+        for text, mark, label in _documents(marked):
+            role = roles.drawn(mark, split, label)
+            if role in held:
+                held[role] |= {text, mark}
+    repeated: dict[str, set[int]] = {"test": set(), "validation": set()}
+    for split, marked in seen.items():
+        for text, mark, label in _documents(marked):
+            role = roles.drawn(mark, split, label)
+            for name in held:
+                if role not in ("test", name):
+                    repeated[name] |= held[name] & {text, mark}
+    return dataclasses.replace(
+        roles,
+        in_test=frozenset(repeated["test"]),
+        in_validation=frozenset(repeated["validation"]),
+    )
