@@ -1,7 +1,7 @@
 """The labelled documents of the role `test`, as they are stored.
 
-Only an evaluation reads them. Preparing compares their labels with those of the
-training, where a hash set them aside; nothing trains on them.
+Only an evaluation reads them, except that a survey takes the marks of those in
+files, and of those that a hash set aside. Nothing trains on them.
 """
 
 import dataclasses

@@ -70,12 +70,12 @@ def prepare(
 def locate(
     config: schema.Config, tokenizer: tokenizer_lib.Tokenizer | None = None
 ) -> pathlib.Path:
-    """Where `prepare` puts the rows, made or not; the text is surveyed.
+    """Where `prepare` puts the rows, made or not; writes nothing.
 
     The arguments and errors are those of `prepare`.
     """
     units = sources.list_units(config.data)
-    roles = survey.of(config.data, units).roles
+    roles = survey.of(config.data, units, keep=False).roles
     return manifest.directory_of(
         config.data.prepared_dir, _identity(config, units, roles, tokenizer)
     )

@@ -21,6 +21,9 @@ _TEST_RATE = 0.1
 _VALIDATION_DOCUMENTS = 200
 _LOWEST_RATE, _HIGHEST_RATE = 0.05, 0.2
 
+# Any other label field was named, and pretraining without it takes hours.
+_NEED_NOT_BE = ("", schema.DataConfig.label_field)
+
 _Seen = dict[str, list[reading.Marked]]  # By split.
 
 
@@ -34,14 +37,20 @@ class Survey:
     without_label: int  # Documents among those with labels.
 
 
-def of(data: schema.DataConfig, units: Sequence[sources.Unit]) -> Survey:
+def of(
+    data: schema.DataConfig,
+    units: Sequence[sources.Unit],
+    *,
+    keep: bool = True,
+) -> Survey:
     """The survey of all units of a source, made where it is missing.
 
-    A test split of TFDS is not read.
+    A test split of TFDS is not read. What is made is stored if it is to keep.
 
     Raises:
-      ValueError: the source cannot be read, or `data.group_field` is missing
-        or constant.
+      ValueError: the source cannot be read, no document has the
+        `data.label_field` that was named, or `data.group_field` is missing or
+        constant.
     """
     splits = {unit.split for unit in units}
     if data.source == "text" and splits == {"train"}:
@@ -59,15 +68,13 @@ def of(data: schema.DataConfig, units: Sequence[sources.Unit]) -> Survey:
         "group_field": data.group_field,
         "validation_rate": data.validation_rate,
     }
-    directory = manifest.made_once(
-        data.prepared_dir,
-        identity,
-        lambda _: {
-            "survey": _to_dict(
-                _conclude(data, _look(data, read), own_test=own_test)
-            )
-        },
-    )
+    directory = manifest.directory_of(data.prepared_dir, identity)
+    if not storage.complete(directory.parent, directory.name):
+        made = _conclude(data, _look(data, read), own_test=own_test)
+        if not keep:
+            return made
+        facts = {"survey": _to_dict(made)}
+        manifest.made_once(data.prepared_dir, identity, lambda _: facts)
     found = storage.read_manifest(directory)["survey"]
     return Survey(
         **{**found, "roles": roles_lib.Roles.from_dict(found["roles"])}
@@ -110,6 +117,12 @@ def _conclude(
 ) -> Survey:
     train = seen.get("train", [])
     labelled = sum(bool(label) for marked in train for label in marked.labels)
+    if not labelled and data.label_field not in _NEED_NOT_BE:
+        raise ValueError(
+            f"data.label_field={data.label_field!r}: no document has such a"
+            " label; name the field of csv, jsonl or tfds that has it, or leave"
+            " the flag out."
+        )
     rate = data.validation_rate
     if rate == -1:
         wanted = _VALIDATION_DOCUMENTS / labelled if labelled else 0.0
@@ -169,21 +182,24 @@ def _without_training(
 
 def _with_repeats(roles: roles_lib.Roles, seen: _Seen) -> roles_lib.Roles:
     """Roles that know again what is held out and occurs elsewhere, too."""
-    held: dict[str, set[int]] = {"test": set(), "validation": set()}
-    for split, marked in seen.items():
-        for text, mark, label in _documents(marked):
-            role = roles.drawn(mark, split, label)
-            if role in held:
-                held[role] |= {text, mark}
-    repeated: dict[str, set[int]] = {"test": set(), "validation": set()}
-    for split, marked in seen.items():
-        for text, mark, label in _documents(marked):
-            role = roles.drawn(mark, split, label)
-            for name in held:
-                if role not in ("test", name):
-                    repeated[name] |= held[name] & {text, mark}
+
+    def drawn() -> Iterator[tuple[str, int]]:
+        for split, marked in seen.items():
+            for text, decisive, label in _documents(marked):
+                role = roles.drawn(decisive, split, label)
+                yield role, text
+                yield role, decisive
+
+    in_test = {mark for role, mark in drawn() if role == "test"}
+    in_validation = {mark for role, mark in drawn() if role == "validation"}
     return dataclasses.replace(
         roles,
-        in_test=frozenset(repeated["test"]),
-        in_validation=frozenset(repeated["validation"]),
+        in_test=frozenset(
+            mark for role, mark in drawn() if role != "test" and mark in in_test
+        ),
+        in_validation=frozenset(
+            mark
+            for role, mark in drawn()
+            if role == "train" and mark in in_validation
+        ),
     )

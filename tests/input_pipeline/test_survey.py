@@ -188,6 +188,27 @@ def test_groups_that_separate_nothing_are_refused(tmp_path, author, message):
         prepare.prepare(config)
 
 
+def test_a_label_field_that_was_named_must_be_there(tmp_path):
+    records = [{"text": "one"}, {"text": "two", "team": "red"}]
+    tiny.write(tmp_path / "reviews.jsonl", records)
+
+    def labelled_documents(**change):
+        config = tiny.labelled_config(tmp_path, **change)
+        known = survey.of(config.data, sources.list_units(config.data))
+        return sum(sum(counts.values()) for counts in known.labels.values())
+
+    # Text without labels is text.
+    assert labelled_documents() == 0
+    assert labelled_documents(**{"data.label_field": ""}) == 0
+    assert labelled_documents(**{"data.label_field": "team"}) == 1
+    with pytest.raises(ValueError, match="label_field='teem': no document"):
+        labelled_documents(**{"data.label_field": "teem"})
+    (tmp_path / "a.txt").write_text("words")
+    text = {"data.source": "text", "data.path": str(tmp_path / "a.txt")}
+    with pytest.raises(ValueError, match="label_field='team'.*csv, jsonl"):
+        labelled_documents(**text, **{"data.label_field": "team"})
+
+
 def test_pieces_of_a_long_document_share_its_role(tmp_path, monkeypatch):
     monkeypatch.setattr(documents, "MAX_DOCUMENT_BYTES", 60)
     records = [
@@ -242,7 +263,10 @@ def test_it_is_made_once_and_holds_no_path(tmp_path, monkeypatch):
     tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(100))
     config = tiny.labelled_config(tmp_path)
     units = sources.list_units(config.data)
+    looked = survey.of(config.data, units, keep=False)
+    assert not (tmp_path / "prepared").exists()
     first = survey.of(config.data, units)
+    assert first == looked
     monkeypatch.setattr(survey, "_look", None)
     assert survey.of(config.data, units) == first
     [path] = (tmp_path / "prepared").glob("*/manifest.json")

@@ -25,8 +25,7 @@ def check(config: schema.Config) -> None:
 
     Raises:
       ValueError: the text is missing, unreadable or empty, or it can neither
-        be found nor downloaded; within 5 seconds. Or there is no `init_from`,
-        or no label where data.label_field says there is one.
+        be found nor downloaded; within 5 seconds. Or there is no `init_from`.
     """
     checks.require(
         not config.init_from
@@ -35,9 +34,7 @@ def check(config: schema.Config) -> None:
         f"init_from={config.init_from} is no folder; give the folder of a Cloze"
         " run, a KerasHub BERT preset or a Hugging Face BERT.",
     )
-    units = sources.list_units(config.data)
-    if config.data.label_field != schema.DataConfig.label_field:
-        _check_labels(config.data, units)
+    sources.list_units(config.data)
 
 
 def fitted(config: schema.Config) -> schema.Config:
@@ -67,33 +64,11 @@ def fitted(config: schema.Config) -> schema.Config:
 def _some_lengths(config: schema.Config) -> Iterator[int]:
     """About how many tokens documents have, of a few in every place."""
     units = [u for u in sources.list_units(config.data) if u.split != "test"]
-    step = -(-len(units) // _UNITS)
-    for unit in units[::step]:
+    chosen = units[:: -(-len(units) // _UNITS)]
+    for unit in chosen:
         documents = sources.read(config.data, unit, cleaning.Counts())
-        for document in itertools.islice(documents, _DOCUMENTS // _UNITS):
+        for document in itertools.islice(documents, _DOCUMENTS // len(chosen)):
             # A word, or a character where words are not set apart.
             found = _TOKEN.findall(document.raw.decode(errors="replace"))
             if found:
                 yield len(found)
-
-
-def _check_labels(data: schema.DataConfig, units: list[sources.Unit]) -> None:
-    """A field that was named must be there: pretraining takes hours."""
-    if data.source in ("sample", "tfds"):
-        return
-    labels = (
-        document.label
-        for unit in units
-        if unit.split == "train"
-        for document in sources.read(data, unit, cleaning.Counts())
-    )
-    first = next(labels, None)
-    checks.require(
-        first is not None, f"data.path={data.path} holds no document."
-    )
-    checks.require(
-        bool(first) or any(labels),
-        f"data.label_field={data.label_field!r}: no document in {data.path} has"
-        " such a label; name the field of csv or jsonl that has it, or leave"
-        " the flag out.",
-    )

@@ -28,21 +28,6 @@ def test_a_folder_to_start_from_that_is_missing_is_named(tiny, tmp_path):
         preflight.check(config)
 
 
-def test_a_label_field_that_was_named_must_be_there(tiny, tmp_path):
-    path = tmp_path / "a.jsonl"
-    path.write_text('{"text": "one"}\n{"text": "two", "team": "red"}\n')
-    source = {"data.source": "jsonl", "data.path": str(path)}
-    preflight.check(tiny(source))  # Text without labels is text.
-    preflight.check(tiny({**source, "data.label_field": "team"}))
-    with pytest.raises(ValueError, match="label_field='teem'.*a.jsonl"):
-        preflight.check(tiny({**source, "data.label_field": "teem"}))
-    path.write_text("\n")
-    with pytest.raises(ValueError, match="a.jsonl holds no document"):
-        preflight.check(tiny({**source, "data.label_field": "team"}))
-    with pytest.raises(ValueError, match="label_field='team'.*csv or jsonl"):
-        preflight.check(tiny({"data.label_field": "team"}))
-
-
 @pytest.mark.parametrize("mode", ["all", "prepare", "inspect"])
 def test_missing_text_is_known_before_tensorflow_is_there(mode):
     program = (
