@@ -90,28 +90,9 @@ def _write_all(
     classifier = masked_lm = None
     validation: dict[str, Any] = {}
     if tuned:
-        fitted = (
-            ngrams.NGrams.load(workdir)
-            if tuned.config.finetune.ngrams
-            and ngrams.read_facts(workdir).get("fingerprint")
-            == data[tuned.stage].fingerprint
-            else None
+        classifier, validation = _text_classifier(
+            tuned, data[tuned.stage], workdir
         )
-        classifier = modeling.TextClassifier(
-            **_common(tuned, data[tuned.stage]),
-            finetune=dataclasses.asdict(tuned.config.finetune),
-            labels=tuned.resolved["labels"],
-            num_ngrams=len(fitted.keys) if fitted else 0,
-        )
-        if tuned.checkpoint:
-            assert classifier.classifier is not None
-            checkpoint.read_weights(
-                tuned.checkpoint, classifier.classifier.variables
-            )
-        if fitted:
-            assert classifier.ngrams is not None
-            classifier.ngrams.assign(fitted)
-            validation = _mix(classifier, data[tuned.stage], tuned.config)
     if pretrained:
         assert pretrained.checkpoint is not None
         masked_lm = modeling.TextMaskedLM(
@@ -167,6 +148,30 @@ def _write_all(
     text = card.write_card(facts, last_validation(workdir))
     (directory / card.FILE).write_text(text, encoding="utf-8")
     return facts
+
+
+def _text_classifier(
+    tuned: best.Run, prepared: manifest.Prepared, workdir: str
+) -> tuple[modeling.TextClassifier, dict[str, Any]]:
+    """Encoder and n-grams in one model, and how each validates."""
+    config = tuned.config.finetune
+    facts = ngrams.read_facts(workdir)
+    fitted = None
+    if config.ngrams and facts.get("fingerprint") == prepared.fingerprint:
+        fitted = ngrams.NGrams.load(workdir)
+    model = modeling.TextClassifier(
+        **_common(tuned, prepared),
+        finetune=dataclasses.asdict(config),
+        labels=tuned.resolved["labels"],
+        num_ngrams=len(fitted.keys) if fitted else 0,
+    )
+    if model.classifier:
+        assert tuned.checkpoint is not None
+        checkpoint.read_weights(tuned.checkpoint, model.classifier.variables)
+    if not (fitted and model.ngrams):
+        return model, {}
+    model.ngrams.assign(fitted)
+    return model, _mix(model, prepared, tuned.config)
 
 
 def _mix(

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from configs import schema
 from input_pipeline import packing, tokenizer
-from trainer import modeling
+from trainer import modeling, ngrams
 
 LENGTH = 8
 LETTERS = [f"w{n}" for n in range(20)]
@@ -46,6 +46,7 @@ def create_classifier(kind="word", *, labels=("bad", "good"), **changes):
     return modeling.TextClassifier(
         **common(kind, **model),
         labels=labels,
+        num_ngrams=changes.pop("num_ngrams", 0),
         finetune=fields(schema.FinetuneConfig, **changes),
     )
 
@@ -264,3 +265,75 @@ def test_saved_as_keras_and_loaded_in_safe_mode(kind, tmp_path):
         texts = tf.constant([*TEXTS, "w1 [MASK] w2"])
         before, after = model(texts), loaded(texts)
         tf.nest.map_structure(np.testing.assert_array_equal, before, after)
+
+
+def fitted_ngrams(codec, width):
+    """A model of every bigram of two letters that follow each other."""
+    size = len(codec.vocabulary)
+    first = codec.vocabulary.index("w0")
+    keys = [(first + n) * size + first + n + 1 for n in range(19)]
+    random = np.random.default_rng(1)
+    return ngrams.NGrams(
+        np.array(keys, np.int64),
+        random.uniform(0.5, 2, len(keys)).astype(np.float32),
+        random.normal(size=(len(keys), width)).astype(np.float32),
+        random.normal(size=width).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize("kind", ["word", "wordpiece"])
+@pytest.mark.parametrize("labels", [("bad", "good"), ("a", "b", "c")])
+@pytest.mark.parametrize("encoder", [True, False])
+def test_encoder_and_ngrams_are_mixed(kind, labels, encoder, tmp_path):
+    model = create_classifier(
+        kind, labels=labels, encoder=encoder, num_ngrams=19, pieces_per_row=2
+    )
+    width = 1 if len(labels) == 2 else len(labels)
+    fitted = fitted_ngrams(model.codec, width)
+    model.ngrams.assign(fitted)
+    weights = [0.7, 1.3] if encoder else [1.3]
+    bias = np.linspace(-1, 1, width + 2)[1:-1]
+    model.mixture.assign(np.concatenate([weights, bias]))
+    texts = ["", "w3 w4", "w3. w4 w3 w4", "w19 w1", " ".join(LETTERS)]
+
+    ids = tokenizer_of(kind).encode(texts)
+    room = 2 * model.room
+    pieces = [
+        (owner, piece)
+        for owner, document in enumerate(ids)
+        for piece in np.split(document[:room], [model.room])
+    ]
+    expected = ngrams.logits(
+        fitted,
+        tf.concat([piece for _, piece in pieces], 0),
+        tf.concat(
+            [tf.fill(len(piece), n) for n, (_, piece) in enumerate(pieces)], 0
+        ),
+        tf.concat([tf.fill(len(piece), o) for o, piece in pieces], 0),
+        is_special=model.codec.is_special,
+        num_documents=len(texts),
+    )
+    found = model.classify(tf.constant(texts))
+    assert ("encoder_probabilities" in found) == encoder
+    mixed = 1.3 * expected + bias
+    if encoder:
+        np.testing.assert_allclose(
+            found["ngram_probabilities"],
+            modeling.probabilities(expected),
+            atol=1e-6,
+        )
+        alone = [trained_on(model, tokenizer_of(kind), one) for one in texts]
+        np.testing.assert_allclose(
+            found["encoder_probabilities"], alone, atol=1e-5
+        )
+        logits = np.log(np.asarray(alone))
+        logits = logits - logits[:, :1] if width == 1 else logits
+        mixed += 0.7 * logits[:, -width:]
+    np.testing.assert_allclose(
+        found["probabilities"], modeling.probabilities(mixed), atol=1e-5
+    )
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(
+        again(tf.constant(texts)), found["probabilities"]
+    )
