@@ -15,6 +15,9 @@ _WHITE_SPACE = (b" ", b"\t", b"\n")
 # By so much of its beginning a document that was cut is known again.
 _KNOWN_BY = 20_000  # Characters, `normalised`.
 
+# Inside a word they are nothing to the tokenizer: "don't" is "dont".
+_APOSTROPHES = b"'`"
+_NO_APOSTROPHES = dict.fromkeys(map(ord, "'`\N{ACUTE ACCENT}‘’ʼ"))
 # For `bytes.translate`: what `normalised` makes of ASCII.
 _ASCII = bytes(
     ord(chr(code).lower()) if chr(code).isalnum() and code < 128 else 32
@@ -67,9 +70,10 @@ def normalised(text: str) -> str:
     else in it stays as it is.
     """
     if text.isascii():
-        known = text.encode().translate(_ASCII).decode()
+        known = text.encode().translate(_ASCII, _APOSTROPHES).decode()
     else:
-        folded = unicodedata.normalize("NFKC", text).casefold()
+        folded = text.translate(_NO_APOSTROPHES)
+        folded = unicodedata.normalize("NFKC", folded).casefold()
         known = unicodedata.normalize("NFKC", folded).translate(_KEPT)
     return " ".join(known.split()) or text
 
