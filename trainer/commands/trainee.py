@@ -279,31 +279,27 @@ def create_classifiers(
             dtype=arithmetic.policy,
         )
         model.encoder.rematerialize = config.train.rematerialize
-    stages = [
-        (
-            "finetune_frozen",
-            config.finetune.frozen_epochs,
-            model.head.trainable_variables,
-        ),
-        ("finetune", config.finetune.num_epochs, model.trainable_variables),
-    ]
-    trainees = []
-    for stage, num_epochs, variables in stages:
-        if stage == "finetune_frozen" and not num_epochs:
+    finetune, trainees = config.finetune, []
+    for stage, num_epochs, trained in (
+        ("finetune_frozen", finetune.frozen_epochs, model.head),
+        ("finetune", finetune.num_epochs, model),
+    ):
+        if trained is model.head and not num_epochs:
             continue
+        variables = trained.trainable_variables
         train = finetune_section(config, num_epochs=num_epochs)
         plan = create_plan(
             train, config, prepared, enough=automatic.finetuning_steps
         )
         schedule = dataclasses.replace(
             config.optimizer,
-            learning_rate=config.finetune.learning_rate,
-            schedule=config.finetune.schedule,
-            warmup_steps=round(config.finetune.warmup_rate * plan.num_steps),
+            learning_rate=finetune.learning_rate,
+            schedule=finetune.schedule,
+            warmup_steps=round(finetune.warmup_rate * plan.num_steps),
             final_rate=0.0,
-            weight_decay=config.finetune.weight_decay,
+            weight_decay=finetune.weight_decay,
         )
-        average_decay = config.finetune.average_decay
+        average_decay = finetune.average_decay
         if average_decay == -1:
             average_decay = automatic.average_decay(plan.num_steps)
         with strategy.scope():
@@ -315,7 +311,7 @@ def create_classifiers(
                 rate_scales=optimizers.layer_scales(
                     [variable.path for variable in variables],
                     num_layers=config.model.num_layers,
-                    decay=config.finetune.layer_decay,
+                    decay=finetune.layer_decay,
                 ),
                 average_decay=average_decay,
             )
