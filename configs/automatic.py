@@ -85,6 +85,8 @@ def finetuning_steps(steps_per_epoch: int) -> int:
     return epochs * steps_per_epoch
 
 
-def average_decay(num_steps: int) -> float:
-    """Of a moving average over about the last twentieth of the steps."""
+def average_decay(finetune: schema.FinetuneConfig, num_steps: int) -> float:
+    """As configured; for -1 an average over about a twentieth of the steps."""
+    if finetune.average_decay != -1:
+        return finetune.average_decay
     return 1 - 1 / min(1_000, max(10, num_steps // 20))

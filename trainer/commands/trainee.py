@@ -299,9 +299,6 @@ def create_classifiers(
             final_rate=0.0,
             weight_decay=finetune.weight_decay,
         )
-        average_decay = finetune.average_decay
-        if average_decay == -1:
-            average_decay = automatic.average_decay(plan.num_steps)
         with strategy.scope():
             optimizer = optimizers.create(
                 schedule,
@@ -313,7 +310,7 @@ def create_classifiers(
                     num_layers=config.model.num_layers,
                     decay=finetune.layer_decay,
                 ),
-                average_decay=average_decay,
+                average_decay=automatic.average_decay(finetune, plan.num_steps),
             )
         trainees.append(
             Classifier(
