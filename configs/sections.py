@@ -299,6 +299,7 @@ class FinetuneConfig:
     """
 
     seed: int = 0  # Head, order and dropout; the encoder is what it is.
+    num_seeds: int = 1  # seed, seed + 1, ...: the best or their average counts.
     ngrams: bool = True  # A linear model of n-grams beside the encoder.
     encoder: bool = True  # False: n-grams alone, nothing is pretrained.
     from_scratch: bool = False  # The control: an encoder without pretraining.
@@ -324,15 +325,17 @@ class FinetuneConfig:
 
     def __post_init__(self) -> None:
         checks.require(
-            0 <= self.seed < 2**31,
-            f"finetune.seed={self.seed} must lie between 0 and 2147483647.",
+            0 <= self.seed <= 2**31 - self.num_seeds,
+            f"finetune.seed={self.seed} must lie between 0 and"
+            f" {2**31 - self.num_seeds}.",
         )
         checks.require(
             self.encoder or self.ngrams,
             "finetune.encoder=False and finetune.ngrams=False leave no"
             " classifier; set one of them to True.",
         )
-        checks.at_least("finetune.batch_documents", self.batch_documents, 1)
+        for name in ("num_seeds", "batch_documents"):
+            checks.at_least(f"finetune.{name}", getattr(self, name), 1)
         for name in (
             "num_epochs",
             "patience",

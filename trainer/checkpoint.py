@@ -13,7 +13,7 @@ import math
 import os
 import pathlib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -135,7 +135,7 @@ class Checkpoints:
             raise ValueError(
                 f"{self.directory} holds no complete checkpoint; train first."
             )
-        return min(complete, key=_rank)
+        return best_of(complete)
 
     def _path(self, step: int) -> pathlib.Path:
         return self.directory / f"step-{step:09d}"
@@ -151,7 +151,7 @@ class Checkpoints:
     def _delete_old(self, step: int) -> None:
         paths = self._newest_first()
         present = [path for path in paths if _step_of(path) <= step]
-        kept = {*present[: self.keep_last], min(present, key=_rank)}
+        kept = {*present[: self.keep_last], best_of(present)}
         for path in paths:
             if path not in kept:
                 storage.remove_directory(path)
@@ -164,6 +164,11 @@ def of_stage(
     return Checkpoints(
         storage.path_of(workdir) / "checkpoints" / stage, keep_last=keep_last
     )
+
+
+def best_of(paths: Sequence[pathlib.Path]) -> pathlib.Path:
+    """The best of some checkpoints in validation, the first of equals."""
+    return min(paths, key=_rank)
 
 
 def read_weights(path: pathlib.Path, variables: list[keras.Variable]) -> None:

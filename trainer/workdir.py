@@ -24,7 +24,7 @@ _FIXED_FINETUNE = (
     "pooling",
     "hidden_size",
 )
-_FREE_FINETUNE = ("num_epochs", "patience", "ngrams", "encoder")
+_FREE_FINETUNE = ("num_seeds", "num_epochs", "patience", "ngrams", "encoder")
 _PACKAGES = ("tensorflow", "tensorflow-tpu", "keras", "keras-hub", "numpy")
 
 
@@ -93,12 +93,12 @@ def check(path: str, config: schema.Config) -> dict[str, Any]:
         best checkpoint; or of another optimizer or way to fine-tune, and
         `checkpoint.allow_changed` is not set. Every difference is shown.
     """
-    recorded, stages = read(path), _stages(path)
-    if not recorded or not stages:
+    recorded, begun = read(path), stages(path)
+    if not recorded or not begun:
         return {}
     before, now = _completed(recorded["config"]), config.to_dict()
-    fixed = _differences(_fixed(before, stages), _fixed(now, stages))
-    guarded = _differences(_guarded(before, stages), _guarded(now, stages))
+    fixed = _differences(_fixed(before, begun), _fixed(now, begun))
+    guarded = _differences(_guarded(before, begun), _guarded(now, begun))
     if fixed:
         raise ValueError(
             f"{path} holds another run: {'; '.join(fixed)}. Go on with its"
@@ -130,8 +130,8 @@ def _damaged(file: pathlib.Path, why: str) -> str:
     )
 
 
-def _stages(path: str) -> set[str]:
-    """Which have a checkpoint: "pretrain", "finetune"."""
+def stages(path: str) -> set[str]:
+    """Which have a checkpoint: "pretrain", "finetune", "finetune_seed1"."""
     found = storage.complete(path, "checkpoints/*/step-*")
     return {
         p.parent.name.removesuffix("_frozen")

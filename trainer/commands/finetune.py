@@ -13,7 +13,7 @@ from configs import schema
 from input_pipeline import classification, labelled, manifest
 from trainer import checkpoint, ngrams, storage
 from trainer import workdir as workdir_lib
-from trainer.commands import prepare, stage, starting_point
+from trainer.commands import prepare, seeds, stage, starting_point
 from trainer.commands import trainee as trainee_lib
 from trainer.training import metrics, signals
 from trainer.training import strategy as strategy_lib
@@ -71,28 +71,39 @@ def run(
             fit_ngrams(config, workdir, prepared)
         if not config.finetune.encoder:
             return
-        trainees = trainee_lib.create_classifiers(
-            config, strategy, prepared, arithmetic
-        )
-        if source:
-            starting_point.load(
-                config, source, trainees[-1].model.encoder.variables
-            )
+        stages = []
         with signals.StopSignal() as stop:
-            for trainee in _not_passed(trainees, workdir):
-                frozen = trainee is not trainees[-1]
-                # For the summary; the step trains what it is given.
-                trainee.model.encoder.trainable = not frozen
-                stage.train(
-                    trainee,
-                    workdir,
-                    stop,
-                    callbacks,
-                    chief=chief,
-                    patience=config.finetune.patience,
+            for number in range(config.finetune.num_seeds):
+                trainees = seeds.renamed(
+                    trainee_lib.create_classifiers(
+                        seeds.config_of(config, number),
+                        strategy,
+                        prepared,
+                        arithmetic,
+                    ),
+                    number,
                 )
-        if chief:
-            _warn_if_undertrained(workdir, trainees[-1])
+                if source:
+                    starting_point.load(
+                        config, source, trainees[-1].model.encoder.variables
+                    )
+                for trainee in _not_passed(trainees, workdir):
+                    frozen = trainee is not trainees[-1]
+                    # For the summary; the step trains what it is given.
+                    trainee.model.encoder.trainable = not frozen
+                    stage.train(
+                        trainee,
+                        workdir,
+                        stop,
+                        callbacks,
+                        chief=chief,
+                        patience=config.finetune.patience,
+                    )
+                stages.append(trainees[-1].stage)
+                if chief:
+                    _warn_if_undertrained(workdir, trainees[-1])
+        if len(stages) > 1:
+            seeds.average(trainees[-1], stages, workdir, chief=chief)
 
 
 def fit_ngrams(
@@ -151,10 +162,7 @@ def _source(config: schema.Config, workdir: str) -> str:
 
 def has_begun(workdir: str) -> bool:
     """Whether a classifier has been trained there, if only its head."""
-    return any(
-        checkpoint.of_stage(workdir, name).exist()
-        for name in ("finetune_frozen", "finetune")
-    )
+    return any(s.startswith("finetune") for s in workdir_lib.stages(workdir))
 
 
 def _require_same_encoder(
@@ -168,8 +176,8 @@ def _require_same_encoder(
             f" encoder to begin with is now {encoder}. To fine-tune that one,"
             f" use another --workdir with --mode=finetune"
             f" --config.init_from={workdir}, or move {workdir}/checkpoints/"
-            "finetune and finetune_frozen away. To keep the classifier, go on"
-            " with --mode=export and --mode=evaluate."
+            "finetune* away. To keep the classifier, go on with --mode=export"
+            " and --mode=evaluate."
         )
 
 

@@ -81,15 +81,21 @@ def _words(state: dict[str, Any]) -> str:
 
 
 def _run(workdir: str, stage: str, *, verify: bool) -> Run | None:
-    checkpoints = checkpoint.of_stage(workdir, stage)
-    if not checkpoints.exist():
+    """The run of a stage, of whatever seed of it is the best, or of all."""
+    every = [
+        checkpoint.of_stage(workdir, name)
+        for name in sorted(workdir_lib.stages(workdir))
+        if name.startswith(stage)
+    ]
+    found = [one.best(verify=verify) for one in every if one.exist()]
+    if not found:
         return None
     recorded = workdir_lib.read(workdir)
     return Run(
         schema.Config.from_dict(recorded["config"]),
         recorded["resolved"],
         stage,
-        checkpoints.best(verify=verify),
+        checkpoint.best_of(found),
     )
 
 
