@@ -86,6 +86,6 @@ def average(
             )
     if chief:
         chosen, _ = best.runs(workdir)
-        assert chosen
+        assert chosen and chosen.checkpoint
         path = chosen.checkpoint
         _log.info("best:    checkpoints/%s/%s", path.parent.name, path.name)
