@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from tests.trainer.commands import conftest as tiny_runs
+from tests.trainer.training import conftest as processes
 from trainer import checkpoint
 from trainer.commands import export, finetune
 from trainer.serving import best
@@ -146,3 +147,48 @@ def test_a_finished_run_is_left_alone_and_more_seeds_extend_it(
     for path, written in before.items():
         if "finetune_average" not in str(path):
             assert after[path] == written
+
+
+@pytest.mark.soak  # Two processes, each with two seeds.
+def test_two_workers_do_what_one_device_does(
+    create, flags, one_device, tmp_path
+):
+    more = {
+        "checkpoint.best_by": "accuracy",
+        "finetune.frozen_epochs": 0,
+        "finetune.num_epochs": 20,
+        "finetune.patience": 1,
+    }
+    config = create(more)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    finetune.run(config, workdir=str(alone), runtime=one_device)
+    values = {
+        "data.source": "jsonl",
+        "data.path": config.data.path,
+        "data.prepared_dir": config.data.prepared_dir,
+        "finetune.from_scratch": True,
+        "model.dropout": 0.1,
+        "finetune.global_batch_size": 4,
+        "finetune.learning_rate": 0.01,
+        "finetune.num_seeds": 2,
+        "checkpoint.every_steps": 5,
+        **more,
+    }
+    argv = flags(together)
+    argv += [f"--config.{name}={value}" for name, value in values.items()]
+    argv += ["--mode=finetune", "--strategy=multi_worker"]
+    code = "import sys; from trainer import main; sys.exit(main.main())"
+    workers = processes.start_cluster(code, *argv)
+    try:
+        for process in workers:
+            _, err = process.communicate(timeout=400)
+            assert process.returncode == 0, err
+    finally:
+        for process in workers:
+            process.kill()
+    for stage in ("finetune", "finetune_seed1", "finetune_average"):
+        mine, theirs = _state(together, stage), _state(alone, stage)
+        for name in ("step", "made_from", "best"):
+            assert mine.get(name) == pytest.approx(theirs.get(name), rel=1e-5)
+        newest = tiny_runs.checkpoints(alone, stage)[-1].name
+        assert tiny_runs.checkpoints(together, stage)[-1].name == newest
