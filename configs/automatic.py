@@ -12,9 +12,9 @@ from configs import schema
 # Rows of L slots, the shortest that holds 95 % of the documents.
 _ROW_LENGTHS = (64, 128, 256)
 _MOST_PIECES = 4
-# Pretraining: at least this many steps, three epochs as long as they take no
-# more than twice as many, and never less than one epoch.
-_PRETRAINING_STEPS = 3_000
+# Pretraining: three epochs, but at least so many steps, and no more than so many
+# beyond the first epoch.
+_LEAST_STEPS, _MOST_STEPS = 1_000, 6_000
 _PRETRAINING_EPOCHS = 3
 # Fine-tuning: at least this many updates and epochs. Banking77 reaches 84 %
 # after 750 updates and 90 % after 1,500.
@@ -74,8 +74,8 @@ def fitted(config: schema.Config, lengths: Lengths) -> schema.Config:
 
 def pretraining_steps(steps_per_epoch: int) -> int:
     """How many steps, where neither steps nor epochs are given."""
-    wanted = max(_PRETRAINING_STEPS, _PRETRAINING_EPOCHS * steps_per_epoch)
-    return min(wanted, max(2 * _PRETRAINING_STEPS, steps_per_epoch))
+    wanted = max(_LEAST_STEPS, _PRETRAINING_EPOCHS * steps_per_epoch)
+    return min(wanted, max(_MOST_STEPS, steps_per_epoch))
 
 
 def finetuning_steps(steps_per_epoch: int) -> int:

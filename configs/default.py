@@ -22,6 +22,8 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 300
     config.train.num_epochs = 0
+    # With few documents of validation, losses follow the most confident ones.
+    config.checkpoint.best_by = "accuracy"
     config.finetune.pieces_per_row = 0
     config.finetune.global_batch_size = 0
     config.finetune.num_epochs = 0
