@@ -12,7 +12,7 @@ from configs import schema
 # Rows of L slots, the shortest that holds 95 % of the documents.
 _ROW_LENGTHS = (64, 128, 256)
 _MOST_PIECES = 4
-# Pretraining: three epochs, but at least so many steps, and no more than so many
+# Pretraining: three epochs; so many steps at least, and no more than so many
 # beyond the first epoch.
 _LEAST_STEPS, _MOST_STEPS = 1_000, 6_000
 _PRETRAINING_EPOCHS = 3
