@@ -93,14 +93,20 @@ def tiny(changes):
 
 
 @pytest.fixture(scope="session")
-def flags(changes):
+def flags(changes, corpus):
     """A function: workdir and more changes -> the same as a command line."""
+    plain = corpus.parent / "plain.py"
+    plain.write_text(
+        "from configs import schema\n"
+        "def get_config():\n    return schema.defaults()\n"
+    )
 
     def create(workdir, **more):
         values = {f"config.{k}": v for k, v in changes.items()}
         values["config.evaluation.sentences"] = ["the movie was [MASK]"]
         values |= {k.replace("__", "."): v for k, v in more.items()}
         return [
+            f"--config={plain}",
             f"--workdir={workdir}",
             "--mode=pretrain",
             "--strategy=one_device",

@@ -57,7 +57,7 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     assert "test accuracy" in card.partition("evaluate: begin")[2]
     result = evaluate.read(str(workdir))
     assert result["checkpoints"] == best.states(str(workdir))
-    assert {*result["checkpoints"]} == {"pretrain", "finetune"}
+    assert {*result["checkpoints"]} == {"pretrain", "finetune", "ngrams"}
     before = _content(workdir)
     for command in (export, evaluate):
         monkeypatch.setattr(command, "run", None)  # Would fail.
