@@ -25,6 +25,7 @@ from trainer.serving import best, loading
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
+_MOST_CLASSES = 5  # Shown of an answer.
 
 
 def run(
@@ -137,7 +138,11 @@ def _predict(workdir: str) -> None:
 def _ask(exported: loading.Exported, texts: list[str]) -> list[dict[str, Any]]:
     answers = predict.answers(exported, [text.encode() for text in texts])
     for text, answer in zip(texts, answers, strict=True):
-        print(json.dumps({"text": text, **answer}, ensure_ascii=False))
+        shown = {"text": text, **answer}
+        if rates := answer.get("probabilities"):
+            best = sorted(rates, key=rates.__getitem__, reverse=True)
+            shown["probabilities"] = {k: rates[k] for k in best[:_MOST_CLASSES]}
+        print(json.dumps(shown, ensure_ascii=False))
     return answers
 
 

@@ -23,6 +23,7 @@ _log = logging.getLogger(__name__)
 # that high, shows that there was more to learn.
 _RISING, _LEARNED = 0.02, 0.99
 _FEW_DOCUMENTS = 20
+_MOST_CLASSES = 10  # Of which a line says how many documents they have.
 
 
 def run(
@@ -194,13 +195,16 @@ def open_labelled(config: schema.Config, workdir: str) -> manifest.Prepared:
     """Labelled rows in the vocabulary of the encoder."""
     prepared = manifest.open_prepared(prepare_labelled(config))
     for role, report in prepared.report.items():
+        labels = [f"{k} {n:,}" for k, n in report["labels"].items()]
+        if len(labels) > _MOST_CLASSES:
+            labels[_MOST_CLASSES:] = [f"{len(labels) - _MOST_CLASSES} more"]
         _log.info(
             "%s: %s documents in %s rows (%.1f %% filled), %s%s",
             role,
             f"{report['documents']:,}",
             f"{report['rows']:,}",
             100 * report["slots_used"] / max(1, report["slots"]),
-            ", ".join(f"{k} {n:,}" for k, n in report["labels"].items()),
+            ", ".join(labels),
             _cut(config, report["tokens_cut"]),
         )
     if kept := prepared.report["train"]["labels_kept"]:
