@@ -33,6 +33,7 @@ from trainer import storage
 _LONG = 20  # Characters; a text of so many has more than two words.
 # What a tokenizer of words may leave unread, and how much text tells.
 _MOST_UNKNOWN, _ENOUGH_TOKENS = 40, 1_000  # Percent.
+_SMALL_VOCABULARY = 1_000
 _MOST_UNREAD, _ENOUGH_DOCUMENTS = 50, 20
 # Of one unit: rows and counts of every role, what the cleaner counted, and
 # how many documents were set aside, by reason.
@@ -261,11 +262,15 @@ def _read(
     )
 
 
-def _check_read(role: str, counts: packing.RowCounts) -> None:
+def _check_read(
+    role: str, counts: packing.RowCounts, vocabulary_size: int
+) -> None:
     """Raises ValueError where words are not what the text is made of."""
     unknown = 100 * counts.tokens_unknown / max(1, counts.tokens_read)
     unread = 100 * counts.documents_long_unread / max(1, counts.documents_long)
-    if (unknown > _MOST_UNKNOWN and counts.tokens_read >= _ENOUGH_TOKENS) or (
+    is_known = vocabulary_size < _SMALL_VOCABULARY  # By choice, or by text.
+    is_known |= counts.tokens_read < _ENOUGH_TOKENS
+    if (unknown > _MOST_UNKNOWN and not is_known) or (
         unread > _MOST_UNREAD and counts.documents_long >= _ENOUGH_DOCUMENTS
     ):
         raise ValueError(
@@ -310,7 +315,7 @@ def _write_rows(
         )
     if tokenizer.kind != "wordpiece":
         for role, row_counts in totals.items():
-            _check_read(role, row_counts)
+            _check_read(role, row_counts, tokenizer.vocabulary_size)
     return {
         "roles": {
             role: manifest.describe_role(writer, totals[role])

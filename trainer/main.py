@@ -180,7 +180,9 @@ def _run(argv: Sequence[str]) -> int:
         ),
     )
     if layout.strategy == "multi_worker":
-        cluster.from_environment()  # Refuses a bad one.
+        workers = cluster.from_environment()  # Refuses a bad one.
+        if workers.me != next(iter(workers.addresses)):
+            logging.getLogger("trainer").setLevel(logging.WARNING)
     elif layout.strategy != "tpu" and os.environ.pop("TF_CONFIG", ""):
         logging.getLogger("trainer").warning(
             "TF_CONFIG is not used: --strategy=%s computes on this machine"

@@ -171,7 +171,7 @@ class MaskedLM(Trainee):
         def with_perplexity() -> dict[str, float]:
             means = evaluate()
             if "loss" in means:
-                means["perplexity"] = math.exp(min(means["loss"], 700.0))
+                means["perplexity"] = math.exp(min(means["loss"], 80.0))
             return means
 
         return with_perplexity

@@ -99,7 +99,7 @@ def test_facts_and_card_say_what_it_is(exported, loaded):
     assert facts["signatures"] == ["classify", "embed", "fill_mask"]
     assert facts["labels"] == ["bad", "good", "so so"]
     assert (facts["max_masks"], facts["top_k"]) == (8, 5)
-    assert facts["tokenizer"] == "word"
+    assert facts["tokenizer"] == "unicode_word"
     assert facts["checkpoints"]["finetune"] == {
         "step": 10,
         "validation_loss": 0.5,

@@ -15,9 +15,11 @@ def test_a_slot_sees_its_own_segment_only():
         scores_from, scores_from, values, tf.constant([[1, 1, 2, 0]])
     )
     for head in range(2):
-        np.testing.assert_array_equal(
+        # Some machines divide by multiplying with a reciprocal.
+        np.testing.assert_allclose(
             seen[0, head],
             [[0.5, 0.5, 0, 0], [0.5, 0.5, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]],
+            rtol=1e-6,
         )
 
 
