@@ -268,7 +268,7 @@ def _check_read(
     """Raises ValueError where words are not what the text is made of."""
     unknown = 100 * counts.tokens_unknown / max(1, counts.tokens_read)
     unread = 100 * counts.documents_long_unread / max(1, counts.documents_long)
-    is_known = vocabulary_size < _SMALL_VOCABULARY  # By choice, or by text.
+    is_known = vocabulary_size < _SMALL_VOCABULARY  # By choice.
     is_known |= counts.tokens_read < _ENOUGH_TOKENS
     if (unknown > _MOST_UNKNOWN and not is_known) or (
         unread > _MOST_UNREAD and counts.documents_long >= _ENOUGH_DOCUMENTS
@@ -315,7 +315,7 @@ def _write_rows(
         )
     if tokenizer.kind != "wordpiece":
         for role, row_counts in totals.items():
-            _check_read(role, row_counts, tokenizer.vocabulary_size)
+            _check_read(role, row_counts, config.tokenizer.vocabulary_size)
     return {
         "roles": {
             role: manifest.describe_role(writer, totals[role])
