@@ -6,15 +6,12 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-import tensorflow as tf
-
 from configs import runtime as runtime_lib
 from configs import schema
-from input_pipeline import classification, manifest
-from trainer import checkpoint, modeling, ngrams, storage, strings
+from input_pipeline import manifest
+from trainer import checkpoint, modeling, storage, strings
 from trainer import workdir as workdir_lib
-from trainer.commands import finetune, prepare
+from trainer.commands import combined, finetune, prepare
 from trainer.modeling import interchange
 from trainer.serving import best, card, loading, saved_model
 from trainer.training import metrics
@@ -90,13 +87,13 @@ def _write_all(
     classifier = masked_lm = None
     validation: dict[str, Any] = {}
     if tuned:
-        classifier, validation = _text_classifier(
+        classifier, validation = combined.create(
             tuned, data[tuned.stage], workdir
         )
     if pretrained:
         assert pretrained.checkpoint is not None
         masked_lm = modeling.TextMaskedLM(
-            **_common(pretrained, data[pretrained.stage]),
+            **combined.common(pretrained, data[pretrained.stage]),
             **dataclasses.asdict(export),
         )
         checkpoint.read_weights(pretrained.checkpoint, masked_lm.variables)
@@ -150,81 +147,6 @@ def _write_all(
     return facts
 
 
-def _text_classifier(
-    tuned: best.Run, prepared: manifest.Prepared, workdir: str
-) -> tuple[modeling.TextClassifier, dict[str, Any]]:
-    """Encoder and n-grams in one model, and how each validates."""
-    config = tuned.config.finetune
-    facts = ngrams.read_facts(workdir)
-    fitted = None
-    if config.ngrams and facts.get("fingerprint") == prepared.fingerprint:
-        fitted = ngrams.NGrams.load(workdir)
-    model = modeling.TextClassifier(
-        **_common(tuned, prepared),
-        finetune=dataclasses.asdict(config),
-        labels=tuned.resolved["labels"],
-        num_ngrams=len(fitted.keys) if fitted else 0,
-    )
-    if model.classifier:
-        assert tuned.checkpoint is not None
-        checkpoint.read_weights(tuned.checkpoint, model.classifier.variables)
-    if not (fitted and model.ngrams):
-        return model, {}
-    model.ngrams.assign(fitted)
-    return model, _mix(model, prepared, tuned.config)
-
-
-def _mix(
-    classifier: modeling.TextClassifier,
-    prepared: manifest.Prepared,
-    config: schema.Config,
-) -> dict[str, Any]:
-    """Fits the weights of the parts on validation; loss and accuracy of each.
-
-    The encoder was chosen on the same documents, and so was the strength of
-    the n-grams: the numbers flatter all three, the test split none.
-    """
-    assert classifier.ngrams is not None
-    names = ["encoder"] * (classifier.classifier is not None) + ["n-grams"]
-    found: dict[str, list[np.ndarray]] = {name: [] for name in names}
-    labels = [np.zeros([0], np.int32)]
-    for batch in classification.validation_batches(prepared, config):
-        documents = classification.documents_of(batch)
-        labels.append(documents.labels)
-        found["n-grams"].append(
-            classifier.ngrams(
-                *map(tf.constant, documents[:3]),
-                num_documents=len(documents.labels),
-            ).numpy()
-        )
-        if classifier.classifier is not None:
-            logits = classifier.classifier(batch).numpy()  # [B, S, K]
-            found["encoder"].append(logits[batch["label_weights"].numpy() > 0])
-    parts = [
-        np.concatenate([np.zeros([0, classifier.num_logits]), *found[name]])
-        for name in names
-    ]
-    truth = np.concatenate(labels)
-    weights, bias = ngrams.combine(parts, truth)
-    assert classifier.mixture is not None
-    classifier.mixture.assign(np.concatenate([weights, bias]))
-    together = np.tensordot(weights, np.stack(parts), 1) + bias
-    results: dict[str, Any] = {"documents": len(truth)}
-    named = zip([*names, "together"], [*parts, together], strict=True)
-    for name, logits in named:
-        loss, accuracy = ngrams.measure(logits, truth)
-        results[name] = {"loss": loss, "accuracy": accuracy}
-        _log.info(
-            "validation, %s: accuracy %.2f %%, loss %.4f, of %s documents",
-            f"{name} alone" if name != "together" else "both",
-            100 * accuracy,
-            loss,
-            f"{len(truth):,}",
-        )
-    results["weights"] = dict(zip(names, map(float, weights), strict=True))
-    return results
-
-
 def last_validation(workdir: str) -> dict[str, dict[str, float]]:
     """By stage: the numbers of the last event with a validation loss."""
     found = {}
@@ -256,21 +178,3 @@ def _open_data(source: best.Run, workdir: str) -> manifest.Prepared:
             " one of them."
         )
     return prepared
-
-
-def _common(source: best.Run, prepared: manifest.Prepared) -> dict[str, Any]:
-    """What both models are made from."""
-    tokenizer = prepared.tokenizer
-    expected = source.resolved["vocabulary_size"]
-    if tokenizer.vocabulary_size != expected:
-        raise ValueError(
-            f"{prepared.directory} has a vocabulary of"
-            f" {tokenizer.vocabulary_size} tokens, but the model was trained"
-            f" with {expected}; bring back the one that it was trained with."
-        )
-    return {
-        "kind": tokenizer.kind,
-        "vocabulary": tokenizer.vocabulary,
-        "sequence_length": source.config.data.sequence_length,
-        "model": dataclasses.asdict(source.config.model),
-    }

@@ -167,7 +167,7 @@ class TextClassifier(_TextModel):
             f"{name}_probabilities": logits
             for name, logits in self._parts(ids[:, :most]).items()
         }
-        rates = classifiers.probabilities(self._mixed([*parts.values()]))
+        rates = classifiers.probabilities(self.mixed([*parts.values()]))
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         answers = {
             "probabilities": rates,
@@ -200,7 +200,8 @@ class TextClassifier(_TextModel):
             )
         return found
 
-    def _mixed(self, parts: list[tf.Tensor]) -> tf.Tensor:
+    def mixed(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The logits [N, K] that count, of those of every part in order."""
         if self.mixture is None:
             return parts[0]
         weights = tf.unstack(self.mixture[: len(parts)])

@@ -1,0 +1,122 @@
+"""Encoder and n-grams in one model, weighted by validation."""
+
+import dataclasses
+import logging
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs import schema
+from input_pipeline import classification, manifest
+from trainer import checkpoint, modeling, ngrams
+from trainer.serving import best
+
+_log = logging.getLogger(__name__)
+
+
+def create(
+    tuned: best.Run, prepared: manifest.Prepared, workdir: str
+) -> tuple[modeling.TextClassifier, dict[str, Any]]:
+    """Encoder and n-grams in one model, and how each validates."""
+    config = tuned.config.finetune
+    facts = ngrams.read_facts(workdir)
+    fitted = None
+    if config.ngrams and facts.get("fingerprint") == prepared.fingerprint:
+        fitted = ngrams.NGrams.load(workdir)
+    model = modeling.TextClassifier(
+        **common(tuned, prepared),
+        finetune=dataclasses.asdict(config),
+        labels=tuned.resolved["labels"],
+        num_ngrams=len(fitted.keys) if fitted else 0,
+    )
+    if model.classifier:
+        assert tuned.checkpoint is not None
+        checkpoint.read_weights(tuned.checkpoint, model.classifier.variables)
+    if not (fitted and model.ngrams):
+        return model, {}
+    model.ngrams.assign(fitted)
+    return model, _mix(model, prepared, tuned.config)
+
+
+def logits(
+    classifier: modeling.TextClassifier,
+    batch: dict[str, tf.Tensor],
+    documents: ngrams.Documents,
+) -> list[np.ndarray]:
+    """What every part says to the documents of a batch, [N, K] each.
+
+    Args:
+      classifier: from `create`.
+      batch: of labelled rows.
+      documents: from `classification.documents_of`.
+    """
+    found = []
+    if classifier.classifier is not None:
+        by_row = classifier.classifier(batch).numpy()  # [B, S, K]
+        found.append(by_row[batch["label_weights"].numpy() > 0])
+    if classifier.ngrams is not None:
+        answers = classifier.ngrams(
+            *map(tf.constant, documents[:3]),
+            num_documents=len(documents.labels),
+        )
+        found.append(answers.numpy())
+    return found
+
+
+def _mix(
+    classifier: modeling.TextClassifier,
+    prepared: manifest.Prepared,
+    config: schema.Config,
+) -> dict[str, Any]:
+    """Fits the weights of the parts on validation; loss and accuracy of each.
+
+    The encoder was chosen on the same documents, and so was the strength of
+    the n-grams: the numbers flatter all three, the test split none.
+    """
+    assert classifier.ngrams is not None
+    names = ["encoder"] * (classifier.classifier is not None) + ["n-grams"]
+    found = [[np.zeros([0, classifier.num_logits])] * len(names)]
+    labels = [np.zeros([0], np.int32)]
+    for batch in classification.validation_batches(prepared, config):
+        documents = classification.documents_of(batch)
+        labels.append(documents.labels)
+        found.append(logits(classifier, batch, documents))
+    parts = [np.concatenate(part) for part in zip(*found, strict=True)]
+    truth = np.concatenate(labels)
+    weights, bias = ngrams.combine(parts, truth)
+    assert classifier.mixture is not None
+    classifier.mixture.assign(np.concatenate([weights, bias]))
+    together = np.tensordot(weights, np.stack(parts), 1) + bias
+    results: dict[str, Any] = {"documents": len(truth)}
+    named = zip([*names, "together"], [*parts, together], strict=True)
+    for name, part in named:
+        loss, accuracy = ngrams.measure(part, truth)
+        results[name] = {"loss": loss, "accuracy": accuracy}
+        _log.info(
+            "validation, %s: accuracy %.2f %%, loss %.4f, of %s documents",
+            f"{name} alone" if name != "together" else "both",
+            100 * accuracy,
+            loss,
+            f"{len(truth):,}",
+        )
+    results["weights"] = dict(zip(names, map(float, weights), strict=True))
+    return results
+
+
+def common(source: best.Run, prepared: manifest.Prepared) -> dict[str, Any]:
+    """What every model that takes strings is made from."""
+    tokenizer = prepared.tokenizer
+    expected = source.resolved["vocabulary_size"]
+    if tokenizer.vocabulary_size != expected:
+        raise ValueError(
+            f"{prepared.directory} has a vocabulary of"
+            f" {tokenizer.vocabulary_size} tokens, but the model was trained"
+            f" with {expected}; bring back the one that it was trained with."
+        )
+    return {
+        "kind": tokenizer.kind,
+        "vocabulary": tokenizer.vocabulary,
+        "sequence_length": source.config.data.sequence_length,
+        "model": dataclasses.asdict(source.config.model),
+    }
