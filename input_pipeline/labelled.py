@@ -1,12 +1,14 @@
 """Labelled text to prepared rows for the classifier, once a corpus.
 
 The same roles as in pretraining: what validates there validates here.
-Documents without a label are left to pretraining.
+Documents without a label are left to pretraining, and to self-training: these
+are rows of their own.
 """
 
 import functools
 import math
 import pathlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from input_pipeline import tokenizer as tokenizer_lib
 from trainer import storage
 
 _ROLES = ("train", "validation")
+UNLABELLED = "unlabeled"  # The role, and the split, of what has no label.
 _Packed = dict[str, tuple[np.ndarray, packing.RowCounts]]
 
 
@@ -66,6 +69,57 @@ def prepare(
             config, labelled, known, tokenizer, directory
         ),
     )
+
+
+def prepare_unlabelled(
+    config: schema.Config, labelled: manifest.Prepared
+) -> pathlib.Path:
+    """The directory with rows of what has no label, made where it is missing.
+
+    They have the layout of the labelled rows, one role, `UNLABELLED`, and the
+    first class at every document, until somebody answers better. Neither
+    validation nor test, nor what repeats them, is among them.
+
+    Raises:
+      ValueError: there is no such document, or the source cannot be read.
+      OSError: the directory cannot be written, for want of space or rights.
+    """
+    units = sources.list_units(config.data)
+    roles = survey.of(config.data, units).roles
+    units = [unit for unit in units if unit.split in ("train", UNLABELLED)]
+    layout = labelled_rows.Layout.of(config, labelled.documents_per_row)
+
+    def write(directory: pathlib.Path) -> dict[str, Any]:
+        labelled.tokenizer.save(directory)
+        with reading.pool(
+            __name__, config.data.num_processes, len(units)
+        ) as run:
+            encode = functools.partial(
+                _encode_unit,
+                config,
+                roles,
+                (UNLABELLED,),
+                (),
+                layout,
+                str(directory),
+            )
+            facts, totals = _write_rows(
+                run(encode, units), (UNLABELLED,), layout, directory
+            )
+        if not totals[UNLABELLED].rows:
+            raise ValueError(
+                "finetune.self_training_rounds needs text without labels, but"
+                " there is none: name some with data.unlabeled_path (of tfds:"
+                " data.unlabeled_split), or leave the flag out."
+            )
+        return {**facts, "dtype": labelled.dtype.str, "report": {}}
+
+    identity = {
+        **_identity(config, units, roles, labelled.tokenizer),
+        "purpose": "self-training",
+        "documents_per_row": layout.num_documents,
+    }
+    return manifest.made_once(config.data.prepared_dir, identity, write)
 
 
 def _identity(
@@ -110,31 +164,22 @@ def _write_all(
         layout = labelled_rows.Layout.of(
             config, max(run(measure, units), default=1)
         )
-        writers = {
-            role: blocks.BlockWriter(
-                directory, role, manifest.rows_per_block(layout.width)
-            )
-            for role in _ROLES
-        }
-        totals = {role: packing.RowCounts() for role in _ROLES}
         encode = functools.partial(
-            _encode_unit, config, known.roles, labels, layout, str(directory)
+            _encode_unit,
+            config,
+            known.roles,
+            _ROLES,
+            labels,
+            layout,
+            str(directory),
         )
-        for packed in run(encode, units):
-            for role, (rows, counts) in packed.items():
-                writers[role].write(rows)
-                totals[role].add(counts)
+        facts, totals = _write_rows(
+            run(encode, units), _ROLES, layout, directory
+        )
     return {
-        "sequence_length": layout.length,
-        "row_width": layout.width,
-        "documents_per_row": layout.num_documents,
+        **facts,
         "dtype": dtype.str,
-        "rows_per_block": manifest.rows_per_block(layout.width),
         "labels": labels,
-        "roles": {
-            role: manifest.describe_role(writers[role], totals[role])
-            for role in _ROLES
-        },
         "report": {
             role: {
                 "documents": totals[role].documents,
@@ -154,6 +199,36 @@ def _write_all(
             for role in _ROLES
         },
     }
+
+
+def _write_rows(
+    packed: Iterable[_Packed],
+    names: Sequence[str],
+    layout: labelled_rows.Layout,
+    directory: pathlib.Path,
+) -> tuple[dict[str, Any], dict[str, packing.RowCounts]]:
+    """Writes the shards of these roles; their facts, and what they hold."""
+    rows_per_block = manifest.rows_per_block(layout.width)
+    writers = {
+        role: blocks.BlockWriter(directory, role, rows_per_block)
+        for role in names
+    }
+    totals = {role: packing.RowCounts() for role in names}
+    for roles in packed:
+        for role, (rows, counts) in roles.items():
+            writers[role].write(rows)
+            totals[role].add(counts)
+    facts = {
+        "sequence_length": layout.length,
+        "row_width": layout.width,
+        "documents_per_row": layout.num_documents,
+        "rows_per_block": rows_per_block,
+        "roles": {
+            role: manifest.describe_role(writers[role], totals[role])
+            for role in names
+        },
+    }
+    return facts, totals
 
 
 def _measure_unit(
@@ -216,24 +291,29 @@ def _natural(label: str) -> tuple[bool, float, str]:
 def _encode_unit(
     config: schema.Config,
     roles: roles_lib.Roles,
-    labels: list[str],
+    names: Sequence[str],
+    labels: Sequence[str],
     layout: labelled_rows.Layout,
     directory: str,
     unit: sources.Unit,
 ) -> _Packed:
-    """Stored rows of one unit, by role."""
+    """Stored rows of one unit, by role; only the roles of these names."""
     tokenizer = tokenizer_lib.load_once(directory)
     number = {name: index for index, name in enumerate(labels)}
     documents: dict[str, list[tuple[np.ndarray, int]]] = {
-        role: [] for role in _ROLES
+        role: [] for role in names
     }
     for batch in reading.in_batches(
         reading.documents(config, unit, roles, cleaning.Counts())
     ):
-        used = [item for item in batch if item.label and item.role in documents]
-        ids = tokenizer.encode([item.text for item in used])
-        for item, tokens in zip(used, ids, strict=True):
-            documents[item.role].append((tokens, number[item.label]))
+        used = [
+            (role, item)
+            for item in batch
+            if (role := _role_of(item)) in documents
+        ]
+        ids = tokenizer.encode([item.text for _, item in used])
+        for (role, item), tokens in zip(used, ids, strict=True):
+            documents[role].append((tokens, number.get(item.label, 0)))
     return {
         role: labelled_rows.pack(
             items,
@@ -244,3 +324,10 @@ def _encode_unit(
         )
         for role, items in documents.items()
     }
+
+
+def _role_of(item: reading.CleanDocument) -> str:
+    """Its role here; what has no label only ever trains."""
+    if item.label:
+        return item.role
+    return UNLABELLED if item.role == "train" else ""

@@ -10,6 +10,7 @@ from input_pipeline import (
     manifest,
     prepare,
     roles,
+    sources,
     survey,
 )
 from input_pipeline import tokenizer as tokenizer_lib
@@ -180,3 +181,38 @@ def test_width_of_the_rows(tmp_path):
     assert 2 <= number <= 16
     layout = labelled_rows.Layout.of(config, number)
     assert prepared.row_width == layout.width == 32 + (number + 4) + number
+
+
+def test_documents_without_a_label_are_rows_of_their_own(tmp_path):
+    records = tiny.reviews(300, labels=("", "a", "b"))
+    tiny.write(tmp_path / "reviews.jsonl", records)
+    config = tiny.labelled_config(tmp_path)
+    before = _open(config)
+    prepared = manifest.open_prepared(
+        labelled.prepare_unlabelled(config, before)
+    )
+    assert set(prepared.roles) == {labelled.UNLABELLED}
+    assert prepared.roles[labelled.UNLABELLED].num_documents == 100
+    for name in ("row_width", "documents_per_row", "dtype", "rows_per_block"):
+        assert getattr(prepared, name) == getattr(before, name)
+    # What is held out is not answered where it stands once more.
+    more = tiny.write(tmp_path / "more.jsonl", tiny.reviews(400))
+    config = tiny.labelled_config(
+        tmp_path, **{"data.unlabeled_path": str(more)}
+    )
+    prepared = manifest.open_prepared(
+        labelled.prepare_unlabelled(config, _open(config))
+    )
+    used = survey.of(config.data, sources.list_units(config.data)).labels
+    held_out = sum(sum(used[role].values()) for role in ("validation", "test"))
+    assert held_out > 0
+    assert prepared.roles[labelled.UNLABELLED].num_documents == (
+        100 + 400 - held_out
+    )
+
+
+def test_without_any_document_to_answer(tmp_path):
+    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(100))
+    config = tiny.labelled_config(tmp_path)
+    with pytest.raises(ValueError, match="data.unlabeled_path"):
+        labelled.prepare_unlabelled(config, _open(config))
