@@ -300,6 +300,8 @@ class FinetuneConfig:
 
     seed: int = 0  # Head, order and dropout; the encoder is what it is.
     num_seeds: int = 1  # seed, seed + 1, ...: the best or their average counts.
+    # Students that learn from answers to unlabelled text, too.
+    self_training_rounds: int = 0
     ngrams: bool = True  # A linear model of n-grams beside the encoder.
     encoder: bool = True  # False: n-grams alone, nothing is pretrained.
     from_scratch: bool = False  # The control: an encoder without pretraining.
@@ -339,6 +341,7 @@ class FinetuneConfig:
         for name in (
             "num_epochs",
             "patience",
+            "self_training_rounds",
             "global_batch_size",
             "pieces_per_row",
             "frozen_epochs",

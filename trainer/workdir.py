@@ -24,7 +24,14 @@ _FIXED_FINETUNE = (
     "pooling",
     "hidden_size",
 )
-_FREE_FINETUNE = ("num_seeds", "num_epochs", "patience", "ngrams", "encoder")
+_FREE_FINETUNE = (
+    "num_seeds",
+    "num_epochs",
+    "self_training_rounds",
+    "patience",
+    "ngrams",
+    "encoder",
+)
 _PACKAGES = ("tensorflow", "tensorflow-tpu", "keras", "keras-hub", "numpy")
 
 

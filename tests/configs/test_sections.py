@@ -78,6 +78,7 @@ BAD = [
     ("model.positions", "absolute", "learned, rotary"),
     ("finetune.seed", -1, "between 0 and 2147483647"),
     ("finetune.num_epochs", -1, "at least 0"),
+    ("finetune.self_training_rounds", -1, "at least 0"),
     ("finetune.frozen_epochs", -1, "at least 0"),
     ("finetune.global_batch_size", -1, "at least 0"),
     ("finetune.pieces_per_row", -1, "at least 0"),

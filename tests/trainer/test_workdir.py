@@ -238,7 +238,11 @@ def test_fine_tuning_guards_its_own_section(trained):
         workdir.check(str(trained), _config(**rate))
     allowed = {"checkpoint": {"allow_changed": True}}
     assert workdir.check(str(trained), _config(**rate, **allowed))
-    for free in ({"num_epochs": 9}, {"patience": 2}):
+    for free in (
+        {"num_epochs": 9},
+        {"patience": 2},
+        {"self_training_rounds": 1},
+    ):
         assert workdir.check(str(trained), _config(finetune=free))
 
 

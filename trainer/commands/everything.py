@@ -18,6 +18,7 @@ from trainer.commands import (
     prepare,
     pretrain,
     report,
+    self_training,
     stage,
 )
 from trainer.commands import trainee as trainee_lib
@@ -48,6 +49,7 @@ def run(
     _require_own_encoder(workdir)
     if labelled_rows := _labelled(config):
         finetune.check(config, strategy)
+        self_training.unlabelled(config, labelled_rows)
         evaluate.check_test(config, labelled_rows.labels)
         _require_finished(config, workdir)
         if chief:

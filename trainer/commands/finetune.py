@@ -13,7 +13,13 @@ from configs import schema
 from input_pipeline import classification, labelled, manifest
 from trainer import checkpoint, ngrams, storage
 from trainer import workdir as workdir_lib
-from trainer.commands import prepare, seeds, stage, starting_point
+from trainer.commands import (
+    prepare,
+    seeds,
+    self_training,
+    stage,
+    starting_point,
+)
 from trainer.commands import trainee as trainee_lib
 from trainer.training import metrics, signals
 from trainer.training import strategy as strategy_lib
@@ -55,6 +61,7 @@ def run(
             _require_same_encoder(workdir, recorded, encoder)
             begun_from = {"encoder": encoder}
         prepared = open_labelled(config, workdir)
+        unlabelled = self_training.unlabelled(config, prepared)
         arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
         stage.require_same_data(strategy, prepared, arithmetic)
         if chief:
@@ -72,39 +79,66 @@ def run(
             fit_ngrams(config, workdir, prepared)
         if not config.finetune.encoder:
             return
-        stages = []
-        with signals.StopSignal() as stop:
-            for number in range(config.finetune.num_seeds):
-                trainees = seeds.renamed(
-                    trainee_lib.create_classifiers(
-                        seeds.config_of(config, number),
-                        strategy,
-                        prepared,
-                        arithmetic,
-                    ),
-                    number,
+
+        def train(
+            config: schema.Config, rows: manifest.Prepared, name: str
+        ) -> trainee_lib.Classifier:
+            with signals.StopSignal() as stop:
+                trainees = trainee_lib.create_classifiers(
+                    config, strategy, rows, arithmetic, name
                 )
                 if source:
                     starting_point.load(
                         config, source, trainees[-1].model.encoder.variables
                     )
-                for trainee in _not_passed(trainees, workdir):
-                    frozen = trainee is not trainees[-1]
-                    # For the summary; the step trains what it is given.
-                    trainee.model.encoder.trainable = not frozen
-                    stage.train(
-                        trainee,
-                        workdir,
-                        stop,
-                        callbacks,
-                        chief=chief,
-                        patience=config.finetune.patience,
-                    )
-                stages.append(trainees[-1].stage)
-                if chief:
-                    _warn_if_undertrained(workdir, trainees[-1])
+                _train(trainees, workdir, stop, callbacks, chief=chief)
+            return trainees[-1]
+
+        stages = []
+        for number in range(config.finetune.num_seeds):
+            trainee = train(
+                seeds.config_of(config, number),
+                prepared,
+                seeds.stage_of(number),
+            )
+            stages.append(trainee.stage)
+            if chief:
+                _warn_if_undertrained(workdir, trainee)
         if len(stages) > 1:
-            seeds.average(trainees[-1], stages, workdir, chief=chief)
+            seeds.average(trainee, stages, workdir, chief=chief)
+        if unlabelled:
+            self_training.run(
+                config,
+                workdir,
+                strategy,
+                prepared,
+                unlabelled,
+                train,
+                chief=chief,
+            )
+
+
+def _train(
+    trainees: Sequence[trainee_lib.Classifier],
+    workdir: str,
+    stop: signals.StopSignal,
+    callbacks: Sequence[keras.callbacks.Callback],
+    *,
+    chief: bool,
+) -> None:
+    """All stages of a model in turn; see `stage.train`."""
+    for trainee in _not_passed(trainees, workdir):
+        frozen = trainee is not trainees[-1]
+        # For the summary; the step trains what it is given.
+        trainee.model.encoder.trainable = not frozen
+        stage.train(
+            trainee,
+            workdir,
+            stop,
+            callbacks,
+            chief=chief,
+            patience=trainee.config.finetune.patience,
+        )
 
 
 def fit_ngrams(
@@ -234,8 +268,8 @@ def _cut(config: schema.Config, tokens: int) -> str:
 
 
 def _not_passed(
-    trainees: list[trainee_lib.Classifier], workdir: str
-) -> list[trainee_lib.Classifier]:
+    trainees: Sequence[trainee_lib.Classifier], workdir: str
+) -> Sequence[trainee_lib.Classifier]:
     """Without the frozen stage, once the next one has begun."""
     begun = checkpoint.of_stage(workdir, trainees[-1].stage).exist()
     return trainees[-1:] if begun else trainees

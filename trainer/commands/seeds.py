@@ -24,15 +24,9 @@ def config_of(config: schema.Config, number: int) -> schema.Config:
     )
 
 
-def renamed(
-    trainees: Sequence[trainee_lib.Classifier], number: int
-) -> list[trainee_lib.Classifier]:
-    """With the stages of that seed: "finetune", "finetune_seed1", ..."""
-    name = f"finetune_seed{number}" if number else "finetune"
-    return [
-        dataclasses.replace(t, stage=t.stage.replace("finetune", name))
-        for t in trainees
-    ]
+def stage_of(number: int) -> str:
+    """The stage of that seed: "finetune", "finetune_seed1", ..."""
+    return f"finetune_seed{number}" if number else "finetune"
 
 
 def average(

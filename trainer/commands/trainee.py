@@ -263,11 +263,13 @@ def create_classifiers(
     strategy: tf.distribute.Strategy,
     prepared: manifest.Prepared,
     arithmetic: strategy_lib.Arithmetic,
+    stage: str = "finetune",
 ) -> list[Classifier]:
     """One model, and who trains it in turn: the head alone, then everything.
 
-    The first is left out where `finetune.frozen_epochs` is 0. The encoder's
-    weights are those of `finetune.seed`, until somebody assigns others.
+    The first, `stage` with "_frozen" behind, is left out where
+    `finetune.frozen_epochs` is 0. The encoder's weights are those of
+    `finetune.seed`, until somebody assigns others.
     """
     with strategy.scope():
         model = modeling.create_classifier(
@@ -280,9 +282,9 @@ def create_classifiers(
         )
         model.encoder.rematerialize = config.train.rematerialize
     finetune, trainees = config.finetune, []
-    for stage, num_epochs, trained in (
-        ("finetune_frozen", finetune.frozen_epochs, model.head),
-        ("finetune", finetune.num_epochs, model),
+    for name, num_epochs, trained in (
+        (f"{stage}_frozen", finetune.frozen_epochs, model.head),
+        (stage, finetune.num_epochs, model),
     ):
         if trained is model.head and not num_epochs:
             continue
@@ -323,7 +325,7 @@ def create_classifiers(
                 variables=variables,
                 optimizer=optimizer,
                 schedule=schedule,
-                stage=stage,
+                stage=name,
             )
         )
     return trainees

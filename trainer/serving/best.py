@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+import math
 import pathlib
 from typing import Any
 
@@ -10,6 +11,7 @@ from trainer import checkpoint, ngrams
 from trainer import workdir as workdir_lib
 
 _log = logging.getLogger(__name__)
+ROUND = "finetune_round"  # The stages of self-training: with 1, 2, ... behind.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,12 +82,21 @@ def _words(state: dict[str, Any]) -> str:
     return ", ".join(f"{k} {v}" for k, v in state.items()) or "none"
 
 
-def _run(workdir: str, stage: str, *, verify: bool) -> Run | None:
-    """The run of a stage, of whatever seed of it is the best, or of all."""
+def teacher(workdir: str, number: int) -> Run:
+    """The best classifier from before that round of self-training."""
+    run = _run(workdir, "finetune", verify=True, rounds=number - 1)
+    assert run
+    return run
+
+
+def _run(
+    workdir: str, stage: str, *, verify: bool, rounds: float = math.inf
+) -> Run | None:
+    """The run of a stage: of its seeds, or of these rounds, the best."""
     every = [
         checkpoint.of_stage(workdir, name)
         for name in sorted(workdir_lib.stages(workdir))
-        if name.startswith(stage)
+        if name.startswith(stage) and _round_of(name) <= rounds
     ]
     found = [one.best(verify=verify) for one in every if one.exist()]
     if not found:
@@ -97,6 +108,10 @@ def _run(workdir: str, stage: str, *, verify: bool) -> Run | None:
         stage,
         checkpoint.best_of(found),
     )
+
+
+def _round_of(stage: str) -> int:
+    return int(stage.removeprefix(ROUND)) if stage.startswith(ROUND) else 0
 
 
 def _state(path: pathlib.Path) -> dict[str, Any]:

@@ -96,3 +96,23 @@ def test_an_older_export_is_called_one(save, caplog):
     del facts["checkpoints"]["pretrain"]
     best.warn_if_older(path, facts)
     assert "another pretrain (none) than" in caplog.text
+
+
+def test_the_teacher_of_a_round_is_the_best_from_before_it(save):
+    path = save("run", "finetune", {4: 0.5})
+    save("run", "finetune_round1", {6: 0.4})
+    save("run", "finetune_round2", {8: 0.3})
+    save("run", "finetune_round10", {9: 0.2})
+    for number, stage in ((1, "finetune"), (2, "finetune_round1")):
+        found = best.teacher(path, number)
+        assert found.checkpoint.parent.name == stage
+    assert best.teacher(path, 10).checkpoint.parent.name == "finetune_round2"
+    tuned, _ = best.runs(path)
+    assert tuned.checkpoint.parent.name == "finetune_round10"
+
+
+def test_a_student_that_is_no_better_is_not_taken(save):
+    path = save("run", "finetune", {4: 0.5})
+    save("run", "finetune_round1", {6: 0.5})
+    tuned, _ = best.runs(path)
+    assert tuned.checkpoint.parent.name == "finetune"

@@ -1,0 +1,256 @@
+"""Self-training: students that learn from labels and from a teacher.
+
+The teacher is the best classifier so far, with the n-grams. It answers all
+text without a label, and every document gets a label drawn from its answer:
+in expectation the answer itself. A student is an ordinary stage, from the same
+start as the teacher, on ordinary rows of both kinds of documents.
+"""
+
+import dataclasses
+import functools
+import hashlib
+import logging
+import pathlib
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from configs import schema
+from input_pipeline import (
+    blocks,
+    classification,
+    labelled,
+    labelled_rows,
+    manifest,
+    stream,
+)
+from trainer import checkpoint, modeling, ngrams, storage
+from trainer.commands import combined
+from trainer.serving import best
+from trainer.training import workers
+
+_log = logging.getLogger(__name__)
+# In the workdir: its rows depend on its weights.
+DIRECTORY = "self_training"
+# Labelled documents are repeated until they are so many of the unlabelled.
+_SHARE_LABELLED = 1 / 3
+_ROWS_AT_ONCE = 256
+
+
+def unlabelled(
+    config: schema.Config, prepared: manifest.Prepared
+) -> manifest.Prepared | None:
+    """The rows without labels; None = there is no round of self-training.
+
+    Raises:
+      ValueError: there is no text without a label.
+    """
+    if not (config.finetune.self_training_rounds and config.finetune.encoder):
+        return None
+    return manifest.open_prepared(labelled.prepare_unlabelled(config, prepared))
+
+
+def run(
+    config: schema.Config,
+    workdir: str,
+    strategy: tf.distribute.Strategy,
+    prepared: manifest.Prepared,
+    unlabelled: manifest.Prepared,
+    train: Callable[[schema.Config, manifest.Prepared, str], Any],
+    *,
+    chief: bool,
+) -> None:
+    """All rounds in turn.
+
+    `best.runs` takes a student where validation prefers it.
+
+    Args:
+      config: of the run; the students have its first seed.
+      workdir: of the run, with a teacher.
+      strategy: of the run.
+      prepared: the labelled rows; their validation is that of the students.
+      unlabelled: from `unlabelled`.
+      train: trains the stage of that name on these rows.
+      chief: whether this process writes.
+    """
+    # A student has no stage with a frozen encoder.
+    finetune = dataclasses.replace(config.finetune, frozen_epochs=0)
+    config = dataclasses.replace(config, finetune=finetune)
+    for number in range(1, config.finetune.self_training_rounds + 1):
+        rows = _rows(
+            workdir, strategy, prepared, unlabelled, number, chief=chief
+        )
+        train(config, rows, f"{best.ROUND}{number}")
+        if chief:
+            _compare(workdir, number)
+
+
+def _rows(
+    workdir: str,
+    strategy: tf.distribute.Strategy,
+    prepared: manifest.Prepared,
+    unlabelled: manifest.Prepared,
+    number: int,
+    *,
+    chief: bool,
+) -> manifest.Prepared:
+    """What the student of a round learns from, made where it is missing."""
+    folder = storage.path_of(workdir) / DIRECTORY
+    begun = checkpoint.of_stage(workdir, f"{best.ROUND}{number}")
+    if begun.exist():  # It goes on with the labels that it began with.
+        name = checkpoint.read_state(begun.best())["fingerprint"]
+        if storage.complete(folder, name):
+            return manifest.open_prepared(folder / name)
+    # The others wait here until the chief has saved the teacher.
+    workers.require_equal(strategy, {"round": number}, remedy="")
+    teacher = best.teacher(workdir, number)
+    assert teacher.checkpoint is not None
+    with_ngrams = teacher.config.finetune.ngrams
+    identity = {
+        "format": manifest.FORMAT,
+        "round": number,
+        "labelled": prepared.fingerprint,
+        "unlabelled": unlabelled.fingerprint,
+        "teacher": storage.read_manifest(teacher.checkpoint)["files"],
+        "ngrams": with_ngrams and ngrams.read_facts(workdir)["files"],
+    }
+    if chief:
+        write = functools.partial(
+            _write, teacher, workdir, prepared, unlabelled, number
+        )
+        manifest.made_once(str(folder), identity, write)
+    # And here until it has written the rows.
+    directory = manifest.directory_of(str(folder), identity)
+    workers.require_equal(strategy, {"labels": directory.name}, remedy="")
+    return manifest.open_prepared(directory)
+
+
+def draw(
+    probabilities: np.ndarray, documents: ngrams.Documents, number: int
+) -> np.ndarray:
+    """A class for each document, int [N], by its probabilities [N, C].
+
+    Chance is a function of the round's number and of the document's tokens,
+    sorted: in a row its pieces may stand in any order.
+    """
+    order = np.lexsort((documents.token_ids, documents.owners))
+    sizes = np.bincount(documents.owners, minlength=len(probabilities))
+    texts = np.split(documents.token_ids[order], np.cumsum(sizes)[:-1])
+    salt = number.to_bytes(8)
+    digests = (
+        hashlib.blake2b(text.tobytes(), digest_size=8, salt=salt).digest()
+        for text in texts
+    )
+    chances = np.array([int.from_bytes(d) / 2**64 for d in digests])
+    below = np.cumsum(probabilities[:, :-1], axis=1) <= chances[:, np.newaxis]
+    return below.sum(axis=1)
+
+
+def _compare(workdir: str, number: int) -> None:
+    """Says whether the student of a round is better than its teacher."""
+    teacher = best.teacher(workdir, number).checkpoint
+    student = checkpoint.of_stage(workdir, f"{best.ROUND}{number}").best()
+    chosen = best.teacher(workdir, number + 1).checkpoint
+    assert teacher and chosen
+    states = [checkpoint.read_state(path) for path in (student, teacher)]
+    for name in ("validation_loss", "validation_accuracy"):
+        if all(name in state for state in states):
+            _log.info(
+                "student: %s %.4f, of its teacher %.4f",
+                name.replace("_", " "),
+                *(state[name] for state in states),
+            )
+    _log.info(
+        "best:    checkpoints/%s/%s, by validation %s: the student of round %d"
+        " is %s",
+        chosen.parent.name,
+        chosen.name,
+        states[0]["best_by"],
+        number,
+        "kept" if chosen == student else "dropped",
+    )
+
+
+def _write(
+    teacher: best.Run,
+    workdir: str,
+    prepared: manifest.Prepared,
+    unlabelled: manifest.Prepared,
+    number: int,
+    directory: pathlib.Path,
+) -> dict[str, Any]:
+    """Writes the rows of a round; returns the facts for the manifest."""
+    classifier, _ = combined.create(teacher, prepared, workdir)
+    finetune = teacher.config.finetune
+    layout = labelled_rows.Layout.of(teacher.config, prepared.documents_per_row)
+    known = _stored(prepared, "train")
+    own, new = prepared.roles["train"], unlabelled.roles[labelled.UNLABELLED]
+    share = _SHARE_LABELLED * new.num_documents / own.num_documents
+    repeats = max(1, round(share))
+    prepared.tokenizer.save(directory)
+    writers = {
+        role: blocks.BlockWriter(directory, role, prepared.rows_per_block)
+        for role in ("train", "validation")
+    }
+    writers["validation"].write(_stored(prepared, "validation"))
+    read = written = 0
+    counts = np.zeros(len(prepared.labels), np.int64)
+    for rows in stream.stored_rows(unlabelled, labelled.UNLABELLED).batch(
+        finetune.global_batch_size
+    ):
+        batch = labelled_rows.unpack(rows, layout)
+        documents = classification.documents_of(batch)
+        parts = combined.logits(classifier, batch, documents)
+        answers = modeling.probabilities(classifier.mixed(parts)).numpy()
+        drawn = draw(answers, documents, number)
+        counts += np.bincount(drawn, minlength=len(counts))
+        answered = rows.numpy().copy()
+        labels = answered[:, -layout.num_documents :]
+        labels[labels > 0] = drawn + 1
+        # Labelled rows in between: the stream shuffles only windows.
+        read += len(answered)
+        until = repeats * len(known) * read // new.num_rows
+        between = known[np.arange(written, until) % len(known)]
+        writers["train"].write(np.concatenate([answered, between]))
+        written = until
+    _log.info(
+        "self-training, round %d: %s documents without a label, answered %s;"
+        " each labelled one %d times",
+        number,
+        f"{counts.sum():,}",
+        ", ".join(
+            f"{label} {n:,}"
+            for label, n in zip(prepared.labels, counts, strict=True)
+        ),
+        repeats,
+    )
+    roles = {
+        role: {
+            **writer.close(),
+            "num_documents": prepared.roles[role].num_documents,
+            "num_tokens": prepared.roles[role].num_tokens,
+        }
+        for role, writer in writers.items()
+    }
+    for name in ("num_documents", "num_tokens"):
+        roles["train"][name] *= repeats
+        roles["train"][name] += getattr(new, name)
+    return {
+        "sequence_length": prepared.sequence_length,
+        "row_width": prepared.row_width,
+        "documents_per_row": prepared.documents_per_row,
+        "dtype": prepared.dtype.str,
+        "rows_per_block": prepared.rows_per_block,
+        "labels": prepared.labels,
+        "roles": roles,
+        "report": {},
+    }
+
+
+def _stored(prepared: manifest.Prepared, role: str) -> np.ndarray:
+    """All rows of a role [rows, width], in memory."""
+    none = np.zeros([0, prepared.row_width], prepared.dtype)
+    found = stream.stored_rows(prepared, role).batch(_ROWS_AT_ONCE)
+    return np.concatenate([none, *found.as_numpy_iterator()])
