@@ -87,8 +87,8 @@ def test_an_older_export_is_called_one(save, caplog):
     save("run", "finetune", {8: 0.1})
     best.warn_if_older(path, facts)
     assert (
-        "the export has another finetune (step 4, validation_loss 0.2) than the"
-        " run has now (step 8, validation_loss 0.1): --mode=export replaces it"
+        "another finetune (step 4, validation_loss 0.2, validation_accuracy"
+        " 0.5) than the run has now (step 8, validation_loss 0.1,"
         in caplog.text
     )
     assert "pretrain" not in caplog.text
