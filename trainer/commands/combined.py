@@ -89,13 +89,15 @@ def _mix(
     classifier.mixture.assign(np.concatenate([weights, bias]))
     together = np.tensordot(weights, np.stack(parts), 1) + bias
     results: dict[str, Any] = {"documents": len(truth)}
-    named = zip([*names, "together"], [*parts, together], strict=True)
-    for name, part in named:
+    named = dict(zip(names, parts, strict=True))
+    if len(parts) > 1:
+        named["together"] = together
+    for name, part in named.items():
         loss, accuracy = ngrams.measure(part, truth)
         results[name] = {"loss": loss, "accuracy": accuracy}
         _log.info(
             "validation, %s: accuracy %.2f %%, loss %.4f, of %s documents",
-            f"{name} alone" if name != "together" else "both",
+            f"{name} alone" if name != "together" else "combined",
             100 * accuracy,
             loss,
             f"{len(truth):,}",
