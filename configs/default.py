@@ -22,6 +22,7 @@ def get_config() -> ml_collections.ConfigDict:
     config.optimizer.learning_rate = 2e-3
     config.optimizer.warmup_steps = 300
     config.train.num_epochs = 0
+    config.train.full_softmax_rate = 0.1
     # With few documents of validation, losses follow the most confident ones.
     config.checkpoint.best_by = "accuracy"
     config.finetune.pieces_per_row = 0

@@ -252,6 +252,9 @@ class TrainConfig:
     num_epochs: int = 1  # Used where num_steps is 0; 0 = enough.
     steps_per_epoch: int = 0  # 0 = every row once.
     accumulation_steps: int = 1  # Micro-batches a step on each device.
+    # Last share of the steps, with one softmax over all tokens; before, it has
+    # two levels where that is faster: frequent tokens and a cluster of others.
+    full_softmax_rate: float = 1.0
     rematerialize: bool = False  # Less memory: layers computed twice.
     steps_per_call: int = 10  # Steps a Python call, at most.
     steps_per_program: int = 1  # Of a call, in one XLA program; one replica.
@@ -277,6 +280,7 @@ class TrainConfig:
             checks.at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("num_steps", "num_epochs", "steps_per_epoch"):
             checks.at_least(f"train.{name}", getattr(self, name), 0)
+        checks.rate("train.full_softmax_rate", self.full_softmax_rate)
         checks.choice(
             "train.precision",
             self.precision,

@@ -114,6 +114,28 @@ def log_frequencies(prepared: manifest.Prepared) -> np.ndarray:
     return np.log(counts / counts.sum()).astype(np.float32)
 
 
+def rare_rates(log_frequencies: np.ndarray) -> np.ndarray | None:
+    """What a softmax in two levels has in the second one.
+
+    Args:
+      log_frequencies: of all tokens, float32 [V].
+
+    Returns:
+      How often each token from the K-th on occurs among those, float32
+      [V - K]; None if two levels would not save two fifths of the softmax.
+    """
+    frequencies = np.exp(log_frequencies)
+    cost, num_frequent = min(
+        (k + 1 + frequencies[k:].sum() * (len(frequencies) - k), k)
+        # With the cluster, a power of two.
+        for k in (1_023, 2_047, 4_095, 8_191)
+    )
+    if cost > 0.6 * len(frequencies):
+        return None
+    rare = frequencies[num_frequent:]
+    return rare / rare.sum()
+
+
 def create_masker(
     prepared: manifest.Prepared, config: schema.Config
 ) -> masking.Masker:

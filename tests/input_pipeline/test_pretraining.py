@@ -295,3 +295,17 @@ def test_the_masker_knows_the_tokenizer(prepared):
     assert masker.num_predictions == 8  # The higher of both rates.
     assert masker.special == prepared.tokenizer.special
     assert masker.is_special.sum() == 3
+
+
+def test_a_large_vocabulary_has_two_levels_and_a_small_one_has_one():
+    def rates(size):
+        frequencies = 1 / np.arange(1.0, size + 1)
+        logs = np.log(frequencies / frequencies.sum()).astype(np.float32)
+        return pretraining.rare_rates(logs)
+
+    assert rates(1_500) is None
+    rare = rates(30_000)
+    assert rare.dtype == np.float32
+    assert len(rare) == 30_000 - 4_095
+    np.testing.assert_allclose(rare.sum(), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(rare[0] / rare[-1], 30_000 / 4_096, rtol=1e-3)

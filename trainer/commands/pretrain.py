@@ -71,12 +71,12 @@ def run(
         )
         if source := starting_point.source(config, workdir, trainee.stage):
             starting_point.load(config, source, trainee.model.variables)
-        elif config.model.tie_embeddings:
+        if config.model.tie_embeddings and not config.init_from:
             # Without them the softmax learns the frequencies first, through
             # the table that it shares: rare words are pushed into one corner.
-            trainee.model.head.bias.assign(
-                pretraining.log_frequencies(prepared)
-            )
+            frequencies = pretraining.log_frequencies(prepared)
+            trainee.model.head.bias.assign(frequencies)
+            trainee = trainee.in_two_levels(pretraining.rare_rates(frequencies))
         shown = fill_ins.FillIns(
             sentences,
             prepared.tokenizer,

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from configs import automatic, schema
@@ -150,19 +151,62 @@ class Trainee:
         )
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class MaskedLM(Trainee):
-    """Pretraining: an encoder and its masked-LM head."""
+    """Pretraining: an encoder and its masked-LM head.
+
+    Attributes:
+      rare_rates: for `plan.two_level_steps`; None where there are none.
+    """
+
+    rare_rates: np.ndarray | None = None
 
     create_training_batches = staticmethod(pretraining.training_batches)
     create_validation_batches = staticmethod(pretraining.validation_batches)
 
+    def in_two_levels(self, rare_rates: np.ndarray | None) -> "MaskedLM":
+        """The same with `train.full_softmax_rate`; None changes nothing."""
+        rate = self.train.full_softmax_rate
+        steps = round((1 - rate) * self.plan.num_steps)
+        if rare_rates is None or not steps:
+            return self
+        plan = dataclasses.replace(self.plan, two_level_steps=steps)
+        return dataclasses.replace(self, plan=plan, rare_rates=rare_rates)
+
     def objective(  # noqa: D102
-        self, batch: step_lib.Batch, step: tf.Tensor, first_row: tf.Tensor
+        self,
+        batch: step_lib.Batch,
+        step: tf.Tensor,
+        first_row: tf.Tensor,
+        rare_rates: np.ndarray | None = None,
     ) -> objective_lib.Sums:
         predictions = self.model.predictions(
             batch, noise=self._noise(step, first_row)
         )
-        return objective_lib.masked_lm(predictions, batch)
+        return objective_lib.masked_lm(
+            predictions, batch, rare_rates=rare_rates
+        )
+
+    def create_train_call(self, stop: tf.Variable) -> Callable[..., Any]:
+        """The same; all steps of a call lie on one side of the change."""
+        full = super().create_train_call(stop)
+        if self.rare_rates is None:
+            return full
+        step = dataclasses.replace(
+            self.create_step(),
+            objective=functools.partial(
+                self.objective, rare_rates=self.rare_rates
+            ),
+        )
+        early = step_lib.create_train_call(self.strategy, step, stop)
+
+        def call(
+            iterator: Any, first_step: tf.Tensor, number: tf.Tensor
+        ) -> Any:
+            is_early = int(first_step) < self.plan.two_level_steps
+            return (early if is_early else full)(iterator, first_step, number)
+
+        return call
 
     def create_evaluate(self) -> Callable[[], dict[str, float]]:
         """The same, and `perplexity`."""

@@ -314,3 +314,66 @@ def _without_labels(
         ),
         tf.tensor_scatter_nd_sub(d_projection[-1], place, weight),
     )
+
+
+def two_level_cross_entropy(
+    hidden: tf.Tensor,
+    kernel: tf.Tensor,
+    bias: tf.Tensor,
+    *,
+    labels: tf.Tensor,
+    weights: tf.Tensor,
+    rare_rates: tf.Tensor,
+) -> Losses:
+    """The losses of a softmax in two levels (Grave et al., 2017), to train on.
+
+    The first level chooses among the K frequent tokens, those with the lowest
+    ids, and a cluster that stands for all others; the second among the others,
+    and is computed for their entries alone. Together they are a normalised
+    distribution over all tokens.
+
+    The cluster has no weights of its own. In `cross_entropy`'s softmax, the
+    log-sum-exp of the others' logits would stand in its place; here it is the
+    tangent to that at `rare_rates`, which lies below: their mean logit and the
+    entropy of the rates.
+
+    Args:
+      hidden: [N, D] in the compute dtype; N is static.
+      kernel: float32 [V, D].
+      bias: float32 [V].
+      labels: int32 [N].
+      weights: float32 [N]; entries of weight 0 are not computed.
+      rare_rates: float32 [V - K]: how often each of the others occurs among
+        themselves; they add up to 1 and none is 0.
+
+    Returns:
+      As `cross_entropy`. A guess is made level by level.
+    """
+    num_rare = rare_rates.shape[0]
+    num_frequent = kernel.shape[0] - num_rare
+    frequent_kernel, rare_kernel = tf.split(kernel, [num_frequent, num_rare])
+    frequent_bias, rare_bias = tf.split(bias, [num_frequent, num_rare])
+    rates = rare_rates[tf.newaxis]  # [1, V - K]
+    surprise = rare_bias - tf.math.log(rare_rates)
+    first = cross_entropy(
+        hidden,
+        tf.concat([frequent_kernel, tf.matmul(rates, rare_kernel)], axis=0),
+        tf.concat([frequent_bias, tf.linalg.matvec(rates, surprise)], axis=0),
+        labels=tf.minimum(labels, num_frequent),
+        weights=weights,
+        trains=True,
+    )
+    is_rare = tf.cast(labels >= num_frequent, tf.float32)
+    second = cross_entropy(
+        hidden,
+        rare_kernel,
+        rare_bias,
+        labels=tf.maximum(labels - num_frequent, 0),
+        weights=weights * is_rare,
+        trains=True,
+    )
+    return Losses(
+        first.total + second.total,
+        first.each + second.each,
+        first.correct * (1 - is_rare + is_rare * second.correct),
+    )

@@ -37,6 +37,7 @@ class Plan:
     checkpoint_every: int
     profiled: tuple[int, int] = (0, 0)  # From, to; nothing where both are 0.
     patience: int = 0  # Epochs without a better validation; 0 = without end.
+    two_level_steps: int = 0  # The first ones, with a softmax in two levels.
 
     def next_boundary(self, step: int) -> int:
         """Where the call that starts at `step` ends, at the latest."""
@@ -47,7 +48,9 @@ class Plan:
             self.checkpoint_every,
         )
         ends = [step - step % n + n for n in periods if n]
-        ends += [end for end in self.profiled if end > step]
+        ends += [
+            end for end in (*self.profiled, self.two_level_steps) if end > step
+        ]
         return min(*ends, step + self.steps_per_call, self.num_steps)
 
     def ends_epoch(self, step: int) -> bool:

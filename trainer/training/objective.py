@@ -5,6 +5,7 @@ steps, and divided once, by the global `weight`. B rows, P predictions,
 D width, V vocabulary, S documents a row, C classes.
 """
 
+import numpy as np
 import tensorflow as tf
 
 from trainer.training import cross_entropy
@@ -16,19 +17,33 @@ Predictions = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 SUMS = ("loss", "weight", "correct", "tokens")
 
 
-def masked_lm(predictions: Predictions, batch: dict[str, tf.Tensor]) -> Sums:
+def masked_lm(
+    predictions: Predictions,
+    batch: dict[str, tf.Tensor],
+    *,
+    rare_rates: np.ndarray | None = None,
+) -> Sums:
     """Sums of a masked-LM batch; gradients flow through `loss`.
 
     Args:
       predictions: of the model, for the entries of the batch.
       batch: `mask_labels`, `mask_weights` [B, P] and `segment_ids` [B, L].
+      rare_rates: float32 [V - K], for a softmax in two levels; None = one.
 
     Returns:
       loss: cross-entropy in nats; weight: predicted slots; correct: those
       whose best guess is right; tokens: slots that are not padding.
     """
     weights = tf.reshape(batch["mask_weights"], [-1])  # [B * P]
-    losses = _losses(predictions, batch, trains=True)
+    if rare_rates is None:
+        losses = _losses(predictions, batch, trains=True)
+    else:
+        losses = cross_entropy.two_level_cross_entropy(
+            *predictions,
+            labels=tf.reshape(batch["mask_labels"], [-1]),
+            weights=weights,
+            rare_rates=tf.constant(rare_rates),
+        )
     return {
         "loss": losses.total,
         "weight": tf.reduce_sum(weights),

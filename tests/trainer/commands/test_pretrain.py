@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from input_pipeline import pretraining
 from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import pretrain, trainee
@@ -192,6 +193,35 @@ def test_xla_trains_and_validates_several_chunks(
         ]
     with_xla, without = losses
     assert with_xla == pytest.approx(without, rel=tolerance)
+
+
+def test_two_levels_then_one_in_any_layout_and_resumed(
+    tiny, one_device, devices, finished, look, tmp_path, monkeypatch
+):
+    def last_ten(log_frequencies):
+        frequencies = np.exp(log_frequencies[-10:])
+        return frequencies / frequencies.sum()
+
+    monkeypatch.setattr(pretraining, "rare_rates", last_ten)
+    changes = {"train.full_softmax_rate": 0.4, "train.num_steps": 20}
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pretrain.run(tiny(changes), workdir=str(whole), runtime=one_device)
+    pretrain.run(
+        tiny(changes),
+        workdir=str(parts),
+        runtime=one_device,
+        callbacks=[StopAfter()],
+    )
+    assert look.checkpoints(parts)[-1].name == "step-000000005"
+    changes["train.accumulation_steps"] = 2
+    pretrain.run(tiny(changes), workdir=str(parts), runtime=devices(2))
+    assert_same_run(look, parts, whole)
+    # The rows are those of the run with one level.
+    loss, one_level = (
+        look.events(w)[0]["loss"] for w in (whole, finished.workdir)
+    )
+    assert loss == pytest.approx(one_level, rel=0.1)
+    assert loss != pytest.approx(one_level, rel=1e-3)
 
 
 class StopAfter(tf.keras.callbacks.Callback):

@@ -222,3 +222,79 @@ def test_xla_for_a_gpu_holds_no_more_than_a_chunk_of_the_vocabulary(dtype):
     weights |= {(rows, VOCABULARY) for rows in GRADIENTS}
     rows = (CHUNKS[dtype], 2 * PART, PART)
     assert large - weights == {(size, VOCABULARY) for size in rows}
+
+
+def in_two_levels(hidden, kernel, bias, labels, weights, rates):
+    with tf.GradientTape() as tape:
+        tape.watch([hidden, kernel, bias])
+        losses = cross_entropy.two_level_cross_entropy(
+            hidden,
+            kernel,
+            bias,
+            labels=labels,
+            weights=weights,
+            rare_rates=rates,
+        )
+        scaled = 3.0 * losses.total
+    gradients = tape.gradient(scaled, [hidden, kernel, bias])
+    return (*losses, *gradients)
+
+
+def dense_in_two_levels(hidden, kernel, bias, labels, weights, rates):
+    """The same with all logits at once."""
+    num_frequent = VOCABULARY - len(rates)
+    with tf.GradientTape() as tape:
+        tape.watch([hidden, kernel, bias])
+        logits = tf.matmul(hidden, kernel, transpose_b=True) + bias
+        frequent, rare = logits[:, :num_frequent], logits[:, num_frequent:]
+        cluster = tf.reduce_sum(rates * (rare - tf.math.log(rates)), axis=1)
+        first = tf.nn.log_softmax(tf.concat([frequent, cluster[:, None]], 1))
+        second = tf.nn.log_softmax(rare) + first[:, -1:]
+        all_tokens = tf.concat([first[:, :-1], second], axis=1)
+        each = -tf.gather(all_tokens, labels, batch_dims=1) * weights
+        total = tf.reduce_sum(each)
+        scaled = 3.0 * total
+    best = tf.where(
+        tf.argmax(first, 1) < num_frequent,
+        tf.argmax(first, 1),
+        num_frequent + tf.argmax(second, 1),
+    )
+    correct = tf.cast(tf.cast(best, tf.int32) == labels, tf.float32) * weights
+    return (
+        total,
+        each,
+        correct,
+        *tape.gradient(scaled, [hidden, kernel, bias]),
+    ), all_tokens
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+@pytest.mark.parametrize(
+    ("num_entries", "used"), [(1, 1.0), (9, [1, 0] * 4 + [1]), (CHUNK + 9, 0.5)]
+)
+@pytest.mark.parametrize("num_frequent", [1, 20, VOCABULARY - 1])
+def test_two_levels_equal_the_dense_ones(num_frequent, num_entries, used, jit):
+    data = entries(num_entries, used)
+    rates = np.random.default_rng(5).random(VOCABULARY - num_frequent) + 0.1
+    rates = tf.constant(rates / rates.sum(), tf.float32)
+    function = tf.function(in_two_levels, jit_compile=jit, autograph=False)
+    got = function(*data, rates)
+    wanted, all_tokens = dense_in_two_levels(*data, rates)
+    *_, weights = data
+    got = (*got[:2], got[2] * weights, *got[3:])
+    assert_equal(got, wanted, tolerance=2e-6)
+    # A distribution over all tokens.
+    np.testing.assert_allclose(
+        tf.reduce_logsumexp(all_tokens, axis=1), 0.0, atol=1e-5
+    )
+
+
+def test_two_levels_are_one_where_rare_tokens_follow_their_rates():
+    hidden, kernel, bias, labels, weights = entries(30, 1.0)
+    rates = np.random.default_rng(5).random(VOCABULARY - 20) + 0.1
+    rates = tf.constant(rates / rates.sum(), tf.float32)
+    kernel = tf.concat([kernel[:20], tf.tile(kernel[20:21], [17, 1])], axis=0)
+    bias = tf.concat([bias[:20], tf.math.log(rates) + 0.7], axis=0)
+    data = (hidden, kernel, bias, labels, weights)
+    got = in_two_levels(*data, rates)[:2]
+    assert_equal(got, dense(*data)[:2], tolerance=1e-6)

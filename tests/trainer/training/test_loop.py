@@ -47,6 +47,8 @@ def _plan(**fields):
         (1, {"profiled": (2, 4)}, 2),
         (2, {"profiled": (2, 4)}, 4),
         (4, {"profiled": (2, 4)}, 6),
+        (1, {"two_level_steps": 2}, 2),
+        (2, {"two_level_steps": 2}, 6),
     ],
 )
 def test_next_boundary(step, fields, expected):
