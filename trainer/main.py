@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import pathlib
+import platform
 import signal
 import sys
 import threading
@@ -166,7 +167,7 @@ def _run(argv: Sequence[str]) -> int:
     if "--help" in argv or "-h" in argv:
         print(usage())
         return 0
-    _quiet()
+    _set_up_libraries()
     flags = parse(argv)
     if flags["mode"] not in MODES:
         raise ValueError(
@@ -213,8 +214,8 @@ def _workdir_of(config: pathlib.Path) -> str:
     return f"runs/{config.stem}"
 
 
-def _quiet() -> None:
-    """Silences the libraries; works only before TensorFlow is imported."""
+def _set_up_libraries() -> None:
+    """Makes them silent and fast; only before TensorFlow is imported."""
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise ValueError(
@@ -222,6 +223,10 @@ def _quiet() -> None:
             " runs on tensorflow; unset KERAS_BACKEND."
         )
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    if platform.machine().lower() in ("x86_64", "amd64"):
+        # TensorFlow uses oneDNN by itself only where a CPU has AVX-512; with
+        # AVX2 alone a step is three times as fast with it.
+        os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
     absl_logging.set_verbosity(absl_logging.ERROR)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
