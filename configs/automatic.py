@@ -20,7 +20,7 @@ _PRETRAINING_EPOCHS = 3
 # after 750 updates and 90 % after 1,500.
 _FINETUNING_STEPS = 1_500
 _FINETUNING_EPOCHS = 3
-_MOST_EPOCHS = 30
+MOST_EPOCHS = {"pretrain": 100, "finetune": 30}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +81,7 @@ def pretraining_steps(steps_per_epoch: int) -> int:
 def finetuning_steps(steps_per_epoch: int) -> int:
     """How many steps of whole epochs, where `finetune.num_epochs` is 0."""
     wanted = math.ceil(_FINETUNING_STEPS / max(1, steps_per_epoch))
-    epochs = min(_MOST_EPOCHS, max(_FINETUNING_EPOCHS, wanted))
+    epochs = min(MOST_EPOCHS["finetune"], max(_FINETUNING_EPOCHS, wanted))
     return epochs * steps_per_epoch
 
 

@@ -250,6 +250,9 @@ class TrainConfig:
     global_batch_size: int = 32  # B, rows a step over all devices.
     num_steps: int = 0  # 0 = num_epochs over the data.
     num_epochs: int = 1  # Used where num_steps is 0; 0 = enough.
+    # For the steps of pretraining and fine-tuning together, which are counted
+    # from the speed of the first ones; 0 = any.
+    minutes: float = 0.0
     steps_per_epoch: int = 0  # 0 = every row once.
     accumulation_steps: int = 1  # Micro-batches a step on each device.
     # Last share of the steps, with one softmax over all tokens; before, it has
@@ -278,8 +281,13 @@ class TrainConfig:
             "log_every",
         ):
             checks.at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("num_steps", "num_epochs", "steps_per_epoch"):
+        for name in ("num_steps", "num_epochs", "steps_per_epoch", "minutes"):
             checks.at_least(f"train.{name}", getattr(self, name), 0)
+        checks.require(
+            not (self.minutes and self.num_steps),
+            f"train.minutes={self.minutes:g} and train.num_steps="
+            f"{self.num_steps} both say how long; leave one of them out.",
+        )
         checks.rate("train.full_softmax_rate", self.full_softmax_rate)
         checks.choice(
             "train.precision",
@@ -310,7 +318,8 @@ class FinetuneConfig:
     encoder: bool = True  # False: n-grams alone, nothing is pretrained.
     from_scratch: bool = False  # The control: an encoder without pretraining.
     frozen_epochs: int = 0  # First, with the encoder frozen.
-    num_epochs: int = 3  # Then, with everything trained; 0 = enough.
+    num_steps: int = 0  # Then, with everything trained; 0 = num_epochs.
+    num_epochs: int = 3  # Over the labelled rows; 0 = enough.
     patience: int = 0  # Epochs without a better validation; 0 = no end.
     global_batch_size: int = 8  # Rows a step over all devices; 0 = enough for
     batch_documents: int = 32  # about this many documents.
@@ -343,6 +352,7 @@ class FinetuneConfig:
         for name in ("num_seeds", "batch_documents"):
             checks.at_least(f"finetune.{name}", getattr(self, name), 1)
         for name in (
+            "num_steps",
             "num_epochs",
             "patience",
             "self_training_rounds",

@@ -26,6 +26,7 @@ _FIXED_FINETUNE = (
 )
 _FREE_FINETUNE = (
     "num_seeds",
+    "num_steps",
     "num_epochs",
     "self_training_rounds",
     "patience",

@@ -27,6 +27,7 @@ from trainer.commands import prepare, stage
 from trainer.commands import trainee as trainee_lib
 from trainer.report import pictures, statistics, summary
 from trainer.serving import best, card, loading
+from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
@@ -181,7 +182,9 @@ def _masked_lm(
     chosen = checkpoints.best()
     prepared = prepare.open_prepared(config)
     stage.check_text(recorded.get("resolved", {}), prepared)
-    arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
+    arithmetic = strategy_lib.resolve(
+        strategy, config.train, recorded.get("resolved")
+    )
     trainee = trainee_lib.create_masked_lm(
         config, strategy, prepared, arithmetic
     )

@@ -11,6 +11,7 @@ from input_pipeline import held_out, labelled, manifest
 from trainer import checkpoint, storage, strings
 from trainer import workdir as workdir_lib
 from trainer.commands import (
+    budget,
     evaluate,
     export,
     finetune,
@@ -21,8 +22,8 @@ from trainer.commands import (
     self_training,
     stage,
 )
-from trainer.commands import trainee as trainee_lib
 from trainer.serving import best, loading
+from trainer.training import loop
 from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
@@ -51,7 +52,7 @@ def run(
         finetune.check(config, strategy)
         self_training.unlabelled(config, labelled_rows)
         evaluate.check_test(config, labelled_rows.labels)
-        _require_finished(config, workdir)
+        _require_finished(budget.decided(config, workdir), workdir)
         if chief:
             with workdir_lib.locked(workdir):
                 finetune.fit_ngrams(config, workdir, labelled_rows)
@@ -91,7 +92,8 @@ def _require_finished(config: schema.Config, workdir: str) -> None:
     if not finetune.has_begun(workdir):
         return
     prepared = prepare.open_prepared(config)
-    plan = trainee_lib.create_plan(config.train, config, prepared)
+    num_rows = prepared.roles["train"].num_rows
+    plan = loop.Plan.of(config.train, config, num_rows)
     done = checkpoint.of_stage(workdir, "pretrain").last_step()
     if done < plan.num_steps:
         raise ValueError(

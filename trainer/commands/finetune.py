@@ -14,6 +14,7 @@ from input_pipeline import classification, labelled, manifest
 from trainer import checkpoint, ngrams, storage
 from trainer import workdir as workdir_lib
 from trainer.commands import (
+    budget,
     prepare,
     seeds,
     self_training,
@@ -62,7 +63,9 @@ def run(
             begun_from = {"encoder": encoder}
         prepared = open_labelled(config, workdir)
         unlabelled = self_training.unlabelled(config, prepared)
-        arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
+        arithmetic = strategy_lib.resolve(
+            strategy, config.train, recorded.get("resolved")
+        )
         stage.require_same_data(strategy, prepared, arithmetic)
         if chief:
             before = workdir_lib.read(workdir).get("resolved", {})
@@ -94,6 +97,19 @@ def run(
                 _train(trainees, workdir, stop, callbacks, chief=chief)
             return trainees[-1]
 
+        config = budget.decide(
+            config,
+            workdir,
+            "finetune",
+            lambda config: trainee_lib.create_classifiers(
+                config, strategy, prepared, arithmetic
+            )[-1],
+            share=1
+            / (
+                config.finetune.num_seeds + config.finetune.self_training_rounds
+            ),
+            chief=chief,
+        )
         stages = []
         for number in range(config.finetune.num_seeds):
             trainee = train(

@@ -12,6 +12,7 @@ from input_pipeline import manifest, pretraining
 from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import (
+    budget,
     fill_ins,
     prepare,
     prompts,
@@ -50,7 +51,9 @@ def run(
         strategy_lib.check_batch(strategy, config.train)
         prepared = prepare.open_prepared(config)
         stage.check_text(recorded.get("resolved", {}), prepared)
-        arithmetic = trainee_lib.resolve(strategy, config.train, recorded)
+        arithmetic = strategy_lib.resolve(
+            strategy, config.train, recorded.get("resolved")
+        )
         stage.require_same_data(strategy, prepared, arithmetic)
         sentences = prompts.choose(config.evaluation, prepared)
         if chief:
@@ -66,17 +69,25 @@ def run(
             )
             # Whoever starts from this run needs it, wherever its data went.
             prepared.tokenizer.save(storage.path_of(workdir))
-        trainee = trainee_lib.create_masked_lm(
-            config, strategy, prepared, arithmetic
-        )
-        if source := starting_point.source(config, workdir, trainee.stage):
-            starting_point.load(config, source, trainee.model.variables)
-        if config.model.tie_embeddings and not config.init_from:
+        from_nothing = config.model.tie_embeddings and not config.init_from
+        if from_nothing:
+            frequencies = pretraining.log_frequencies(prepared)
+
+        def create(config: schema.Config) -> trainee_lib.MaskedLM:
+            trainee = trainee_lib.create_masked_lm(
+                config, strategy, prepared, arithmetic
+            )
+            if not from_nothing:
+                return trainee
             # Without them the softmax learns the frequencies first, through
             # the table that it shares: rare words are pushed into one corner.
-            frequencies = pretraining.log_frequencies(prepared)
             trainee.model.head.bias.assign(frequencies)
-            trainee = trainee.in_two_levels(pretraining.rare_rates(frequencies))
+            return trainee.in_two_levels(pretraining.rare_rates(frequencies))
+
+        config = budget.decide(config, workdir, "pretrain", create, chief=chief)
+        trainee = create(config)
+        if source := starting_point.source(config, workdir, trainee.stage):
+            starting_point.load(config, source, trainee.model.variables)
         shown = fill_ins.FillIns(
             sentences,
             prepared.tokenizer,

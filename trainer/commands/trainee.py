@@ -272,7 +272,8 @@ def create_masked_lm(
     arithmetic: strategy_lib.Arithmetic,
 ) -> MaskedLM:
     """The model and its optimizer, with variables in the strategy's scope."""
-    plan = create_plan(config.train, config, prepared)
+    num_rows = prepared.roles["train"].num_rows
+    plan = loop.Plan.of(config.train, config, num_rows)
     with strategy.scope():
         model = modeling.create_masked_lm(
             config.model,
@@ -326,16 +327,22 @@ def create_classifiers(
         )
         model.encoder.rematerialize = config.train.rematerialize
     finetune, trainees = config.finetune, []
-    for name, num_epochs, trained in (
-        (f"{stage}_frozen", finetune.frozen_epochs, model.head),
-        (stage, finetune.num_epochs, model),
-    ):
-        if trained is model.head and not num_epochs:
-            continue
+    stages = [(stage, finetune.num_steps, finetune.num_epochs, model)]
+    if finetune.frozen_epochs:
+        stages.insert(
+            0, (f"{stage}_frozen", 0, finetune.frozen_epochs, model.head)
+        )
+    for name, num_steps, num_epochs, trained in stages:
         variables = trained.trainable_variables
-        train = finetune_section(config, num_epochs=num_epochs)
-        plan = create_plan(
-            train, config, prepared, enough=automatic.finetuning_steps
+        plan = loop.Plan.of(
+            dataclasses.replace(
+                finetune_section(config),
+                num_steps=num_steps,
+                num_epochs=num_epochs,
+            ),
+            config,
+            prepared.roles["train"].num_rows,
+            enough=automatic.finetuning_steps,
         )
         schedule = dataclasses.replace(
             config.optimizer,
@@ -375,64 +382,13 @@ def create_classifiers(
     return trainees
 
 
-def finetune_section(
-    config: schema.Config, *, num_epochs: int = 1
-) -> schema.TrainConfig:
+def finetune_section(config: schema.Config) -> schema.TrainConfig:
     """The section `train` as fine-tuning uses it."""
     return dataclasses.replace(
         config.train,
         global_batch_size=config.finetune.global_batch_size,
-        num_epochs=num_epochs,
-        num_steps=0,
         steps_per_epoch=0,
     )
-
-
-def create_plan(
-    train: schema.TrainConfig,
-    config: schema.Config,
-    prepared: manifest.Prepared,
-    *,
-    enough: Callable[[int], int] = automatic.pretraining_steps,
-) -> loop.Plan:
-    """How many steps, and at which of them something happens.
-
-    Where neither steps nor epochs are given, `enough` of those of an epoch.
-    """
-    num_rows = prepared.roles["train"].num_rows
-    per_epoch = train.steps_per_epoch or -(-num_rows // train.global_batch_size)
-    return loop.Plan(
-        num_steps=train.num_steps
-        or train.num_epochs * per_epoch
-        or enough(per_epoch),
-        steps_per_epoch=per_epoch,
-        steps_per_call=train.steps_per_call,
-        log_every=train.log_every,
-        evaluate_every=config.evaluation.every_steps,
-        checkpoint_every=config.checkpoint.every_steps,
-        profiled=train.profiled,
-    )
-
-
-def resolve(
-    strategy: tf.distribute.Strategy,
-    train: schema.TrainConfig,
-    recorded: dict[str, Any],
-) -> strategy_lib.Arithmetic:
-    """What `auto` means: as when the run began, else by device.
-
-    Args:
-      strategy: where this run computes.
-      train: the section `train`.
-      recorded: from `workdir.check`; {} = the run begins now.
-    """
-    before = recorded.get("resolved", {})
-    if before and train.precision == "auto":
-        train = dataclasses.replace(train, precision=before["precision"])
-    # A TPU refuses to be asked for XLA: it is always on there.
-    if before and train.jit == "auto" and not strategy_lib.is_tpu(strategy):
-        train = dataclasses.replace(train, jit="on" if before["jit"] else "off")
-    return strategy_lib.resolve(strategy, train)
 
 
 def _for_callbacks(

@@ -11,7 +11,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from configs import runtime
+from configs import automatic, runtime, schema
 from trainer.training import metrics as metrics_lib
 from trainer.training import objective, profiling, signals, workers
 
@@ -38,6 +38,39 @@ class Plan:
     profiled: tuple[int, int] = (0, 0)  # From, to; nothing where both are 0.
     patience: int = 0  # Epochs without a better validation; 0 = without end.
     two_level_steps: int = 0  # The first ones, with a softmax in two levels.
+
+    @classmethod
+    def of(
+        cls,
+        train: schema.TrainConfig,
+        config: schema.Config,
+        num_rows: int,
+        *,
+        enough: Callable[[int], int] = automatic.pretraining_steps,
+    ) -> "Plan":
+        """The plan of a stage.
+
+        Args:
+          train: the section `train`, as the stage uses it.
+          config: of the run.
+          num_rows: to train on.
+          enough: steps of an epoch -> steps, where neither these nor epochs
+            are given.
+        """
+        per_epoch = train.steps_per_epoch or -(
+            -num_rows // train.global_batch_size
+        )
+        return cls(
+            num_steps=train.num_steps
+            or train.num_epochs * per_epoch
+            or enough(per_epoch),
+            steps_per_epoch=per_epoch,
+            steps_per_call=train.steps_per_call,
+            log_every=train.log_every,
+            evaluate_every=config.evaluation.every_steps,
+            checkpoint_every=config.checkpoint.every_steps,
+            profiled=train.profiled,
+        )
 
     def next_boundary(self, step: int) -> int:
         """Where the call that starts at `step` ends, at the latest."""

@@ -137,9 +137,14 @@ class Arithmetic:
 
 
 def resolve(
-    strategy: tf.distribute.Strategy, config: schema.TrainConfig
+    strategy: tf.distribute.Strategy,
+    config: schema.TrainConfig,
+    before: dict[str, Any] | None = None,
 ) -> Arithmetic:
     """A fixed table by device, never a measurement.
+
+    Where `auto` stands and `before` has the `precision` and `jit` with which
+    the run began, these stay, whatever the device is now.
 
     device                         precision   XLA
     TPU                            bfloat16    never asked for: it is implied
@@ -155,6 +160,10 @@ def resolve(
         default = Arithmetic(_gpu_precision(), True)
     else:
         default = Arithmetic(_cpu_precision(), False)
+    if before:
+        # A TPU refuses to be asked for XLA: it is always on there.
+        jit = default.jit if is_tpu(strategy) else before["jit"]
+        default = Arithmetic(before["precision"], jit)
     precision = default.precision
     if config.precision != "auto":
         precision = config.precision

@@ -62,6 +62,13 @@ def require_equal(
         )
 
 
+def slowest(strategy: tf.distribute.Strategy, seconds: float) -> float:
+    """The longest time of any worker; all call it and get the same number."""
+    if not strategy_lib.has_workers(strategy):
+        return seconds
+    return max(_exchange(seconds).values())
+
+
 class Pace:
     """Says in the log of the chief for whom all others wait."""
 

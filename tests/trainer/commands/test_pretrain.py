@@ -333,19 +333,6 @@ def test_a_second_trainer_is_kept_out(copied, tiny, one_device):
             pretrain.run(tiny(), workdir=str(workdir), runtime=one_device)
 
 
-def test_auto_stays_what_it_was_when_the_run_began(tiny):
-    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
-    auto = tiny({"train.precision": "auto"}).train
-    recorded = {"resolved": {"precision": "float16", "jit": True}}
-    resolved = trainee.resolve(strategy, auto, recorded)
-    assert (resolved.precision, resolved.jit) == ("float16", True)
-    resolved = trainee.resolve(
-        strategy, tiny({"train.jit": "off"}).train, recorded
-    )
-    assert (resolved.precision, resolved.jit) == ("float32", False)
-    assert trainee.resolve(strategy, auto, {}).jit is False
-
-
 def test_out_of_memory_says_what_helps(copied, tiny, one_device, monkeypatch):
     def fail(*_):
         raise tf.errors.ResourceExhaustedError(

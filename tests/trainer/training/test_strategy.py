@@ -231,6 +231,17 @@ def test_what_is_asked_for_is_taken(monkeypatch, precision, jit):
     assert resolved.policy == policy
 
 
+def test_auto_stays_what_it_was_when_the_run_began():
+    strategy = strategy_lib.create("one_device")
+    before = {"precision": "float16", "jit": True, "vocabulary_size": 9}
+    assert strategy_lib.resolve(
+        strategy, _train(), before
+    ) == strategy_lib.Arithmetic("float16", True)
+    assert strategy_lib.resolve(
+        strategy, _train(precision="float32", jit="off"), before
+    ) == strategy_lib.Arithmetic("float32", False)
+
+
 class FakeResolver(tf.distribute.cluster_resolver.ClusterResolver):
     """Says that there are two TPU cores."""
 

@@ -105,7 +105,7 @@ def create_trainee(
 def resolve(config: schema.Config, runtime: Runtime) -> strategy_lib.Arithmetic:
     """Precision and XLA of a run that begins now."""
     strategy, _ = stage.create_strategy(runtime, config)
-    return trainee_lib.resolve(strategy, config.train, {})
+    return strategy_lib.resolve(strategy, config.train)
 
 
 def with_documents(config: schema.Config) -> schema.Config:

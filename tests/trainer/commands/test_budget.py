@@ -1,0 +1,102 @@
+"""Tests of trainer/commands/budget.py."""
+
+import types
+
+import pytest
+import tensorflow as tf
+
+from trainer import workdir as workdir_lib
+from trainer.commands import budget, pretrain
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still, as a list with the time."""
+    now = [0.0]
+    fake = types.SimpleNamespace(perf_counter=lambda: now[0])
+    monkeypatch.setattr(budget, "time", fake)
+    return now
+
+
+def trainee(clock, seconds, *, compiling=9.0, steps_per_epoch=100):
+    """Takes so many seconds a step; the first call compiles, too."""
+
+    def create_train_call(stop):
+        wait = [compiling]
+
+        def call(batches, first_step, number):
+            clock[0] += wait.pop() if wait else 0.0
+            clock[0] += seconds * int(number)
+            return (number,)
+
+        return call
+
+    return types.SimpleNamespace(
+        create_train_call=create_train_call,
+        first_batches=lambda number: [],
+        plan=types.SimpleNamespace(steps_per_epoch=steps_per_epoch),
+        strategy=tf.distribute.get_strategy(),
+    )
+
+
+@pytest.fixture
+def decide(clock, tiny, tmp_path):
+    """A function: stage, seconds a step, arguments -> steps of both stages."""
+    config = tiny({"train.minutes": 10.0, "train.num_steps": 0})
+    workdir_lib.record(str(tmp_path), config, {"kept": 1})
+
+    def call(stage, seconds, *, steps_per_epoch=1_000, **arguments):
+        found = budget.decide(
+            config,
+            str(tmp_path),
+            stage,
+            lambda _: trainee(clock, seconds, steps_per_epoch=steps_per_epoch),
+            **{"chief": True, **arguments},
+        )
+        return found.train.num_steps, found.finetune.num_steps
+
+    return call
+
+
+def test_minutes_are_shared_and_decided_once(decide, tmp_path):
+    assert decide("pretrain", 0.5) == (720, 0)  # 6 of 10 minutes.
+    assert decide("finetune", 0.1) == (720, 2_400)
+    # On another machine, or a busy one.
+    assert decide("pretrain", 5.0) == (720, 2_400)
+    assert decide("finetune", 0.01) == (720, 2_400)
+    resolved = workdir_lib.read(str(tmp_path))["resolved"]
+    assert resolved["kept"] == 1
+
+
+def test_without_pretraining_all_minutes_are_of_fine_tuning(decide):
+    assert decide("finetune", 0.5) == (0, 1_200)
+
+
+def test_stages_of_one_kind_share_its_minutes(decide):
+    assert decide("finetune", 0.5, share=1 / 3) == (0, 400)
+
+
+@pytest.mark.parametrize(
+    ("stage", "steps"), [("pretrain", (200, 0)), ("finetune", (0, 60))]
+)
+def test_a_small_text_is_not_learned_by_heart(decide, stage, steps):
+    assert decide(stage, 0.1, steps_per_epoch=2) == steps
+
+
+def test_there_is_always_a_step(decide):
+    assert decide("pretrain", 1e6) == (1, 0)
+
+
+def test_only_the_chief_writes(decide, tmp_path):
+    decide("pretrain", 0.5, chief=False)
+    assert "steps" not in workdir_lib.read(str(tmp_path))["resolved"]
+
+
+def test_a_run_has_the_steps_that_its_minutes_allow(
+    tiny, one_device, look, tmp_path
+):
+    config = tiny({"train.minutes": 1e-3, "train.num_steps": 0})
+    pretrain.run(config, workdir=str(tmp_path), runtime=one_device)
+    steps = workdir_lib.read(str(tmp_path))["resolved"]["steps"]
+    newest = look.checkpoints(tmp_path)[-1]
+    assert newest.name == f"step-{steps['pretrain']:09d}"

@@ -1,0 +1,107 @@
+"""`train.minutes`: how many steps pretraining and fine-tuning may take."""
+
+import dataclasses
+import logging
+import time
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from configs import automatic, schema
+from trainer import workdir as workdir_lib
+from trainer.commands import trainee as trainee_lib
+from trainer.training import workers
+
+_log = logging.getLogger(__name__)
+# Of the minutes; where there is no pretraining, fine-tuning has them all.
+_PRETRAINING_SHARE = 0.6
+_NUM_BATCHES, _TIMED_STEPS = 4, 8
+
+
+def decided(config: schema.Config, workdir: str) -> schema.Config:
+    """The config with the numbers of steps that the run decided on before."""
+    steps = workdir_lib.read(workdir).get("resolved", {}).get("steps", {})
+    return config if not config.train.minutes else _with(config, steps)
+
+
+def decide(
+    config: schema.Config,
+    workdir: str,
+    stage: str,
+    create: Callable[[schema.Config], trainee_lib.Trainee],
+    *,
+    share: float = 1.0,
+    chief: bool,
+) -> schema.Config:
+    """The config with as many steps for a stage as its minutes allow.
+
+    A few steps are timed on weights that are thrown away. The number is
+    recorded, so that a run that goes on has the same one.
+
+    Args:
+      config: nothing is done where `train.minutes` is 0.
+      workdir: of the run, with its config recorded.
+      stage: "pretrain" or "finetune".
+      create: what the stage trains, from its first weights.
+      share: of the stage's minutes.
+      chief: whether this process writes.
+    """
+    facts = workdir_lib.read(workdir)
+    steps = facts.get("resolved", {}).get("steps", {})
+    if not config.train.minutes:
+        return config
+    if stage not in steps:
+        if stage == "pretrain":
+            share *= _PRETRAINING_SHARE
+        elif "pretrain" in steps:
+            share *= 1 - _PRETRAINING_SHARE
+        trainee = create(config)
+        seconds = _seconds_per_step(trainee)
+        number = max(1, round(60 * config.train.minutes * share / seconds))
+        # More epochs of a small text would only be learned by heart.
+        epochs = automatic.MOST_EPOCHS[stage]
+        number = min(number, epochs * trainee.plan.steps_per_epoch)
+        steps = {**steps, stage: number}
+        if chief:
+            resolved = {**facts["resolved"], "steps": steps}
+            workdir_lib.record(workdir, config, resolved)
+        _log.info(
+            "%s: %s steps of %.3f s are %.1f of train.minutes=%g",
+            stage,
+            f"{number:,}",
+            seconds,
+            number * seconds / 60,
+            config.train.minutes,
+        )
+    return _with(config, steps)
+
+
+def _with(config: schema.Config, steps: dict[str, int]) -> schema.Config:
+    return dataclasses.replace(
+        config,
+        train=dataclasses.replace(
+            config.train,
+            minutes=0.0,
+            num_steps=steps.get("pretrain", config.train.num_steps),
+        ),
+        finetune=dataclasses.replace(
+            config.finetune,
+            num_steps=steps.get("finetune", config.finetune.num_steps),
+        ),
+    )
+
+
+def _seconds_per_step(trainee: trainee_lib.Trainee) -> float:
+    """Of the slowest worker, the same number on all of them."""
+    call = trainee.create_train_call(tf.Variable(0.0))
+    batches = iter(trainee.first_batches(_NUM_BATCHES))
+
+    def run(number: int) -> float:
+        start = time.perf_counter()
+        done, *_ = call(batches, tf.constant(0, tf.int64), tf.constant(number))
+        done.numpy()
+        return time.perf_counter() - start
+
+    run(_NUM_BATCHES)  # Compiles.
+    seconds = workers.slowest(trainee.strategy, run(_TIMED_STEPS))
+    return seconds / _TIMED_STEPS
