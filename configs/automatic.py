@@ -13,8 +13,10 @@ from configs import schema
 _ROW_LENGTHS = (64, 128, 256)
 _MOST_PIECES = 4
 # Pretraining: three epochs; so many steps at least, and no more than so many
-# beyond the first epoch.
-_LEAST_STEPS, _MOST_STEPS = 1_000, 6_000
+# beyond the first epoch. On the 67,000 phrases of SST-2, masked-LM validation
+# loss is 5.3 after 1,000 steps and 3.7 after 3,000. Of less text, no more than
+# MOST_EPOCHS once there are a thousand.
+_FEW_STEPS, _LEAST_STEPS, _MOST_STEPS = 1_000, 3_000, 4_000
 _PRETRAINING_EPOCHS = 3
 # Fine-tuning: at least this many updates and epochs. Banking77 reaches 84 %
 # after 750 updates and 90 % after 1,500.
@@ -74,7 +76,9 @@ def fitted(config: schema.Config, lengths: Lengths) -> schema.Config:
 
 def pretraining_steps(steps_per_epoch: int) -> int:
     """How many steps, where neither steps nor epochs are given."""
-    wanted = max(_LEAST_STEPS, _PRETRAINING_EPOCHS * steps_per_epoch)
+    often = MOST_EPOCHS["pretrain"] * steps_per_epoch
+    least = min(_LEAST_STEPS, max(_FEW_STEPS, often))
+    wanted = max(least, _PRETRAINING_EPOCHS * steps_per_epoch)
     return min(wanted, max(_MOST_STEPS, steps_per_epoch))
 
 

@@ -156,7 +156,8 @@ def test_read_value_refuses(text, kind, allowed):
         ),
         (
             "train.num_steps",
-            "config.train.num_steps or config.inspect.num_steps",
+            "config.train.num_steps or config.finetune.num_steps or"
+            " config.inspect.num_steps",
         ),
         ("config.train.warmup_steps", "config.optimizer.warmup_steps"),
         ("config.modl", "config.model"),

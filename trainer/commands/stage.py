@@ -298,6 +298,12 @@ def _announce(trainee: trainee_lib.Trainee, first_step: int) -> None:
         f"{plan.num_steps:,}",
         f"{plan.steps_per_epoch:,}",
     )
+    if plan.two_level_steps:
+        _log.info(
+            "softmax in two levels for the first %s steps, because of the large"
+            " vocabulary (train.full_softmax_rate)",
+            f"{plan.two_level_steps:,}",
+        )
     wanted = trainee.schedule.warmup_steps
     warmup = optimizers.Schedule(trainee.schedule, plan.num_steps).warmup_steps
     if warmup < wanted:
