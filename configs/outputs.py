@@ -27,7 +27,7 @@ class CheckpointConfig:
 
     every_steps: int = 500
     keep_last: int = 3  # Besides the best.
-    best_by: str = "loss"  # loss | accuracy: the best in validation.
+    best_by: str = "loss"  # loss | accuracy; pretraining goes by loss.
     allow_changed: bool = False  # Resume with another optimizer section.
 
     def __post_init__(self) -> None:

@@ -153,8 +153,6 @@ def _fixed(config: dict[str, Any], stages: set[str]) -> dict[str, Any]:
     fixed = {name: config[name] for name in _FIXED}
     # The vocabulary came from there.
     fixed["init_from"] = config["init_from"]
-    # It decides which encoder a classifier is made from.
-    fixed["checkpoint"] = {"best_by": config["checkpoint"]["best_by"]}
     fixed["data"] = {
         k: v for k, v in config["data"].items() if k not in FREE_DATA
     }
@@ -165,6 +163,8 @@ def _fixed(config: dict[str, Any], stages: set[str]) -> dict[str, Any]:
         size = config["train"]["global_batch_size"]
         fixed["train"] = {"global_batch_size": size}
     if "finetune" in stages:
+        best_by = config["checkpoint"]["best_by"]
+        fixed["checkpoint"] = {"best_by": best_by}
         section = config["finetune"]
         fixed["finetune"] = {name: section[name] for name in _FIXED_FINETUNE}
     return fixed

@@ -62,7 +62,7 @@ def average(
         state = {
             "step": max(state["step"] for state in states),
             "made_from": made_from,
-            "best_by": trainee.config.checkpoint.best_by,
+            "best_by": trainee.best_by,
             **{f"validation_{name}": value for name, value in means.items()},
         }
         if chief:

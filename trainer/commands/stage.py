@@ -138,7 +138,7 @@ def _train(
     )
     check_text(state, trainee.prepared)
     first_step = saved = int(state.get("step", 0))
-    best = loop.Best(trainee.config.checkpoint.best_by, **state.get("best", {}))
+    best = loop.Best(trainee.best_by, **state.get("best", {}))
     # A signal saves at once.
     owes_validation = (
         first_step > 0

@@ -29,6 +29,9 @@ class Trainee:
 
     Attributes:
       config: of the run.
+      train: its section, as this stage uses it.
+      seed: of the order of rows, of masks and of dropout.
+      best_by: the mean of validation that decides the best checkpoint.
       strategy: where it computes.
       prepared: the rows.
       arithmetic: precision and XLA.
@@ -41,6 +44,9 @@ class Trainee:
     """
 
     config: schema.Config
+    train: schema.TrainConfig
+    seed: int
+    best_by: str
     strategy: tf.distribute.Strategy
     prepared: manifest.Prepared
     arithmetic: strategy_lib.Arithmetic
@@ -54,16 +60,6 @@ class Trainee:
     # (prepared, config, first_step=, shard=, num_replicas=) -> data set
     create_training_batches: ClassVar[Callable[..., tf.data.Dataset]]
     create_validation_batches: ClassVar[Callable[..., tf.data.Dataset]]
-
-    @property
-    def train(self) -> schema.TrainConfig:
-        """The section `train`, as this stage uses it."""
-        return self.config.train
-
-    @property
-    def seed(self) -> int:
-        """Of the order of rows, of masks and of dropout."""
-        return self.config.seed
 
     def objective(
         self, batch: step_lib.Batch, step: tf.Tensor, first_row: tf.Tensor
@@ -236,14 +232,6 @@ class Classifier(Trainee):
     create_training_batches = staticmethod(classification.training_batches)
     create_validation_batches = staticmethod(classification.validation_batches)
 
-    @property
-    def train(self) -> schema.TrainConfig:  # noqa: D102
-        return finetune_section(self.config)
-
-    @property
-    def seed(self) -> int:  # noqa: D102
-        return self.config.finetune.seed
-
     def objective(  # noqa: D102
         self, batch: step_lib.Batch, step: tf.Tensor, first_row: tf.Tensor
     ) -> objective_lib.Sums:
@@ -291,6 +279,9 @@ def create_masked_lm(
         )
     return MaskedLM(
         config=config,
+        train=config.train,
+        seed=config.seed,
+        best_by="loss",
         strategy=strategy,
         prepared=prepared,
         arithmetic=arithmetic,
@@ -368,6 +359,9 @@ def create_classifiers(
         trainees.append(
             Classifier(
                 config=config,
+                train=finetune_section(config),
+                seed=finetune.seed,
+                best_by=config.checkpoint.best_by,
                 strategy=strategy,
                 prepared=prepared,
                 arithmetic=arithmetic,

@@ -29,7 +29,11 @@ def lines(
             found[f"{stage}: parameters"] = f"{parameters[stage]:,}"
         found |= {
             f"{stage}: {name}": value
-            for name, value in _stage(events, best_by).items()
+            for name, value in _stage(
+                # Pretraining goes by loss.
+                events,
+                "loss" if stage == "pretrain" else best_by,
+            ).items()
         }
     found |= evaluation_lines(evaluation)
     return {**found, **places}

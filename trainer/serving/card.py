@@ -104,10 +104,10 @@ def _data(facts: _Facts) -> str:
 
 def _training(facts: _Facts, metrics: Mapping[str, _Facts]) -> str:
     parts = []
-    best_by = facts["config"]["checkpoint"].get("best_by", "loss")
     for stage, checkpoint in facts["checkpoints"].items():
         parts.append(
-            f"Stage `{stage}`: the best checkpoint by validation {best_by}"
+            f"Stage `{stage}`: the best checkpoint by validation"
+            f" {checkpoint.get('best_by', 'loss')}"
         )
         parts.append(_table({**checkpoint, **_last(metrics.get(stage, {}))}))
     sections = ("model", "masking", "optimizer", "train", "finetune")

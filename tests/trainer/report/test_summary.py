@@ -71,13 +71,13 @@ def test_values_stand_below_each_other():
     assert summary.table({"a": "1", "long": "2"}) == "a     1\nlong  2"
 
 
-def test_the_best_by_accuracy():
+def test_the_best_classifier_by_accuracy_and_pretraining_by_loss():
     events = [
         {"step": 5, "validation_loss": 0.1, "validation_accuracy": 0.5},
         {"step": 9, "validation_loss": 0.3, "validation_accuracy": 0.75},
     ]
     lines = summary.lines(
-        stages={"finetune": events},
+        stages={"pretrain": events, "finetune": events},
         parameters={},
         evaluation={},
         places={},
@@ -85,3 +85,4 @@ def test_the_best_by_accuracy():
     )
     assert lines["finetune: best validation accuracy"] == "0.7500 after step 9"
     assert lines["finetune: validation loss there"] == "0.3000"
+    assert lines["pretrain: best validation loss"] == "0.1000 after step 5"

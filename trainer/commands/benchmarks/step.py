@@ -113,7 +113,7 @@ def _quarter(trainee: trainee_lib.MaskedLM) -> trainee_lib.MaskedLM | None:
         return None
     train = dataclasses.replace(train, global_batch_size=rows)
     config = dataclasses.replace(trainee.config, train=train)
-    return dataclasses.replace(trainee, config=config)
+    return dataclasses.replace(trainee, config=config, train=train)
 
 
 def _describe(
