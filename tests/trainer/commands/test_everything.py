@@ -87,6 +87,23 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
         everything.run(longer, workdir=str(workdir), runtime=one_device)
 
 
+def test_ngrams_alone_need_no_training(
+    tiny, reviews, one_device, tmp_path, capsys, monkeypatch
+):
+    config = _config(tiny, reviews, {"finetune.encoder": False})
+    workdir = tmp_path / "run"
+    everything.run(config, workdir=str(workdir), runtime=one_device)
+    assert "test accuracy" in capsys.readouterr().out
+    result = evaluate.read(str(workdir))
+    assert {*result["checkpoints"]} == {"ngrams"}
+    # A word of each review gives its label away.
+    assert result["classifier"]["accuracy"]["value"] == 1
+    assert not (workdir / "checkpoints").exists()
+    for command in (export, evaluate):
+        monkeypatch.setattr(command, "run", None)  # Would fail.
+    everything.run(config, workdir=str(workdir), runtime=one_device)
+
+
 LAYOUTS = {
     "two workers": ("--strategy=multi_worker",),
     "two devices": ("--strategy=mirrored", "--num_virtual_devices=2"),
