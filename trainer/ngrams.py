@@ -16,7 +16,7 @@ read back. T tokens, N documents, G n-grams, C classes, K logits of a document:
 import dataclasses
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -34,6 +34,9 @@ MAX_NGRAMS = 2**20
 MAX_WEIGHTS = 2**23
 # Below this many documents an n-gram counts although it occurs in one alone.
 _FEW_DOCUMENTS = 2_000
+# Validation documents are worth a second fit if they are such a share of the
+# others.
+_MANY = 0.1
 # With V of at most 2^21, three ids fit into a key of 63 bits.
 _MAX_VOCABULARY = 2**21
 # What a fit knows before it sees a document, in documents: the parts count
@@ -80,12 +83,17 @@ class NGrams:
       scales: float32 [G], of the features.
       coefficients: float32 [G, K], of the scaled features of a document.
       bias: float32 [K].
+      validation: float32 [Nv, K], the answers to the validation documents of a
+        model that was not fitted on them.
     """
 
     keys: np.ndarray
     scales: np.ndarray
     coefficients: np.ndarray
     bias: np.ndarray
+    validation: np.ndarray = dataclasses.field(
+        default_factory=lambda: np.zeros([0, 1], np.float32)
+    )
 
     def save(self, workdir: str, facts: dict[str, Any]) -> None:
         """Writes `<workdir>/ngrams`, which replaces an older one."""
@@ -194,6 +202,10 @@ def fit(
 ) -> tuple[NGrams, dict[str, Any]]:
     """The model with the strength that validates best, and facts about it.
 
+    Where the validation documents are many beside those of training, the model
+    is fitted once more with that strength, on both; the facts are of the one
+    before.
+
     Needs memory of about 100 bytes a token of the training documents.
 
     Raises:
@@ -205,29 +217,9 @@ def fit(
             f" at most {_MAX_VOCABULARY:,}; lower tokenizer.vocabulary_size, or"
             " leave the n-grams out with --config.finetune.ngrams=False."
         )
-    from sklearn import exceptions, linear_model, preprocessing
-
     start = time.perf_counter()
-    keys, owners, columns = _occurrences(train, is_special)
-    keys, features = _kept(keys, owners, columns, train, num_classes)
-    scales = _scales(features, train.labels, num_classes)
-    features = preprocessing.normalize(features.multiply(scales).tocsr())
-    fitted = linear_model.LogisticRegression(
-        max_iter=200, tol=1e-3, warm_start=True
-    )
     best, least, report = None, np.inf, dict[str, Any]()
-    for strength in STRENGTHS:
-        fitted.set_params(C=strength)
-        with warnings.catch_warnings():
-            # A strength that needs more steps is no better for them.
-            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-            fitted.fit(features, train.labels)
-        model = NGrams(
-            keys,
-            scales,
-            (fitted.coef_ * scales).T.astype(np.float32).copy(),
-            fitted.intercept_.astype(np.float32),
-        )
+    for strength, model in _fitted(train, STRENGTHS, is_special, num_classes):
         found = logits(
             model,
             *validation[:3],
@@ -236,16 +228,53 @@ def fit(
         ).numpy()
         loss, accuracy = measure(found, validation.labels)
         if best is None or loss < least:
-            best, least = model, loss
+            best = dataclasses.replace(model, validation=found)
+            least = loss
             report = {"strength": strength, "loss": loss, "accuracy": accuracy}
     assert best is not None
+    if len(validation.labels) > _MANY * len(train.labels):
+        together = Documents.joined([train, validation])
+        strengths = [report["strength"]]
+        for _, model in _fitted(together, strengths, is_special, num_classes):
+            best = dataclasses.replace(model, validation=best.validation)
     return best, {
         **report,
-        "ngrams": len(keys),
+        "ngrams": len(best.keys),
         "documents": len(train.labels),
         "validation_documents": len(validation.labels),
         "seconds": round(time.perf_counter() - start, 1),
     }
+
+
+def _fitted(
+    documents: Documents,
+    strengths: Sequence[float],
+    is_special: np.ndarray,
+    num_classes: int,
+) -> Iterator[tuple[float, NGrams]]:
+    """A model for every strength."""
+    from sklearn import exceptions, linear_model, preprocessing
+
+    keys, owners, columns = _occurrences(documents, is_special)
+    keys, features = _kept(keys, owners, columns, documents, num_classes)
+    scales = _scales(features, documents.labels, num_classes)
+    features = preprocessing.normalize(features.multiply(scales).tocsr())
+    fitted = linear_model.LogisticRegression(
+        max_iter=200, tol=1e-3, warm_start=True
+    )
+    for strength in strengths:
+        fitted.set_params(C=strength)
+        with warnings.catch_warnings():
+            # A strength that needs more steps is no better for them.
+            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+            fitted.fit(features, documents.labels)
+        model = NGrams(
+            keys,
+            scales,
+            (fitted.coef_ * scales).T.astype(np.float32).copy(),
+            fitted.intercept_.astype(np.float32),
+        )
+        yield strength, model
 
 
 def measure(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:

@@ -130,6 +130,24 @@ def test_text_of_unknown_words_gives_the_bias():
     assert model.coefficients.shape == (1, 1)
 
 
+@pytest.mark.parametrize(("number", "again"), [(9, False), (11, True)])
+def test_many_validation_documents_are_learned_too(number, again):
+    train, words = planted(100, 2), [[2, 2]] * number
+    validation = documents(words, [0, 1] * (number // 2) + [1])
+    model, _ = ngrams.fit(
+        train, validation, is_special=IS_SPECIAL, num_classes=2
+    )
+    before, _ = ngrams.fit(
+        train, planted(9, 2), is_special=IS_SPECIAL, num_classes=2
+    )
+    key = 2 * V + 2
+    assert key not in before.keys
+    assert (key in model.keys) == again
+    # What they are judged by has not seen them.
+    assert model.validation.shape == (number, 1)
+    assert len(np.unique(model.validation)) == 1
+
+
 def test_the_commonest_are_kept(monkeypatch):
     monkeypatch.setattr(ngrams, "MAX_NGRAMS", 2)
     train = documents([[2, 3], [2, 3], [4, 2], [2]], [0, 1, 0, 1])

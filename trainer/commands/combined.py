@@ -24,6 +24,12 @@ def create(
     fitted = None
     if config.ngrams and facts.get("fingerprint") == prepared.fingerprint:
         fitted = ngrams.NGrams.load(workdir)
+        number = prepared.roles["validation"].num_documents
+        if len(fitted.validation) != number:
+            raise ValueError(
+                f"{workdir}/{ngrams.DIRECTORY} is of an older version; remove"
+                " it, and --mode=finetune or --mode=all fits it again."
+            )
     model = modeling.TextClassifier(
         **common(tuned, prepared),
         finetune=dataclasses.asdict(config),
@@ -36,7 +42,7 @@ def create(
     if not (fitted and model.ngrams):
         return model, {}
     model.ngrams.assign(fitted)
-    return model, _mix(model, prepared, tuned.config)
+    return model, _mix(model, fitted, prepared, tuned.config)
 
 
 def logits(
@@ -66,6 +72,7 @@ def logits(
 
 def _mix(
     classifier: modeling.TextClassifier,
+    fitted: ngrams.NGrams,
     prepared: manifest.Prepared,
     config: schema.Config,
 ) -> dict[str, Any]:
@@ -74,22 +81,20 @@ def _mix(
     The encoder was chosen on the same documents, and so was the strength of
     the n-grams: the numbers flatter all three, the test split none.
     """
-    assert classifier.ngrams is not None
-    names = ["encoder"] * (classifier.classifier is not None) + ["n-grams"]
-    found = [[np.zeros([0, classifier.num_logits])] * len(names)]
-    labels = [np.zeros([0], np.int32)]
-    for batch in classification.validation_batches(prepared, config):
-        documents = classification.documents_of(batch)
-        labels.append(documents.labels)
-        found.append(logits(classifier, batch, documents))
-    parts = [np.concatenate(part) for part in zip(*found, strict=True)]
-    truth = np.concatenate(labels)
+    truth = classification.documents(prepared, config, "validation").labels
+    named = {"n-grams": fitted.validation}
+    if classifier.classifier is not None:
+        found = [np.zeros([0, classifier.num_logits])]
+        for batch in classification.validation_batches(prepared, config):
+            answers = classifier.classifier(batch).numpy()  # [B, S, K]
+            found.append(answers[batch["label_weights"].numpy() > 0])
+        named = {"encoder": np.concatenate(found), **named}
+    names, parts = [*named], [*named.values()]
     weights, bias = ngrams.combine(parts, truth)
     assert classifier.mixture is not None
     classifier.mixture.assign(np.concatenate([weights, bias]))
     together = np.tensordot(weights, np.stack(parts), 1) + bias
     results: dict[str, Any] = {"documents": len(truth)}
-    named = dict(zip(names, parts, strict=True))
     if len(parts) > 1:
         named["together"] = together
     for name, part in named.items():
