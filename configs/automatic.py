@@ -19,8 +19,8 @@ _MOST_PIECES = 4
 _FEW_STEPS, _LEAST_STEPS, _MOST_STEPS = 1_000, 3_000, 4_000
 _PRETRAINING_EPOCHS = 3
 # Fine-tuning: at least this many updates and epochs. Banking77 reaches 84 %
-# after 750 updates and 90 % after 1,500.
-_FINETUNING_STEPS = 1_500
+# after 750 updates and 90 % after 1,500. Of much text, fewer epochs will do.
+_FINETUNING_STEPS, _MOST_FINETUNING_STEPS = 1_500, 8_000
 _FINETUNING_EPOCHS = 3
 MOST_EPOCHS = {"pretrain": 100, "finetune": 30}
 
@@ -85,7 +85,10 @@ def pretraining_steps(steps_per_epoch: int) -> int:
 def finetuning_steps(steps_per_epoch: int) -> int:
     """How many steps of whole epochs, where `finetune.num_epochs` is 0."""
     wanted = math.ceil(_FINETUNING_STEPS / max(1, steps_per_epoch))
-    epochs = min(MOST_EPOCHS["finetune"], max(_FINETUNING_EPOCHS, wanted))
+    affordable = max(1, _MOST_FINETUNING_STEPS // max(1, steps_per_epoch))
+    epochs = min(
+        MOST_EPOCHS["finetune"], affordable, max(_FINETUNING_EPOCHS, wanted)
+    )
     return epochs * steps_per_epoch
 
 

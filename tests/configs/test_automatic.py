@@ -66,7 +66,9 @@ def test_a_document_a_row_is_a_row_a_document():
         (334, 3_000, 1_670),
         (1_001, 3_003, 3_003),
         (2_001, 4_000, 6_003),
-        (9_000, 9_000, 27_000),
+        (2_666, 4_000, 7_998),
+        (2_667, 4_000, 5_334),
+        (9_000, 9_000, 9_000),
     ],
 )
 def test_there_are_enough_steps(steps_per_epoch, pretraining, finetuning):
