@@ -23,7 +23,12 @@ def reference():
 
 @pytest.mark.parametrize(
     ("replicas", "accumulation_steps", "jit"),
-    [(2, 1, True), (4, 1, False), (1, 4, True), (2, 2, False)],
+    [
+        (2, 1, True),
+        pytest.param(4, 1, False, marks=pytest.mark.soak),
+        (1, 4, True),
+        (2, 2, False),
+    ],
 )
 def test_layout_changes_nothing(reference, replicas, accumulation_steps, jit):
     model = tiny.create(
@@ -34,7 +39,10 @@ def test_layout_changes_nothing(reference, replicas, accumulation_steps, jit):
     assert tiny.largest_difference(model.weights(), reference[1]) < 1e-5
 
 
-@pytest.mark.parametrize(("replicas", "jit"), [(1, True), (2, False)])
+@pytest.mark.parametrize(
+    ("replicas", "jit"),
+    [(1, True), pytest.param(2, False, marks=pytest.mark.soak)],
+)
 def test_layers_computed_twice_change_nothing(reference, replicas, jit):
     model = tiny.create(tiny.mirrored(replicas), jit=jit)
     model.model.encoder.rematerialize = True
