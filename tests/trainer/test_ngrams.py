@@ -103,6 +103,21 @@ def test_word_order_is_learned_and_a_graph_answers_alike(num_classes):
     np.testing.assert_allclose(found[0], by_hand, rtol=1e-5)
 
 
+def test_many_rare_words_are_learned():
+    """Each of 1,000 words tells the class, and stands in four documents."""
+    random = np.random.default_rng(0)
+    labels = np.tile([0, 1], 1_000)
+    words = 10 + 2 * random.permutation(np.arange(2_000) % 500) + labels
+    texts = [[*random.integers(2, 10, 12), word] for word in words]
+    text = documents(texts, labels)
+    model, facts = ngrams.fit(
+        text, text, is_special=np.arange(1_010) < 2, num_classes=2
+    )
+    assert facts["accuracy"] == 1.0
+    assert facts["loss"] < 0.1
+    assert facts["strength"] == ngrams.STRENGTHS[-1]
+
+
 def test_repeated_and_unknown_ngrams_change_nothing():
     model, _ = ngrams.fit(
         planted(100, 2),
