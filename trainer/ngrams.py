@@ -259,8 +259,9 @@ def _fitted(
     keys, features = _kept(keys, owners, columns, documents, num_classes)
     scales = _scales(features, documents.labels, num_classes)
     features = preprocessing.normalize(features.multiply(scales).tocsr())
-    # The gradient of the mean loss has an entry an n-gram, most of them rare: by
-    # scikit-learn's own tolerance of 1e-4 the fit ends before it has begun.
+    # The gradient of the mean loss has an entry for every n-gram, most of which
+    # are rare and their entries small: with scikit-learn's own tolerance of 1e-4
+    # the fit ends too early.
     fitted = linear_model.LogisticRegression(
         max_iter=200, tol=1e-5, warm_start=True
     )
