@@ -259,9 +259,8 @@ def _fitted(
     keys, features = _kept(keys, owners, columns, documents, num_classes)
     scales = _scales(features, documents.labels, num_classes)
     features = preprocessing.normalize(features.multiply(scales).tocsr())
-    # The gradient of the mean loss has an entry for every n-gram, most of which
-    # are rare and their entries small: with scikit-learn's own tolerance of 1e-4
-    # the fit ends too early.
+    # Most n-grams are rare, and their entries in the gradient of the mean loss
+    # are small: with scikit-learn's own tolerance, 1e-4, the fit ends too early.
     fitted = linear_model.LogisticRegression(
         max_iter=200, tol=1e-5, warm_start=True
     )
