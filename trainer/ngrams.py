@@ -260,7 +260,7 @@ def _fitted(
     scales = _scales(features, documents.labels, num_classes)
     features = preprocessing.normalize(features.multiply(scales).tocsr())
     # Most n-grams are rare, and their entries in the gradient of the mean loss
-    # are small: with scikit-learn's own tolerance, 1e-4, the fit ends too early.
+    # are small: scikit-learn's own tolerance, 1e-4, ends the fit too early.
     fitted = linear_model.LogisticRegression(
         max_iter=200, tol=1e-5, warm_start=True
     )
