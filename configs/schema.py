@@ -75,6 +75,14 @@ class Config:
             0 <= self.seed < 2**31,
             f"seed={self.seed} must lie between 0 and 2147483647.",
         )
+        for name in ("train", "finetune"):
+            number = getattr(self, name).num_steps
+            checks.require(
+                not (self.train.minutes and number),
+                f"train.minutes={self.train.minutes:g} decides how many steps"
+                f" there are, but {name}.num_steps={number} is set, too; add"
+                f" --config.{name}.num_steps=0, or leave train.minutes out.",
+            )
 
     @property
     def num_predictions(self) -> int:

@@ -283,11 +283,6 @@ class TrainConfig:
             checks.at_least(f"train.{name}", getattr(self, name), 1)
         for name in ("num_steps", "num_epochs", "steps_per_epoch", "minutes"):
             checks.at_least(f"train.{name}", getattr(self, name), 0)
-        checks.require(
-            not (self.minutes and self.num_steps),
-            f"train.minutes={self.minutes:g} and train.num_steps="
-            f"{self.num_steps} both say how long; leave one of them out.",
-        )
         checks.rate("train.full_softmax_rate", self.full_softmax_rate)
         checks.choice(
             "train.precision",

@@ -124,6 +124,15 @@ def test_a_bad_seed_dies_with_its_name(seed):
         build({"seed": seed})
 
 
+@pytest.mark.parametrize("section", ["train", "finetune"])
+def test_minutes_and_steps_exclude_each_other(section):
+    with pytest.raises(
+        ValueError,
+        match=f"minutes=5 .*{section}.num_steps=9.*{section}.num_steps=0",
+    ):
+        build({"train.minutes": 5.0, f"{section}.num_steps": 9})
+
+
 def test_last_rate_is_constant_by_default():
     assert build({"masking.select_rate": 0.2}).masking.last_rate == 0.2
 
