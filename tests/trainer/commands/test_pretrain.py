@@ -199,38 +199,48 @@ def test_xla_trains_and_validates_several_chunks(
     assert with_xla == pytest.approx(without, rel=tolerance)
 
 
+class StopAfter(tf.keras.callbacks.Callback):
+    """Asks for an early stop, after the step of an epoch with that number."""
+
+    def __init__(self, batch=None):
+        super().__init__()
+        self.last = batch
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.model.stop_training = self.last in (None, batch)
+
+
 def test_two_levels_then_one_in_any_layout_and_resumed(
     tiny, one_device, devices, finished, look, tmp_path, monkeypatch
 ):
     # Far from how often they occur, so that the levels make a difference.
     rates = np.array([0.91, *[0.01] * 9], np.float32)
     monkeypatch.setattr(pretraining, "rare_rates", lambda _: rates)
-    changes = {"train.full_softmax_rate": 0.4, "train.num_steps": 20}
+    early = {"train.full_softmax_rate": 0.25, "train.num_steps": 20}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    pretrain.run(tiny(changes), workdir=str(whole), runtime=one_device)
-    pretrain.run(
-        tiny(changes),
-        workdir=str(parts),
-        runtime=one_device,
-        callbacks=[StopAfter()],
-    )
-    assert look.checkpoints(parts)[-1].name == "step-000000005"
-    changes["train.accumulation_steps"] = 2
-    pretrain.run(tiny(changes), workdir=str(parts), runtime=devices(2))
+    pretrain.run(tiny(early), workdir=str(whole), runtime=one_device)
+
+    def go_on(changes, layout, *callbacks):
+        pretrain.run(
+            tiny({"train.num_steps": 20, **changes}),
+            workdir=str(parts),
+            runtime=layout,
+            callbacks=callbacks,
+        )
+        return look.checkpoints(parts)[-1].name
+
+    assert go_on(early, one_device, StopAfter()) == "step-000000005"
+    two = {**early, "train.accumulation_steps": 2}
+    assert go_on(two, devices(2), StopAfter(14)) == "step-000000015"
+    # From here on there is one level, as it is with none before.
+    go_on({}, devices(1))
     assert_same_run(look, parts, whole)
     # The rows are those of the run with one level.
     loss, one_level = (
-        look.events(w)[0]["loss"] for w in (whole, finished.workdir)
+        look.events(workdir)[0]["loss"] for workdir in (whole, finished.workdir)
     )
     assert loss == pytest.approx(one_level, rel=0.1)
     assert loss != pytest.approx(one_level, rel=1e-3)
-
-
-class StopAfter(tf.keras.callbacks.Callback):
-    """Asks for an early stop."""
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.model.stop_training = True
 
 
 def test_an_early_stop_is_saved_and_the_same_command_goes_on(
