@@ -85,9 +85,13 @@ def _mix(
     named = {"n-grams": fitted.validation}
     if classifier.classifier is not None:
         found = [np.zeros([0, classifier.num_logits])]
+        labels = []
         for batch in classification.validation_batches(prepared, config):
+            used = batch["label_weights"].numpy() > 0  # [B, S]
+            labels.extend(batch["labels"].numpy()[used])
             answers = classifier.classifier(batch).numpy()  # [B, S, K]
-            found.append(answers[batch["label_weights"].numpy() > 0])
+            found.append(answers[used])
+        assert np.array_equal(labels, truth), "documents in another order"
         named = {"encoder": np.concatenate(found), **named}
     names, parts = [*named], [*named.values()]
     weights, bias = ngrams.combine(parts, truth)
