@@ -49,16 +49,39 @@ def dense(hidden, kernel, bias, labels, weights):
     return (total, each * used, correct * used, *gradients)
 
 
-def chunked(hidden, kernel, bias, labels, weights):
+def derived(compute, hidden, kernel, bias, *, weights, **more):
+    """The losses that are computed, and the gradients of three times them."""
     with tf.GradientTape() as tape:
         tape.watch([hidden, kernel, bias])
-        losses = cross_entropy.cross_entropy(
-            hidden, kernel, bias, labels=labels, weights=weights, trains=True
-        )
+        losses = compute(hidden, kernel, bias, weights=weights, **more)
         scaled = 3.0 * losses.total
     gradients = tape.gradient(scaled, [hidden, kernel, bias])
     used = tf.cast(weights > 0, tf.float32)
     return (losses.total, losses.each, losses.correct * used, *gradients)
+
+
+def chunked(hidden, kernel, bias, labels, weights):
+    return derived(
+        cross_entropy.cross_entropy,
+        hidden,
+        kernel,
+        bias,
+        labels=labels,
+        weights=weights,
+        trains=True,
+    )
+
+
+def in_two_levels(hidden, kernel, bias, labels, weights, rates):
+    return derived(
+        cross_entropy.two_level_cross_entropy,
+        hidden,
+        kernel,
+        bias,
+        labels=labels,
+        weights=weights,
+        rare_rates=rates,
+    )
 
 
 def assert_equal(got, wanted, *, tolerance):
@@ -224,22 +247,6 @@ def test_xla_for_a_gpu_holds_no_more_than_a_chunk_of_the_vocabulary(dtype):
     assert large - weights == {(size, VOCABULARY) for size in rows}
 
 
-def in_two_levels(hidden, kernel, bias, labels, weights, rates):
-    with tf.GradientTape() as tape:
-        tape.watch([hidden, kernel, bias])
-        losses = cross_entropy.two_level_cross_entropy(
-            hidden,
-            kernel,
-            bias,
-            labels=labels,
-            weights=weights,
-            rare_rates=rates,
-        )
-        scaled = 3.0 * losses.total
-    gradients = tape.gradient(scaled, [hidden, kernel, bias])
-    return (*losses, *gradients)
-
-
 def dense_in_two_levels(hidden, kernel, bias, labels, weights, rates):
     """The same with all logits at once."""
     num_frequent = VOCABULARY - len(rates)
@@ -280,8 +287,6 @@ def test_two_levels_equal_the_dense_ones(num_frequent, num_entries, used, jit):
     function = tf.function(in_two_levels, jit_compile=jit, autograph=False)
     got = function(*data, rates)
     wanted, all_tokens = dense_in_two_levels(*data, rates)
-    *_, weights = data
-    got = (*got[:2], got[2] * weights, *got[3:])
     assert_equal(got, wanted, tolerance=2e-6)
     # A distribution over all tokens.
     np.testing.assert_allclose(
