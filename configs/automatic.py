@@ -12,14 +12,15 @@ from configs import schema
 # Rows of L slots, the shortest that holds 95 % of the documents.
 _ROW_LENGTHS = (64, 128, 256)
 _MOST_PIECES = 4
-# Pretraining: three epochs; so many steps at least, and no more than so many
-# beyond the first epoch. On the 67,000 phrases of SST-2, masked-LM validation
-# loss is 5.3 after 1,000 steps and 3.7 after 3,000. Of less text, no more than
-# MOST_EPOCHS once there are a thousand.
+# Pretraining: three epochs, but at least _LEAST_STEPS, because masked-LM
+# validation loss on the 67,000 phrases of SST-2 is 5.3 after 1,000 steps and
+# 3.7 after 3,000. Where these are more than MOST_EPOCHS, the text gets that
+# many epochs, or _FEW_STEPS. From _MOST_STEPS on, one epoch is enough.
 _FEW_STEPS, _LEAST_STEPS, _MOST_STEPS = 1_000, 3_000, 4_000
 _PRETRAINING_EPOCHS = 3
 # Fine-tuning: at least this many updates and epochs. Banking77 reaches 84 %
-# after 750 updates and 90 % after 1,500. Of much text, fewer epochs will do.
+# after 750 updates and 90 % after 1,500. Where that is more than
+# _MOST_FINETUNING_STEPS, there are fewer epochs, but one at least.
 _FINETUNING_STEPS, _MOST_FINETUNING_STEPS = 1_500, 8_000
 _FINETUNING_EPOCHS = 3
 MOST_EPOCHS = {"pretrain": 100, "finetune": 30}

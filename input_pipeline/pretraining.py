@@ -115,7 +115,7 @@ def log_frequencies(prepared: manifest.Prepared) -> np.ndarray:
 
 
 def rare_rates(log_frequencies: np.ndarray) -> np.ndarray | None:
-    """What a softmax in two levels has in the second one.
+    """Frequencies of the rare tokens, for a softmax in two levels.
 
     Args:
       log_frequencies: of all tokens, float32 [V].

@@ -20,8 +20,10 @@ _NUM_BATCHES, _TIMED_STEPS = 4, 8
 
 def decided(config: schema.Config, workdir: str) -> schema.Config:
     """The config with the numbers of steps that the run decided on before."""
-    steps = workdir_lib.read(workdir).get("resolved", {}).get("steps", {})
-    return config if not config.train.minutes else _with(config, steps)
+    if not config.train.minutes:
+        return config
+    resolved = workdir_lib.read(workdir).get("resolved", {})
+    return _with(config, resolved.get("steps", {}))
 
 
 def decide(
@@ -46,10 +48,10 @@ def decide(
       share: of the stage's minutes.
       chief: whether this process writes.
     """
-    facts = workdir_lib.read(workdir)
-    steps = facts.get("resolved", {}).get("steps", {})
     if not config.train.minutes:
         return config
+    facts = workdir_lib.read(workdir)
+    steps = facts["resolved"].get("steps", {})
     if stage not in steps:
         if stage == "pretrain":
             share *= _PRETRAINING_SHARE

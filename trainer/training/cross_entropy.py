@@ -338,16 +338,13 @@ def two_level_cross_entropy(
     entropy of the rates.
 
     Args:
-      hidden: [N, D] in the compute dtype; N is static.
-      kernel: float32 [V, D].
-      bias: float32 [V].
-      labels: int32 [N].
-      weights: float32 [N]; entries of weight 0 are not computed.
+      hidden, kernel, bias, labels, weights: as in `cross_entropy`.
       rare_rates: float32 [V - K]: how often each of the others occurs among
         themselves; they add up to 1 and none is 0.
 
     Returns:
-      As `cross_entropy`. A guess is made level by level.
+      As in `cross_entropy`. The best guess is the best of the first level and,
+      if that is the cluster, the best of the second.
     """
     num_rare = rare_rates.shape[0]
     num_frequent = kernel.shape[0] - num_rare
