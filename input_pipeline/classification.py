@@ -3,14 +3,45 @@
 B rows of the global batch, R slots, S documents a row.
 """
 
+from collections.abc import Sequence
+from typing import NamedTuple, Self
+
 import numpy as np
 import tensorflow as tf
 
 from configs import schema
 from input_pipeline import labelled_rows, manifest, stream
-from trainer import ngrams
 
 _ROWS_AT_ONCE = 256
+
+
+class Documents(NamedTuple):
+    """Labelled documents as one flat run of tokens."""
+
+    token_ids: np.ndarray  # int32 [T]
+    segments: np.ndarray  # int32 [T], the piece of text a token stands in.
+    owners: np.ndarray  # int32 [T], the document, 0 to N - 1.
+    labels: np.ndarray  # int32 [N]
+
+    @classmethod
+    def joined(cls, groups: Sequence[Self]) -> Self:
+        """All documents of the groups, each of which counts from 0."""
+        first_segments = np.cumsum(
+            [0, *(g.segments.max(initial=0) + 1 for g in groups)]
+        )
+        first_documents = np.cumsum([0, *(len(g.labels) for g in groups)])
+        none = np.zeros([0], np.int32)
+        parts = zip(groups, first_segments, first_documents, strict=False)
+        columns = [
+            (g.token_ids, g.segments + s, g.owners + d, g.labels)
+            for g, s, d in parts
+        ] or [(none, none, none, none)]
+        return cls(
+            *(
+                np.concatenate(column).astype(np.int32)
+                for column in zip(*columns, strict=True)
+            )
+        )
 
 
 def training_batches(
@@ -51,17 +82,17 @@ def validation_batches(
 
 def documents(
     prepared: manifest.Prepared, config: schema.Config, role: str
-) -> ngrams.Documents:
+) -> Documents:
     """All documents of a role, "train" or "validation", in stored order."""
     layout = labelled_rows.Layout.of(config, prepared.documents_per_row)
     found = [
         documents_of(labelled_rows.unpack(rows, layout))
         for rows in stream.stored_rows(prepared, role).batch(_ROWS_AT_ONCE)
     ]
-    return ngrams.Documents.joined(found)
+    return Documents.joined(found)
 
 
-def documents_of(batch: dict[str, tf.Tensor]) -> ngrams.Documents:
+def documents_of(batch: dict[str, tf.Tensor]) -> Documents:
     """The documents of a batch, those of a row side by side."""
     used = batch["label_weights"].numpy() > 0  # [B, S]
     is_text = batch["segment_ids"].numpy() > 0  # [B, R]
@@ -69,7 +100,7 @@ def documents_of(batch: dict[str, tf.Tensor]) -> ngrams.Documents:
     row, _ = np.nonzero(is_text)
     # Segments and documents count from 1 in every row.
     segments = batch["segment_ids"].numpy()[is_text]
-    return ngrams.Documents(
+    return Documents(
         batch["token_ids"].numpy()[is_text],
         (row * is_text.shape[1] + segments).astype(np.int32),
         number[row, batch["document_ids"].numpy()[is_text] - 1].astype(

@@ -8,9 +8,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import NamedTuple
 
+import storage
 from configs import schema
 from input_pipeline import cleaning, roles, sources, survey
-from trainer import storage
 
 
 class Example(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+import storage
 from configs import schema
 from input_pipeline import (
     blocks,
@@ -26,7 +27,6 @@ from input_pipeline import (
 )
 from input_pipeline import roles as roles_lib
 from input_pipeline import tokenizer as tokenizer_lib
-from trainer import storage
 
 _ROLES = ("train", "validation")
 UNLABELLED = "unlabeled"  # The role, and the split, of what has no label.

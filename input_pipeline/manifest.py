@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+import storage
 from input_pipeline import blocks, packing
 from input_pipeline import tokenizer as tokenizer_lib
-from trainer import storage
 
 # Part of the fingerprint; raised whenever the same text gives other rows.
 FORMAT = 3

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+import storage
 from configs import schema
 from input_pipeline import (
     blocks,
@@ -28,7 +29,6 @@ from input_pipeline import (
 )
 from input_pipeline import roles as roles_lib
 from input_pipeline import tokenizer as tokenizer_lib
-from trainer import storage
 
 _LONG = 20  # Characters; a text of so many has more than two words.
 # What a tokenizer of words may leave unread, and how much text tells.

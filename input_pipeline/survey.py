@@ -10,10 +10,10 @@ import functools
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+import storage
 from configs import schema
 from input_pipeline import manifest, reading, sources
 from input_pipeline import roles as roles_lib
-from trainer import storage
 
 # Set aside by hash where the source brings no test split of its own.
 _TEST_RATE = 0.1

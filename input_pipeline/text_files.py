@@ -17,9 +17,9 @@ import zlib
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO, cast
 
+import storage
 from configs import schema
 from input_pipeline import cleaning, documents
-from trainer import storage
 
 UNIT_BYTES = 16 * 2**20  # About, and as stored: of a .gz, compressed.
 _FIELDS = {

@@ -1,7 +1,7 @@
 """Text to ids and back: whole words, or word pieces.
 
-What works inside a graph is in trainer/strings.py, for an exported model to
-carry along. V is the size of the vocabulary.
+What works inside a graph is in strings.py, for an exported model to carry
+along. V is the size of the vocabulary.
 """
 
 import collections
@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+import storage
 from configs import schema
-from trainer import storage, strings
+from input_pipeline import strings
 
 MASK = strings.MASK
 SpecialIds = strings.SpecialIds

@@ -17,6 +17,8 @@ os.environ.setdefault(
 import pytest
 import tensorflow as tf
 
+pytest_plugins = ["tests.bucket"]
+
 # Its tests share trained models; every other file stands alone.
 _TOGETHER = pathlib.Path(__file__).parent / "trainer" / "commands"
 

@@ -21,7 +21,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from trainer import storage
+import storage
 
 _log = logging.getLogger(__name__)
 _WEIGHTS = "weights.safetensors"

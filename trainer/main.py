@@ -231,7 +231,7 @@ def _set_up_libraries() -> None:
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
     logging.basicConfig(format="%(message)s", level=logging.ERROR)
-    for ours in ("configs", "input_pipeline", "trainer"):
+    for ours in ("configs", "input_pipeline", "storage", "trainer"):
         logging.getLogger(ours).setLevel(logging.INFO)
 
 

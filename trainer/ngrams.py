@@ -17,13 +17,14 @@ import dataclasses
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import safetensors.numpy
 import tensorflow as tf
 
-from trainer import storage
+import storage
+from input_pipeline.classification import Documents
 
 DIRECTORY = "ngrams"  # In the workdir.
 MAX_LENGTH = 3
@@ -43,35 +44,6 @@ _MAX_VOCABULARY = 2**21
 # alike, no class is favoured.
 _PRIOR_WEIGHT, _PRIOR_BIAS = 1.0, 4.0
 _FILE = "ngrams.safetensors"
-
-
-class Documents(NamedTuple):
-    """Labelled documents as one flat run of tokens."""
-
-    token_ids: np.ndarray  # int32 [T]
-    segments: np.ndarray  # int32 [T], the piece of text a token stands in.
-    owners: np.ndarray  # int32 [T], the document, 0 to N - 1.
-    labels: np.ndarray  # int32 [N]
-
-    @classmethod
-    def joined(cls, groups: Sequence[Self]) -> Self:
-        """All documents of the groups, each of which counts from 0."""
-        first_segments = np.cumsum(
-            [0, *(g.segments.max(initial=0) + 1 for g in groups)]
-        )
-        first_documents = np.cumsum([0, *(len(g.labels) for g in groups)])
-        none = np.zeros([0], np.int32)
-        parts = zip(groups, first_segments, first_documents, strict=False)
-        columns = [
-            (g.token_ids, g.segments + s, g.owners + d, g.labels)
-            for g, s, d in parts
-        ] or [(none, none, none, none)]
-        return cls(
-            *(
-                np.concatenate(column).astype(np.int32)
-                for column in zip(*columns, strict=True)
-            )
-        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from importlib import metadata
 from typing import Any
 
+import storage
 from configs import schema
-from trainer import storage
 
 # Of data: where and how it is prepared, not what it is.
 FREE_DATA = ("prepared_dir", "num_processes")

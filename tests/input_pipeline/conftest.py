@@ -7,10 +7,8 @@ import pytest
 
 from configs import schema
 from input_pipeline import blocks, manifest, tokenizer
-from tests.trainer import conftest as store
 
 VOCABULARY_SIZE = 200
-bucket = store._bucket
 
 
 WORDS = ["good", "bad", "film", "plot"]

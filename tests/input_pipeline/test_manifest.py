@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import storage
 from input_pipeline import blocks, manifest, stream, tokenizer
-from tests.trainer import conftest as store
-from trainer import storage
+from tests import bucket as store
 
 LENGTH = 8
 

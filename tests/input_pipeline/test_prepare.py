@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import storage
 from configs import schema
 from input_pipeline import (
     blocks,
@@ -23,7 +24,6 @@ from input_pipeline import (
     text_files,
     tokenizer,
 )
-from trainer import storage
 
 NUM_DOCUMENTS = 400
 COMMON = ["the", "film", "was", "good", "bad", "long"]

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import storage
 from configs import schema
 from input_pipeline import tokenizer
-from trainer import storage
 
 # Of the Keras example: removed are these, and neither `"` nor brackets.
 PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"

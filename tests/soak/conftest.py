@@ -10,8 +10,8 @@ import subprocess
 
 import pytest
 
+from tests import bucket as store
 from tests.input_pipeline import conftest
-from tests.trainer import conftest as store
 
 # Numbered rows, as the fast tests have them.
 create_prepared = conftest._create_prepared

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
+import storage
 from configs import schema
 from input_pipeline import manifest, pretraining
-from trainer import storage
 
 pytestmark = pytest.mark.soak
 

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 import safetensors
 
-from tests.trainer import conftest as store
+import storage
+from tests import bucket as store
 from tests.trainer.training import conftest as tiny
-from trainer import checkpoint, storage
+from trainer import checkpoint
 
 FILES = (
     "weights.safetensors",
@@ -449,7 +450,8 @@ keras.Variable = Variable
 keras.ops = types.SimpleNamespace(convert_to_numpy=lambda v: v.value)
 sys.modules["keras"] = keras
 from tests.trainer import conftest
-from trainer import checkpoint, storage
+from trainer import checkpoint
+import storage
 weights = [Variable(np.zeros([3, 2], "f4"), "kernel"),
            Variable(np.zeros([2], "f4"), "bias")]
 optimizer = [Variable(np.zeros([], "i8"), "iteration"),

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from trainer import ngrams, storage
+import storage
+from input_pipeline.classification import Documents
+from trainer import ngrams
 
 V = 12
 IS_SPECIAL = np.isin(np.arange(V), [0, 1, V - 1])
@@ -13,7 +15,7 @@ IS_SPECIAL = np.isin(np.arange(V), [0, 1, V - 1])
 def documents(texts, labels):
     """One segment a document; texts are lists of ids."""
     owners = np.repeat(np.arange(len(texts)), list(map(len, texts)))
-    return ngrams.Documents(
+    return Documents(
         np.array([i for text in texts for i in text], np.int32),
         owners.astype(np.int32),
         owners.astype(np.int32),
@@ -183,11 +185,11 @@ def test_a_vocabulary_that_does_not_fit_is_refused():
 
 def test_joined_groups_keep_documents_apart():
     a, b = documents([[2, 3], [4]], [0, 1]), documents([[5]], [1])
-    both = ngrams.Documents.joined([a, b])
+    both = Documents.joined([a, b])
     whole = documents([[2, 3], [4], [5]], [0, 1, 1])
     for found, expected in zip(both, whole, strict=True):
         np.testing.assert_array_equal(found, expected)
-    assert not len(ngrams.Documents.joined([]).labels)
+    assert not len(Documents.joined([]).labels)
 
 
 def test_it_is_saved_whole(tmp_path):

@@ -5,8 +5,10 @@ import json
 
 import pytest
 
+import storage
 from configs import schema
-from trainer import lease, storage, workdir
+from storage import lease
+from trainer import workdir
 
 
 def _config(**sections):

@@ -8,9 +8,9 @@ from typing import Any
 
 import tensorflow as tf
 
+import storage
 from configs import schema
 from configs.runtime import Runtime
-from trainer import storage
 from trainer.commands.benchmarks import attention, head, serving, step
 from trainer.commands.benchmarks import input as input_benchmark
 

@@ -48,7 +48,7 @@ def create(
 def logits(
     classifier: modeling.TextClassifier,
     batch: dict[str, tf.Tensor],
-    documents: ngrams.Documents,
+    documents: classification.Documents,
 ) -> list[np.ndarray]:
     """What every part says to the documents of a batch, [N, K] each.
 

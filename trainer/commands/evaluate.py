@@ -1,7 +1,6 @@
 """`--mode=evaluate`: the exported model on the test split, raw strings in.
 
-The test split is read here and nowhere else, except that `check_test` looks for
-unknown labels before anything is trained.
+Nothing else reads the test split, but that `check_test` looks at its labels.
 """
 
 import dataclasses
@@ -17,10 +16,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+import storage
 from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import held_out
-from trainer import checkpoint, storage
+from trainer import checkpoint
 from trainer import workdir as workdir_lib
 from trainer.commands import export as export_command
 from trainer.commands import prepare, stage

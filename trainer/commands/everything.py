@@ -5,10 +5,11 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
+import storage
 from configs import schema
 from configs.runtime import Runtime
-from input_pipeline import held_out, labelled, manifest
-from trainer import checkpoint, storage, strings
+from input_pipeline import held_out, labelled, manifest, strings
+from trainer import checkpoint
 from trainer import workdir as workdir_lib
 from trainer.commands import (
     budget,

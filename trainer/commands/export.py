@@ -6,10 +6,11 @@ import pathlib
 from collections.abc import Sequence
 from typing import Any
 
+import storage
 from configs import runtime as runtime_lib
 from configs import schema
-from input_pipeline import manifest
-from trainer import checkpoint, modeling, storage, strings
+from input_pipeline import manifest, strings
+from trainer import checkpoint, modeling
 from trainer import workdir as workdir_lib
 from trainer.commands import combined, finetune, prepare
 from trainer.modeling import interchange

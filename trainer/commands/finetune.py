@@ -8,10 +8,11 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+import storage
 from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import classification, labelled, manifest
-from trainer import checkpoint, ngrams, storage
+from trainer import checkpoint, ngrams
 from trainer import workdir as workdir_lib
 from trainer.commands import (
     budget,

@@ -6,9 +6,9 @@ import pathlib
 import re
 from collections.abc import Iterator
 
+import storage
 from configs import automatic, checks, schema
 from input_pipeline import cleaning, sources
-from trainer import storage
 
 _log = logging.getLogger(__name__)
 _UNITS, _DOCUMENTS = 8, 4_000  # Looked at: at most.

@@ -6,10 +6,10 @@ from typing import Any
 
 import keras
 
+import storage
 from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import manifest, pretraining
-from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import (
     budget,

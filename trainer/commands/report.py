@@ -2,8 +2,9 @@
 
 import pathlib
 
+import storage
 from configs import schema
-from trainer import checkpoint, storage
+from trainer import checkpoint
 from trainer.commands import evaluate
 from trainer.report import page, summary
 from trainer.training import metrics

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+import storage
 from configs import schema
 from input_pipeline import (
     blocks,
@@ -26,7 +27,7 @@ from input_pipeline import (
     manifest,
     stream,
 )
-from trainer import checkpoint, modeling, ngrams, storage
+from trainer import checkpoint, modeling, ngrams
 from trainer.commands import combined
 from trainer.serving import best
 from trainer.training import workers
@@ -128,7 +129,7 @@ def _rows(
 
 
 def draw(
-    probabilities: np.ndarray, documents: ngrams.Documents, number: int
+    probabilities: np.ndarray, documents: classification.Documents, number: int
 ) -> np.ndarray:
     """A class for each document, int [N], by its probabilities [N, C].
 

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+import storage
 from configs import schema
-from trainer import checkpoint, storage, workdir
+from trainer import checkpoint, workdir
 from trainer.modeling import encoder as encoders
 from trainer.modeling import interchange
 from trainer.modeling.initial import Initial, Weights

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
-from trainer import strings
+from input_pipeline import strings
 from trainer.modeling import encoder as encoders
 
 # Rows that the encoder sees at once: what a call holds does not grow with N.

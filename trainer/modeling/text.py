@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from configs import schema
-from trainer import strings
+from input_pipeline import strings
 from trainer.modeling import classifier as classifiers
 from trainer.modeling import encoder as encoders
 from trainer.modeling import heads, ngram_head, pieces

@@ -4,7 +4,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from trainer import storage
+import storage
 
 FILE = "README.md"
 _Facts = Mapping[str, Any]

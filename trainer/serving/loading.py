@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from trainer import storage
+import storage
 
 DIRECTORY = "export"  # In the workdir.
 FOLDER = "saved_model"  # In the export.

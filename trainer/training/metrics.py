@@ -10,7 +10,7 @@ from typing import Any, Self
 import numpy as np
 import tensorflow as tf
 
-from trainer import storage
+import storage
 
 # An object is written anew when something is added, so it is done rarely.
 _STORE_SECONDS = 30.0

@@ -10,8 +10,8 @@ import subprocess
 import numpy as np
 import pytest
 
+import storage
 from trainer import main as cli
-from trainer import storage
 from trainer import workdir as workdir_lib
 
 ROOT = pathlib.Path(cli.__file__).resolve().parents[1]

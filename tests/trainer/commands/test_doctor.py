@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import storage
 from configs import runtime
 from input_pipeline import prepare, pretraining
 from trainer import main as cli
-from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import doctor
 from trainer.commands.checkups import check, installation, rows, small_model

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import storage
 from input_pipeline import held_out
-from trainer import storage
 from trainer.commands import evaluate
 from trainer.serving import loading
 

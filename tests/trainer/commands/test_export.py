@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import storage
 from input_pipeline import manifest
-from trainer import checkpoint, modeling, storage
+from trainer import checkpoint, modeling
 from trainer import workdir as workdir_lib
 from trainer.commands import export, fill_ins
 from trainer.serving import card, loading

@@ -8,9 +8,9 @@ import types
 import numpy as np
 import pytest
 
+import storage
 from input_pipeline import sources, survey
 from tests.trainer.commands import conftest as tiny_runs
-from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import finetune, pretrain
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import storage
 from input_pipeline import pretraining
-from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import pretrain, trainee
 

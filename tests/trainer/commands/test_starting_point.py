@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from input_pipeline import manifest
-from trainer import modeling, strings
+from input_pipeline import manifest, strings
+from trainer import modeling
 from trainer import workdir as workdir_lib
 from trainer.commands import export, pretrain, starting_point
 from trainer.modeling import interchange

@@ -14,9 +14,9 @@ import time
 import numpy as np
 import pytest
 
+import storage
 from tests.trainer.training import conftest as training
 from trainer import main as cli
-from trainer import storage
 from trainer.commands import pretrain
 
 ROOT = pathlib.Path(cli.__file__).resolve().parents[1]

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from configs import schema
-from input_pipeline import packing
-from trainer import modeling, strings
+from input_pipeline import packing, strings
+from trainer import modeling
 from trainer.modeling import pieces
 
 WORDS = strings.SpecialIds(padding=0, unknown=1, mask=9)

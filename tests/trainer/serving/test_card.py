@@ -2,8 +2,8 @@
 
 import pytest
 
+import storage
 from configs import schema
-from trainer import storage
 from trainer.serving import card
 
 FACTS = {

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from trainer import storage
+import storage
 from trainer.serving import loading
 
 
@@ -52,7 +52,7 @@ def test_another_format_is_refused(tmp_path):
 def test_no_model_of_ours_is_imported():
     code = (
         "import sys; from trainer.commands import predict;"
-        "names = {'keras_hub', 'trainer.modeling', 'trainer.strings'};"
+        "names = {'keras_hub', 'trainer.modeling', 'input_pipeline.strings'};"
         "assert not names & set(sys.modules), names & set(sys.modules)"
     )
     done = subprocess.run(

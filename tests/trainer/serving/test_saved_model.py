@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import storage
 from configs import schema
-from trainer import modeling, storage
+from trainer import modeling
 from trainer.serving import loading, saved_model
 
 LETTERS = [f"w{n}" for n in range(20)]

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+import storage
 from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import cleaning, sources
-from trainer import storage
 from trainer.serving import loading
 
 _CALLS = {1: 100, 64: 10}  # Texts of one call -> calls of a round.

@@ -5,8 +5,8 @@ import shutil
 import tempfile
 import uuid
 
+import storage
 from configs import schema
-from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands.checkups.check import Case, Check
 from trainer.training import strategy as strategy_lib

@@ -6,6 +6,7 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
+import storage
 from configs import schema
 from input_pipeline import (
     cleaning,
@@ -17,7 +18,6 @@ from input_pipeline import (
     sample_corpus,
     sources,
 )
-from trainer import storage
 from trainer import workdir as workdir_lib
 from trainer.commands import preflight, stage, starting_point
 from trainer.commands.checkups.check import Case, Check, Imperfect

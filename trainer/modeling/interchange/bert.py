@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from configs import schema
-from trainer import strings
+from input_pipeline import strings
 from trainer.modeling.initial import Initial, Weights
 
 NUM_TYPES = 2

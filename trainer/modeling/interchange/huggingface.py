@@ -14,8 +14,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+import storage
 from configs import schema
-from trainer import storage
 from trainer.modeling import heads
 from trainer.modeling.initial import Initial, Weights
 from trainer.modeling.interchange import bert

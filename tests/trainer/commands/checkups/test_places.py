@@ -3,8 +3,9 @@
 import pytest
 
 from configs import overrides, schema
-from tests.trainer import conftest as store
-from trainer import lease, modeling
+from storage import lease
+from tests import bucket as store
+from trainer import modeling
 from trainer import workdir as workdir_lib
 from trainer.commands.checkups import check, places
 

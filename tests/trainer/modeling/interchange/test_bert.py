@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from configs import bert_base, bert_small, sample, schema
-from trainer import modeling, strings
+from input_pipeline import strings
+from trainer import modeling
 from trainer.modeling.interchange import bert, why_not_keras_hub
 
 SHAPE = {

@@ -4,7 +4,8 @@ import signal
 
 import pytest
 
-from trainer import lease, storage
+import storage
+from storage import lease
 
 NAME = "gs://bucket/run/.lock"
 

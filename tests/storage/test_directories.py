@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,8 +13,9 @@ import time
 
 import pytest
 
-from tests.trainer import conftest as store
-from trainer import storage
+import storage
+from storage import directories
+from tests import bucket as store
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
@@ -99,7 +101,7 @@ def test_an_own_leftover_is_no_obstacle(tmp_path):
 
 def test_removal_takes_the_name_first(tmp_path, monkeypatch):
     _fill(tmp_path / "x")
-    monkeypatch.setattr(storage.shutil, "rmtree", lambda *_, **__: None)
+    monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
     storage.remove_directory(tmp_path / "x")
     [left] = tmp_path.iterdir()
     monkeypatch.undo()
@@ -236,7 +238,7 @@ def test_a_forked_child_does_not_keep_the_lock(tmp_path):
 
 HOLD = """
 import sys, time
-from trainer import storage
+import storage
 with storage.exclusive(sys.argv[1], wait=False):
     print("held", flush=True)
     time.sleep(60)
@@ -316,7 +318,9 @@ def test_the_manifest_comes_last_to_a_store_and_goes_first(bucket):
 
 def test_what_was_on_its_way_to_a_store_is_removed(bucket):
     folder = storage.path_of("gs://bucket/run")
-    left, other = map(storage._temporary, (folder / "x", folder / "y" / "x"))
+    left, other = map(
+        directories._temporary, (folder / "x", folder / "y" / "x")
+    )
     storage.remove_unfinished(folder, "x*")
     assert not left.exists()
     other.rmdir()

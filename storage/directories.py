@@ -20,7 +20,7 @@ import tempfile
 from collections.abc import Iterator
 from typing import Any, cast
 
-from trainer import lease
+from storage import lease
 
 MANIFEST = "manifest.json"
 _CHUNK_BYTES = 2**24

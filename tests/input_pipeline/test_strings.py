@@ -1,4 +1,4 @@
-"""Tests of trainer/strings.py."""
+"""Tests of input_pipeline/strings.py."""
 
 import os
 import random
@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import cleaning, tokenizer
-from trainer import strings
+from input_pipeline import cleaning, strings, tokenizer
 
 # Of the Keras example: removed are these, and neither `"` nor brackets.
 PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"

@@ -1,0 +1,41 @@
+"""Directories and files on the disk or on gs://, which appear whole."""
+
+from storage.directories import (
+    MANIFEST,
+    DamagedError,
+    append,
+    complete,
+    exclusive,
+    in_store,
+    new_directory,
+    path_of,
+    read_manifest,
+    remove_directory,
+    remove_unfinished,
+    replace_file,
+    sha256_file,
+    sha256_json,
+    verify,
+    write_bytes,
+    write_json,
+)
+
+__all__ = [
+    "MANIFEST",
+    "DamagedError",
+    "append",
+    "complete",
+    "exclusive",
+    "in_store",
+    "new_directory",
+    "path_of",
+    "read_manifest",
+    "remove_directory",
+    "remove_unfinished",
+    "replace_file",
+    "sha256_file",
+    "sha256_json",
+    "verify",
+    "write_bytes",
+    "write_json",
+]
