@@ -8,6 +8,7 @@ result before TensorFlow is imported.
 import dataclasses
 import math
 import typing
+from collections.abc import Iterator
 from typing import Any, Self
 
 import ml_collections
@@ -32,6 +33,7 @@ from configs.sections import (
 )
 
 __all__ = [
+    "CHANGEABLE",
     "Config",
     "defaults",
     "BenchmarkConfig",
@@ -48,6 +50,61 @@ __all__ = [
     "TokenizerConfig",
     "TrainConfig",
 ]
+
+
+# What a knob decides: the kind of artifact whose id its value is part of. An
+# entry for a section holds for all its fields that have no entry of their own.
+# "" decides nothing that is kept: speed, places, lengths, what is shown. The
+# content of text files and of `init_from` decides, not where they lie.
+_DECIDES = {
+    "seed": "encoder",
+    "init_from": "",
+    "data": "rows",
+    "data.path": "",
+    "data.test_path": "",
+    "data.validation_path": "",
+    "data.unlabeled_path": "",
+    "data.prepared_dir": "",
+    "data.num_processes": "",
+    "tokenizer": "rows",
+    "masking": "encoder",
+    "model": "encoder",
+    "optimizer": "encoder",
+    "train": "",
+    "train.global_batch_size": "encoder",
+    "finetune": "classifier",
+    "finetune.packing": "labelled rows",
+    "finetune.pieces_per_row": "labelled rows",
+    "finetune.num_seeds": "",
+    "finetune.self_training_rounds": "",
+    "finetune.ngrams": "",
+    "finetune.encoder": "",
+    "finetune.num_steps": "",
+    "finetune.num_epochs": "",
+    "finetune.patience": "",
+    "evaluation": "",
+    "evaluation.control": "evaluation",
+    "checkpoint": "",
+    "checkpoint.best_by": "classifier",
+    "export": "export",
+    "predict": "",
+    "inspect": "",
+    "benchmark": "",
+}
+# Of these, what a run may change when it goes on, with
+# `checkpoint.allow_changed`: how it learns, not what.
+CHANGEABLE = (
+    "optimizer",
+    "finetune.batch_documents",
+    "finetune.dropout",
+    "finetune.word_dropout",
+    "finetune.learning_rate",
+    "finetune.schedule",
+    "finetune.warmup_rate",
+    "finetune.weight_decay",
+    "finetune.layer_decay",
+    "finetune.average_decay",
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -97,6 +154,17 @@ class Config:
         spare = 2 if self.masking.policy == "whole_word" else 0
         return min(number + spare, length)
 
+    def deciding(self, *kinds: str) -> dict[str, Any]:
+        """The knobs that decide artifacts of these kinds, by their full name.
+
+        Config().deciding("export") -> {"export.max_masks": 8, ...}
+        """
+        return {
+            name: value
+            for name, value in _flat(self.to_dict())
+            if decides(name) in kinds
+        }
+
     @classmethod
     def from_config_dict(cls, config: ml_collections.ConfigDict) -> Self:
         """The frozen, checked config; raises ValueError on a bad value."""
@@ -111,6 +179,15 @@ class Config:
         """Plain values, JSON-ready; tuples become lists."""
         values = _jsonable(dataclasses.asdict(self))
         return typing.cast(dict[str, Any], values)
+
+
+def decides(name: str) -> str:
+    """The kind of artifact that a knob decides; "" = none that is kept.
+
+    decides("masking.policy") -> "encoder"
+    """
+    section, _, _ = name.partition(".")
+    return _DECIDES.get(name, _DECIDES[section])
 
 
 def defaults() -> ml_collections.ConfigDict:
@@ -135,6 +212,15 @@ def _build(cls: Any, values: dict[str, Any]) -> Any:
             for name, value in values.items()
         }
     )
+
+
+def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """("train.num_steps", 0) for {"train": {"num_steps": 0}}."""
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from ((f"{name}.{field}", v) for field, v in value.items())
+        else:
+            yield name, value
 
 
 def _jsonable(value: Any) -> Any:

@@ -1,7 +1,6 @@
 """Sets TensorFlow up for all tests: silent, on the CPU, as four devices."""
 
 import os
-import pathlib
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -20,7 +19,7 @@ import tensorflow as tf
 pytest_plugins = ["tests.bucket"]
 
 # Its tests share trained models; every other file stands alone.
-_TOGETHER = pathlib.Path(__file__).parent / "trainer" / "commands"
+_TOGETHER = {"commands", "stages"}  # Folders in tests/trainer.
 
 # Here and not in a fixture: the first operation of any test fixes the devices.
 tf.config.set_logical_device_configuration(
@@ -36,5 +35,6 @@ def pytest_collection_modifyitems(
     if not config.pluginmanager.hasplugin("xdist"):
         return
     for item in items:
-        together = _TOGETHER if _TOGETHER in item.path.parents else item.path
-        item.add_marker(pytest.mark.xdist_group(str(together)))
+        together = _TOGETHER & {*item.path.parts}
+        group = "stages" if together else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))

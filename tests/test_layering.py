@@ -11,13 +11,22 @@ MAX_LINES = 400
 
 BASE = {
     "configs",
+    "trainer.chain",
     "trainer.checkpoint",
     "trainer.cluster",
     "trainer.fusion",
     "input_pipeline.strings",
     "storage",
     "trainer.ngrams",
+    "trainer.trained",
     "trainer.workdir",
+}
+ROOMS = BASE | {
+    "input_pipeline",
+    "trainer.modeling",
+    "trainer.training",
+    "trainer.report",
+    "trainer.serving",
 }
 # Room -> the other rooms it may import.
 ALLOWED = {
@@ -28,21 +37,38 @@ ALLOWED = {
     "trainer.fusion": set(),
     "trainer.ngrams": {"input_pipeline", "storage"},
     "trainer.workdir": {"configs", "storage"},
+    "trainer.chain": {"configs", "storage"},
+    "trainer.trained": {
+        "configs",
+        "trainer.chain",
+        "trainer.checkpoint",
+        "trainer.ngrams",
+        "trainer.workdir",
+    },
+    "trainer.preflight": {"configs", "input_pipeline", "storage"},
+    "trainer.refusals": set(),
     "input_pipeline.strings": set(),
     "input_pipeline": {"configs", "input_pipeline.strings", "storage"},
     "trainer.modeling": BASE,
     "trainer.training": BASE,
     "trainer.report": BASE,
     "trainer.serving": BASE | {"trainer.modeling"},
-    "trainer.commands": BASE
+    "trainer.run": ROOMS,
+    "trainer.stages": ROOMS | {"trainer.run"},
+    "trainer.commands": ROOMS
     | {
-        "input_pipeline",
-        "trainer.modeling",
-        "trainer.training",
-        "trainer.report",
-        "trainer.serving",
+        "trainer.preflight",
+        "trainer.refusals",
+        "trainer.run",
+        "trainer.stages",
     },
-    "trainer.main": {"configs", "trainer.cluster", "trainer.commands"},
+    "trainer.main": {
+        "configs",
+        "trainer.cluster",
+        "trainer.commands",
+        "trainer.preflight",
+        "trainer.refusals",
+    },
 }
 # Module or room -> foreign packages that would blur its purpose.
 BANNED = {

@@ -6,6 +6,7 @@ checkpoints/<stage>/step-000001234/
   manifest.json                                sizes and sha256, last
 """
 
+import contextlib
 import dataclasses
 import json
 import logging
@@ -111,6 +112,13 @@ class Checkpoints:
     def last_step(self) -> int:
         """Of the newest, damaged or not; 0 where there is none."""
         return max(map(_step_of, self._newest_first()), default=0)
+
+    def last_state(self) -> dict[str, Any]:
+        """State of the newest checkpoint that has one; {} if there is none."""
+        for path in self._newest_first():
+            with contextlib.suppress(FileNotFoundError, ValueError):
+                return read_state(path)
+        return {}
 
     def best(self, *, verify: bool = True) -> pathlib.Path:
         """The best in validation, else the newest.

@@ -21,8 +21,7 @@ from types import FrameType
 from absl import logging as absl_logging
 
 from configs import overrides, quiet, runtime
-from trainer import cluster
-from trainer.commands import preflight, refusals
+from trainer import cluster, preflight, refusals
 
 # Flag -> default and help; every default is text, as on the command line.
 FLAGS = {
@@ -44,13 +43,17 @@ MODES = {
     "export": ("export", "checkpoints -> export/, which takes strings"),
     "predict": ("predict", "lines of text -> classes and fill-ins, as JSON"),
     "evaluate": ("evaluate", "the exported model on the test split"),
+    "status": ("status", "what the workdir holds, and what is stale"),
+    "report": ("report", "what the workdir holds -> report.html"),
     "inspect": ("inspect", "show the rows of any step as text"),
     "benchmark": ("benchmark", "time what benchmark.what names"),
     "doctor": ("doctor", "is this machine ready? a line for every check"),
 }
+# They say what a workdir holds, by default with its own config.
+_OF_WORKDIR = ("status", "report")
 # They work on what has been trained, without its text; the doctor looks for it
 # among other things.
-_WITHOUT_TEXT = ("export", "predict", "doctor")
+_WITHOUT_TEXT = ("export", "predict", "report", "doctor")
 
 
 class _Terminated(BaseException):
@@ -143,6 +146,10 @@ def parse(argv: Sequence[str]) -> dict[str, str]:
     source = flags.get("config.data.source", "sample")
     if "config" not in given and source != "sample":
         flags["config"] = "configs/default.py"
+    record = pathlib.Path(flags["workdir"], "config.json")
+    if flags["mode"] in _OF_WORKDIR and "config" not in given:
+        if flags["workdir"] and record.is_file():
+            flags["config"] = str(record)
     return flags
 
 
@@ -203,7 +210,8 @@ def _run(argv: Sequence[str]) -> int:
     module, _ = MODES[flags["mode"]]
     command = quiet.import_module(f"trainer.commands.{module}")
     with cluster.watched(layout):
-        command.run(config, workdir=workdir, runtime=layout)
+        run = quiet.import_module("trainer.run").Run
+        command.run(run(config, workdir=workdir, runtime=layout))
     sys.stdout.flush()
     return 0
 

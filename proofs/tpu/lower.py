@@ -21,17 +21,18 @@ import tensorflow as tf
 
 from configs import overrides, schema
 from input_pipeline import labelled_rows
-from trainer.commands import trainee as trainee_lib
 from trainer.commands.benchmarks import flops
+from trainer.stages import finetuning_task, pretraining_task
+from trainer.stages import task as task_lib
 from trainer.training import step as step_lib
 from trainer.training import strategy as strategy_lib
 
 Tensors = list[tf.Tensor]
 
 
-def create_trainee(
+def create_task(
     config: schema.Config, stage: str, strategy: tf.distribute.Strategy
-) -> trainee_lib.Trainee:
+) -> task_lib.Task:
     """The configured model, and the step that trains it, without any text."""
     size = config.tokenizer.vocabulary_size
     special = types.SimpleNamespace(mask=4, unknown=1)
@@ -48,10 +49,10 @@ def create_trainee(
     # What `strategy.resolve` says of a TPU.
     arithmetic = strategy_lib.Arithmetic("bfloat16", False)
     if stage == "finetune":
-        return trainee_lib.create_classifiers(
-            config, strategy, prepared, arithmetic
-        )[-1]
-    return trainee_lib.create_masked_lm(config, strategy, prepared, arithmetic)
+        return finetuning_task.create(config, strategy, prepared, arithmetic)[
+            -1
+        ]
+    return pretraining_task.create(config, strategy, prepared, arithmetic)
 
 
 def batch_spec(
@@ -217,9 +218,9 @@ def main() -> None:
     changes[f"config.{section}.global_batch_size"] = str(rows)
     config = overrides.load_config(flags.config, changes=changes)
 
-    trainee = create_trainee(config, flags.stage, tf.distribute.get_strategy())
-    step = trainee.create_step()
-    variables = trainee.model.variables + trainee.optimizer.variables
+    task = create_task(config, flags.stage, tf.distribute.get_strategy())
+    step = task.create_step()
+    variables = task.model.variables + task.optimizer.variables
     call = pure_step(step, variables, flags.replicas)
     scalar = tf.TensorSpec([], tf.int64)
     specs = (
@@ -240,7 +241,7 @@ def main() -> None:
         "replicas": flags.replicas,
         "rows": rows,
         "accumulation_steps": flags.accumulation_steps,
-        "parameters": trainee.model.count_params(),
+        "parameters": task.model.count_params(),
         "variables": len(variables),
         "model_flops": model_flops(config, flags.stage, rows),
     }

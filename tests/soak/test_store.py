@@ -269,7 +269,9 @@ def test_a_killed_run_in_a_bucket_is_the_run_on_the_disk(
 
 
 def _fingerprint(far):
-    return json.loads(far["config.json"])["resolved"]["fingerprint"]
+    return json.loads(far["config.json"])["resolved"]["prepared"].rpartition(
+        "/"
+    )[2]
 
 
 def test_a_bucket_that_is_missing_is_one_line(server, tmp_path):

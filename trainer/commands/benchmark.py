@@ -3,16 +3,13 @@
 import json
 import logging
 import os
-from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
 import storage
-from configs import schema
-from configs.runtime import Runtime
 from trainer.commands.benchmarks import attention, head, serving, step
 from trainer.commands.benchmarks import input as input_benchmark
+from trainer.run import Run
 
 _log = logging.getLogger(__name__)
 _MEASURES = {
@@ -24,23 +21,17 @@ _MEASURES = {
 }
 
 
-def run(
-    config: schema.Config,
-    *,
-    workdir: str,
-    runtime: Runtime,
-    callbacks: Sequence[Any] = (),
-) -> None:
+def run(run: Run) -> None:
     """Prints a result and writes it to `<workdir>/benchmark-<what>.json`."""
-    what = config.benchmark.what
+    what = run.config.benchmark.what
     result = {
         "what": what,
-        **_MEASURES[what](config, workdir, runtime),
+        **_MEASURES[what](run.config, run.workdir, run.runtime),
         "cores": os.cpu_count(),
         "load": [round(value, 2) for value in os.getloadavg()],
         "tensorflow": tf.__version__,
     }
-    path = storage.path_of(workdir) / f"benchmark-{what}.json"
+    path = storage.path_of(run.workdir) / f"benchmark-{what}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=2) + "\n")
     width = max(map(len, result))

@@ -2,37 +2,30 @@
 
 import tempfile
 from collections.abc import Container, Iterator, Sequence
-from typing import Any
 
-from configs import automatic, quiet, schema
-from configs.runtime import Runtime
-from trainer.commands import preflight
+from configs import automatic, quiet
+from trainer import preflight
 from trainer.commands.checkups import check as check_lib
+from trainer.run import Run
 
 # Modules of checkups. The first does without TensorFlow, which may be what is
 # missing: each is imported when its turn comes.
 GROUPS = ("installation", "devices", "places", "rows", "small_model")
 
 
-def run(
-    config: schema.Config,
-    *,
-    workdir: str,
-    runtime: Runtime,
-    callbacks: Sequence[Any] = (),
-) -> None:
+def run(run: Run) -> None:
     """Prints a line for every check, as it is done; changes nothing.
 
     Raises:
       ValueError: something is wrong; its lines have said what.
     """
-    lines = []
+    lines, config = [], run.config
     try:
         config = preflight.fitted(config)
     except ValueError:  # The check of the text says what is wrong with it.
         config = automatic.fitted(config, automatic.TYPICAL)
     with tempfile.TemporaryDirectory(prefix="cloze-doctor-") as scratch:
-        case = check_lib.Case(config, workdir, runtime, scratch)
+        case = check_lib.Case(config, run.workdir, run.runtime, scratch)
         for line in examine(case, GROUPS):
             print(line, flush=True)
             lines.append(line)

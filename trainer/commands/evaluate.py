@@ -17,17 +17,14 @@ import numpy as np
 import tensorflow as tf
 
 import storage
-from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import held_out
-from trainer import checkpoint
-from trainer import workdir as workdir_lib
+from trainer import chain, checkpoint, trained
 from trainer.commands import export as export_command
-from trainer.commands import prepare, stage
-from trainer.commands import trainee as trainee_lib
 from trainer.report import pictures, statistics, summary
-from trainer.serving import best, card, loading
-from trainer.training import strategy as strategy_lib
+from trainer.run import Run
+from trainer.serving import card, loading
+from trainer.stages import pretraining_task
 
 _log = logging.getLogger(__name__)
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
@@ -64,38 +61,25 @@ class _Answers:
     seconds: float
 
 
-def run(
-    config: schema.Config,
-    *,
-    workdir: str,
-    runtime: runtime_lib.Runtime,
-    callbacks: Sequence[Any] = (),
-) -> None:
-    """Writes evaluation.json, evaluation.png, predictions.npz, model card.
+def run(run: Run) -> None:
+    """Writes evaluation.png, predictions.npz, model card, evaluation.json.
 
-    Args:
-      config: whose test split is read.
-      workdir: with `export/`, of a classifier, or a pretraining checkpoint.
-      runtime: where the masked-LM half is computed.
-      callbacks: not used.
+    The last of them says what the evaluation was made from, so that an
+    evaluation that was killed before is none.
 
     Raises:
       ValueError: the workdir holds a run of another config, there is nothing
         to evaluate, the export is damaged, or a test label is none of the
         classifier's.
     """
-    strategy, chief = stage.create_strategy(runtime, config)
-    recorded = workdir_lib.check(workdir, config)
+    config, workdir = run.config, run.workdir
     folder = storage.path_of(workdir)
-    result: dict[str, Any] = {
-        "masked_lm": _masked_lm(config, strategy, workdir, recorded)
-    }
-    if not chief:
+    result: dict[str, Any] = {"masked_lm": _masked_lm(run)}
+    if not run.is_chief:
         return  # All of a cluster share the masked-LM half alone.
-    result["test_source"] = held_out.fingerprint(config.data)
     export = folder / loading.DIRECTORY
     if classifier := _load(export):
-        best.warn_if_older(workdir, classifier.facts)
+        trained.warn_if_older(workdir, classifier.facts)
         result |= _classifier(config, folder, classifier)
     if not (classifier or result["masked_lm"]):
         raise ValueError(
@@ -105,12 +89,33 @@ def run(
         )
     if export.is_dir():
         result["checkpoints"] = storage.read_manifest(export)["checkpoints"]
-    storage.write_json(folder / RESULT, result)
     print(summary.table(shown(result)))
     if export.is_dir():
         known = export_command.last_validation(workdir)
         card.rewrite_card(export, {**known, "test": shown(result)})
+    storage.write_json(folder / RESULT, {**result, **wanted(run).to_dict()})
     _log.info("written to %s", folder / RESULT)
+
+
+def wanted(run: Run) -> chain.Artifact:
+    """What an evaluation would be now."""
+    made_from = {"test text": held_out.fingerprint(run.config.data)}
+    export = storage.path_of(run.workdir) / loading.DIRECTORY
+    if export.is_dir():
+        facts = storage.read_manifest(export)
+        made_from["export"] = chain.Artifact.read(facts, export).id
+    return chain.Artifact.of("evaluation", run.config, made_from)
+
+
+def is_done(run: Run) -> bool:
+    """Whether the workdir has the evaluation that `run` would write."""
+    folder = storage.path_of(run.workdir)
+    result = read(run.workdir)
+    files = (PREDICTIONS, PICTURE) if "classifier" in result else ()
+    made = result.get("artifact", {}).get("id")
+    return made == wanted(run).id and all(
+        (folder / name).exists() for name in files
+    )
 
 
 def check_test(config: schema.Config, names: Sequence[str]) -> None:
@@ -168,35 +173,26 @@ def shown(result: dict[str, Any]) -> dict[str, str]:
     return lines | summary.evaluation_lines(result)
 
 
-def _masked_lm(
-    config: schema.Config,
-    strategy: tf.distribute.Strategy,
-    workdir: str,
-    recorded: dict[str, Any],
-) -> dict[str, Any]:
+def _masked_lm(run: Run) -> dict[str, Any]:
     """Means over the validation rows with frozen masks; {} = not pretrained."""
-    checkpoints = checkpoint.of_stage(workdir, "pretrain")
-    if not checkpoints.exist():
-        _log.info("no pretraining in %s: no masked-LM loss", workdir)
+    if not run.has_begun("pretrain"):
+        _log.info("no pretraining in %s: no masked-LM loss", run.workdir)
         return {}
-    chosen = checkpoints.best()
-    prepared = prepare.open_prepared(config)
-    stage.check_text(recorded.get("resolved", {}), prepared)
-    arithmetic = strategy_lib.resolve(
-        strategy, config.train, recorded.get("resolved")
+    made_from = run.encoder_sources()
+    run.require_same("encoder", "pretrain", made_from)
+    chosen = checkpoint.of_stage(run.workdir, "pretrain").best()
+    task = pretraining_task.create(
+        run.config, run.strategy, run.rows, run.arithmetic, made_from=made_from
     )
-    trainee = trainee_lib.create_masked_lm(
-        config, strategy, prepared, arithmetic
-    )
-    checkpoint.read_weights(chosen, trainee.model.variables)
-    means = trainee.create_evaluate()()
+    checkpoint.read_weights(chosen, task.model.variables)
+    means = task.create_evaluate()()
     if not means:
         _log.info("no validation rows: no masked-LM loss")
         return {}
     return {
         **means,
         "checkpoint": chosen.name,
-        "fingerprint": prepared.fingerprint,
+        "fingerprint": run.rows.fingerprint,
     }
 
 
@@ -394,7 +390,9 @@ def read(workdir: str) -> dict[str, Any]:
         return {}
     try:
         result: dict[str, Any] = json.loads(path.read_bytes())
-    except ValueError as error:
+        if not isinstance(result, dict):
+            raise ValueError("it holds no object")
+    except (ValueError, RecursionError) as error:
         _log.warning("%s is damaged (%s) and does not count", path, error)
         return {}
     return result

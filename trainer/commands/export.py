@@ -3,36 +3,26 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 import storage
 from configs import runtime as runtime_lib
-from configs import schema
 from input_pipeline import manifest, strings
-from trainer import checkpoint, modeling
+from trainer import chain, checkpoint, modeling, trained
 from trainer import workdir as workdir_lib
-from trainer.commands import combined, finetune, prepare
 from trainer.modeling import interchange
-from trainer.serving import best, card, loading, saved_model
+from trainer.run import Run
+from trainer.serving import card, loading, saved_model
+from trainer.stages import combined
 from trainer.training import metrics
 
 _log = logging.getLogger(__name__)
-# Stage -> what config.json calls its data, and the fingerprint of that.
-_DATA = {
-    "pretrain": ("prepared", "fingerprint"),
-    "finetune": ("labelled", "labelled_fingerprint"),
-}
+# Stage -> what config.json calls the directory of its rows.
+_ROWS = {"pretrain": "prepared", "finetune": "labelled"}
 _KERAS_FILES = {"classify": "model.keras", "fill_mask": "masked_lm.keras"}
 
 
-def run(
-    config: schema.Config,
-    *,
-    workdir: str,
-    runtime: runtime_lib.Runtime,
-    callbacks: Sequence[Any] = (),
-) -> None:
+def run(run: Run) -> None:
     """Writes `<workdir>/export`, which replaces an older one when complete.
 
     The classifier is the best of checkpoints/finetune; what fills in masks
@@ -42,20 +32,21 @@ def run(
     Raises:
       ValueError: nothing has been trained there, or its text has changed.
     """
-    recorded = workdir_lib.read(workdir)
-    if not recorded:
+    workdir = run.workdir
+    if not workdir_lib.read(workdir):
         raise ValueError(
             f"{workdir} holds no run (no config.json); train first, or give"
             " the --workdir of a run."
         )
-    with workdir_lib.locked(workdir):
+    with run.locked():
         final = storage.path_of(workdir) / loading.DIRECTORY
         storage.remove_unfinished(workdir, loading.DIRECTORY)
         facts: dict[str, Any] = {}
         with storage.new_directory(
             final, facts=facts, replace=True
         ) as temporary:
-            facts |= _write_all(config.export, workdir, temporary)
+            facts |= _write_all(run, temporary)
+            facts |= wanted(run).to_dict()
     _log.info("export: %s answers %s", final, ", ".join(facts["signatures"]))
     for name in sorted({*_KERAS_FILES} - {*facts["signatures"]}):
         stage = "finetune" if name == "classify" else "pretrain"
@@ -69,11 +60,24 @@ def run(
     _log.info("ask it: --mode=predict --config.predict.export_dir=%s", final)
 
 
-def _write_all(
-    export: schema.ExportConfig, workdir: str, directory: pathlib.Path
-) -> dict[str, Any]:
+def wanted(run: Run) -> chain.Artifact:
+    """What an export would be now."""
+    return chain.Artifact.of("export", run.config, trained.sources(run.workdir))
+
+
+def is_done(run: Run) -> bool:
+    """Whether the workdir has the export that `run` would write."""
+    try:
+        facts = storage.verify(storage.path_of(run.workdir) / loading.DIRECTORY)
+    except storage.DamagedError:
+        return False
+    return facts.get("artifact", {}).get("id") == wanted(run).id
+
+
+def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
     """Writes every form; returns the facts for the manifest."""
-    tuned, pretrained = best.runs(workdir)
+    export, workdir = run.config.export, run.workdir
+    tuned, pretrained = trained.best(workdir)
     main = tuned or pretrained
     if not main:
         raise ValueError(
@@ -81,7 +85,7 @@ def _write_all(
             " --mode=pretrain or --mode=finetune."
         )
     data = {
-        source.stage: _open_data(source, workdir)
+        source.stage: _open_rows(source)
         for source in (pretrained, tuned)
         if source
     }
@@ -139,7 +143,11 @@ def _write_all(
         },
         "fingerprints": {stage: d.fingerprint for stage, d in data.items()},
         "reports": {stage: d.report for stage, d in data.items()},
-        "checkpoints": best.states(workdir),
+        "checkpoints": {
+            source.stage: _state(source.checkpoint)
+            for source in (tuned, pretrained)
+            if source and source.checkpoint
+        },
         "config": config.to_dict(),
         "versions": workdir_lib.read(workdir)["versions"],
     }
@@ -151,7 +159,7 @@ def _write_all(
 def last_validation(workdir: str) -> dict[str, dict[str, float]]:
     """By stage: the numbers of the last event with a validation loss."""
     found = {}
-    for stage in _DATA:
+    for stage in _ROWS:
         for event in metrics.read(workdir, stage):
             if "validation_loss" in event:
                 found[stage] = {
@@ -162,20 +170,26 @@ def last_validation(workdir: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def _open_data(source: best.Run, workdir: str) -> manifest.Prepared:
-    """The rows of a stage and their tokenizer; made anew where gone."""
-    name, key = _DATA[source.stage]
-    directory, fingerprint = source.resolved[name], source.resolved[key]
-    if storage.path_of(directory).is_dir():
+def _open_rows(source: trained.Trained) -> manifest.Prepared:
+    """The rows of a stage and their tokenizer; made again where gone."""
+    directory = storage.path_of(source.resolved[_ROWS[source.stage]])
+    if directory.is_dir():
         return manifest.open_prepared(directory)
-    if source.stage == "finetune":
-        prepared = finetune.open_labelled(source.config, workdir)
-    else:
-        prepared = prepare.open_prepared(source.config)
-    if prepared.fingerprint != fingerprint:
+    # Its own config: that of the command may name another text, or none.
+    again = Run(
+        source.config, workdir="", runtime=runtime_lib.Runtime("one_device")
+    )
+    rows = again.labelled_rows if source.stage == "finetune" else again.rows
+    if rows.fingerprint != directory.name:
         raise ValueError(
-            f"The run was trained on data {fingerprint}, but {directory} is"
-            f" gone and the source now gives {prepared.fingerprint}; restore"
-            " one of them."
+            f"The run was trained on the rows {directory}, which are gone, and"
+            f" the source now gives {rows.fingerprint}; restore one of them."
         )
-    return prepared
+    return rows
+
+
+def _state(path: pathlib.Path) -> dict[str, Any]:
+    """Step and validation of a checkpoint, for people."""
+    names = ("step", "validation_loss", "validation_accuracy")
+    state = checkpoint.read_state(path)
+    return {name: state[name] for name in names if name in state}

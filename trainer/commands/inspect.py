@@ -2,37 +2,29 @@
 
 import functools
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from configs import schema
-from configs.runtime import Runtime
 from input_pipeline import manifest, pretraining, stream
 from input_pipeline import tokenizer as tokenizer_lib
-from trainer import workdir as workdir_lib
-from trainer.commands import prepare, stage
+from trainer.run import Run
 from trainer.training import strategy as strategy_lib
 
 
-def run(
-    config: schema.Config,
-    *,
-    workdir: str,
-    runtime: Runtime,
-    callbacks: Sequence[Any] = (),
-) -> None:
+def run(run: Run) -> None:
     """Prints one JSON object a step; the chief of a cluster prints."""
-    workdir_lib.check(workdir, config)  # Not the batches of another run.
-    strategy, chief = stage.create_strategy(runtime, config)
+    config, strategy, prepared = run.config, run.strategy, run.rows
     strategy_lib.check_batch(strategy, config.train)
-    prepared = prepare.open_prepared(config)
+    # Not the batches of another run.
+    run.require_same("encoder", "pretrain", run.encoder_sources())
     first, number = config.inspect.step, config.inspect.num_steps
     batches = global_batches(config, strategy, prepared, first_step=first)
     for step, batch in zip(range(first, first + number), batches, strict=False):
-        if chief:
+        if run.is_chief:
             shown = describe(batch, prepared.tokenizer, config.inspect.num_rows)
             line = {"step": step, "digest": pretraining.digest(batch), **shown}
             print(json.dumps(line, ensure_ascii=False), flush=True)

@@ -9,22 +9,16 @@ from typing import IO, Any
 
 import tensorflow as tf
 
-from configs import schema
-from configs.runtime import Runtime
 from input_pipeline import cleaning
-from trainer.serving import best, loading
+from trainer import trained
+from trainer.run import Run
+from trainer.serving import loading
 
 _CHUNK_BYTES = 2**20
 _Answer = dict[str, Any]
 
 
-def run(
-    config: schema.Config,
-    *,
-    workdir: str,
-    runtime: Runtime,
-    callbacks: Sequence[Any] = (),
-) -> None:
+def run(run: Run) -> None:
     """Prints one JSON object for every line of the input.
 
     A line with [MASK]: {"line": n, "masks": [[{"token", "probability"}, …],
@@ -36,12 +30,12 @@ def run(
       ValueError: there is no export, a file of it is missing or changed, or
         the input cannot be read.
     """
-    predict = config.predict
-    directory = loading.directory_of(workdir, predict.export_dir)
+    predict = run.config.predict
+    directory = loading.directory_of(run.workdir, predict.export_dir)
     with _open(predict.input) as source:
         exported = loading.load(directory)
         if not predict.export_dir:
-            best.warn_if_older(workdir, exported.facts)
+            trained.warn_if_older(run.workdir, exported.facts)
         number = 0
         for lines in batches(source.fileno(), size=predict.batch_size):
             for answer in answers(exported, lines):

@@ -1,117 +1,80 @@
 """`--mode=pretrain`: rows to an encoder, by filling in masked tokens."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
-
-import keras
 
 import storage
-from configs import runtime as runtime_lib
 from configs import schema
-from input_pipeline import manifest, pretraining
-from trainer import workdir as workdir_lib
-from trainer.commands import (
+from input_pipeline import pretraining
+from trainer.run import Run
+from trainer.stages import (
     budget,
     fill_ins,
-    prepare,
+    pretraining_task,
     prompts,
     stage,
-    starting_point,
+    start,
 )
-from trainer.commands import trainee as trainee_lib
-from trainer.training import metrics, signals
+from trainer.training import metrics
 from trainer.training import strategy as strategy_lib
 
 
-def run(
-    config: schema.Config,
-    *,
-    workdir: str,
-    runtime: runtime_lib.Runtime,
-    callbacks: Sequence[keras.callbacks.Callback] = (),
-) -> None:
+def run(run: Run) -> None:
     """Trains, or goes on where the workdir stopped, until all steps are done.
 
-    Where it starts from: see `starting_point`.
-
-    Args:
-      config: what to train.
-      workdir: where everything of this run lies.
-      runtime: on which devices.
-      callbacks: Keras callbacks, driven as `fit` would.
+    It starts from its own newest checkpoint, else from the weights of
+    `init_from`, else from scratch.
 
     Raises:
       ValueError: bad config, input or workdir; one line that says what to do.
       runtime.Stopped: a signal came; the run has been saved before.
     """
-    strategy, chief = stage.create_strategy(runtime, config)
-    with workdir_lib.locked(workdir, chief=chief):
-        recorded = workdir_lib.check(workdir, config)
-        strategy_lib.check_batch(strategy, config.train)
-        prepared = prepare.open_prepared(config)
-        stage.check_text(recorded.get("resolved", {}), prepared)
-        arithmetic = strategy_lib.resolve(
-            strategy, config.train, recorded.get("resolved")
+    strategy_lib.check_batch(run.strategy, run.config.train)
+    with run.locked():
+        made_from = run.encoder_sources()
+        run.require_same("encoder", "pretrain", made_from)
+        run.require_same_rows_on_workers(run.rows)
+        sentences = prompts.choose(run.config.evaluation, run.rows)
+        run.record(
+            precision=run.arithmetic.precision,
+            jit=run.arithmetic.jit,
+            prepared=str(run.rows.directory),
+            vocabulary_size=run.rows.tokenizer.vocabulary_size,
+            sentences=[*sentences],
         )
-        stage.require_same_data(strategy, prepared, arithmetic)
-        sentences = prompts.choose(config.evaluation, prepared)
-        if chief:
-            before = workdir_lib.read(workdir).get("resolved", {})
-            workdir_lib.record(
-                workdir,
-                config,
-                {
-                    **before,
-                    **_resolved(prepared, arithmetic),
-                    "sentences": [*sentences],
-                },
-            )
+        if run.is_chief:
             # Whoever starts from this run needs it, wherever its data went.
-            prepared.tokenizer.save(storage.path_of(workdir))
-        from_nothing = config.model.tie_embeddings and not config.init_from
-        if from_nothing:
-            frequencies = pretraining.log_frequencies(prepared)
+            run.rows.tokenizer.save(storage.path_of(run.workdir))
+        from_scratch = run.config.model.tie_embeddings and not run.initial
+        if from_scratch:
+            frequencies = pretraining.log_frequencies(run.rows)
 
-        def create(config: schema.Config) -> trainee_lib.MaskedLM:
-            trainee = trainee_lib.create_masked_lm(
-                config, strategy, prepared, arithmetic
+        def create(config: schema.Config) -> pretraining_task.PretrainingTask:
+            task = pretraining_task.create(
+                config,
+                run.strategy,
+                run.rows,
+                run.arithmetic,
+                made_from=made_from,
             )
-            if not from_nothing:
-                return trainee
+            if not from_scratch:
+                return task
             # Without them the softmax learns the frequencies first, through
             # the table that it shares: rare words are pushed into one corner.
-            trainee.model.head.bias.assign(frequencies)
-            return trainee.in_two_levels(pretraining.rare_rates(frequencies))
+            task.model.head.bias.assign(frequencies)
+            return task.in_two_levels(pretraining.rare_rates(frequencies))
 
-        config = budget.decide(config, workdir, "pretrain", create, chief=chief)
-        trainee = create(config)
-        if source := starting_point.source(config, workdir, trainee.stage):
-            starting_point.load(config, source, trainee.model.variables)
+        task = create(budget.decide(run, "pretrain", create))
+        if run.initial and not run.has_begun("pretrain"):
+            start.load(run.initial, task.model.variables)
         shown = fill_ins.FillIns(
             sentences,
-            prepared.tokenizer,
-            top_k=config.evaluation.top_k,
-            record=functools.partial(metrics.append, workdir, trainee.stage),
+            run.rows.tokenizer,
+            top_k=run.config.evaluation.top_k,
+            record=functools.partial(metrics.append, run.workdir, task.stage),
         )
-        with signals.StopSignal() as stop:
-            stage.train(
-                trainee,
-                workdir,
-                stop,
-                [*([shown] * chief), *callbacks],
-                chief=chief,
-                hints=[f"encoder: trainer.modeling.load_encoder({workdir!r})"],
-            )
-
-
-def _resolved(
-    prepared: manifest.Prepared, arithmetic: strategy_lib.Arithmetic
-) -> dict[str, Any]:
-    return {
-        "precision": arithmetic.precision,
-        "jit": arithmetic.jit,
-        "prepared": str(prepared.directory),
-        "fingerprint": prepared.fingerprint,
-        "vocabulary_size": prepared.tokenizer.vocabulary_size,
-    }
+        stage.train(
+            task,
+            run,
+            [*([shown] * run.is_chief), *run.callbacks],
+            hints=[f"encoder: trainer.modeling.load_encoder({run.workdir!r})"],
+        )

@@ -1,12 +1,12 @@
-"""The end of a run: a table for the terminal, `report.html` for later."""
+"""`--mode=report`: a table for the terminal, `report.html` for later."""
 
 import pathlib
 
 import storage
-from configs import schema
 from trainer import checkpoint
 from trainer.commands import evaluate
 from trainer.report import page, summary
+from trainer.run import Run
 from trainer.training import metrics
 
 FILE = "report.html"
@@ -20,11 +20,12 @@ _PLACES = {
 }
 
 
-def write(config: schema.Config, *, workdir: str) -> str:
-    """Writes `<workdir>/report.html`; returns the table for the terminal.
+def run(run: Run) -> None:
+    """Writes `<workdir>/report.html` and prints its summary as a table.
 
     What the workdir does not hold, such as a classifier, is left out.
     """
+    config, workdir = run.config, run.workdir
     folder = storage.path_of(workdir)
     stages = {
         stage: events
@@ -49,12 +50,14 @@ def write(config: schema.Config, *, workdir: str) -> str:
         summary=lines,
         stages=stages,
         # A picture of an older evaluation says nothing about this one.
-        picture=picture.read_bytes() if "classifier" in evaluation else b"",
+        picture=picture.read_bytes()
+        if "classifier" in evaluation and picture.exists()
+        else b"",
         mistakes=evaluation.get("most_wrong", ()),
         config=config.to_dict(),
     )
     (folder / FILE).write_text(page.render(shown), encoding="utf-8")
-    return summary.table(lines)
+    print(summary.table(lines))
 
 
 def _parameters(folder: pathlib.Path, stages: list[str]) -> dict[str, int]:

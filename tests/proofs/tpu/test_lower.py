@@ -39,7 +39,7 @@ def test_pure_step_computes_the_step(stage, parts, monkeypatch):
         "configs/sample.py",
         changes={**CHANGES, "config.train.accumulation_steps": str(parts)},
     )
-    trainee = lower.create_trainee(config, stage, tf.distribute.get_strategy())
+    trainee = lower.create_task(config, stage, tf.distribute.get_strategy())
     step = trainee.create_step()
     variables = trainee.model.variables + trainee.optimizer.variables
     batch = _batch(lower.batch_spec(config, stage, 4), np.random.default_rng(3))

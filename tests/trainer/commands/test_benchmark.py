@@ -5,6 +5,7 @@ import json
 import pytest
 
 from trainer.commands import benchmark
+from trainer.run import Run
 
 
 @pytest.mark.parametrize("what", ["step", "input"])
@@ -15,7 +16,7 @@ def test_prints_and_writes_its_result(
         benchmark._MEASURES, what, lambda *_: {"figure": 1.5, "f" * 40: 2}
     )
     config = tiny({"benchmark.what": what})
-    benchmark.run(config, workdir=str(tmp_path / "w"), runtime=one_device)
+    benchmark.run(Run(config, workdir=str(tmp_path / "w"), runtime=one_device))
     path = tmp_path / "w" / f"benchmark-{what}.json"
     result = json.loads(path.read_text())
     assert result["what"] == what

@@ -11,6 +11,7 @@ import tensorflow as tf
 import storage
 from input_pipeline import held_out
 from trainer.commands import evaluate
+from trainer.run import Run
 from trainer.serving import loading
 
 
@@ -103,7 +104,7 @@ def ask(one_device):
     """A function: config, workdir -> the content of evaluation.json."""
 
     def run(config, workdir):
-        evaluate.run(config, workdir=str(workdir), runtime=one_device)
+        evaluate.run(Run(config, workdir=str(workdir), runtime=one_device))
         return evaluate.read(str(workdir))
 
     return run
@@ -255,20 +256,14 @@ def test_without_labels_the_masked_lm_half(
     assert found["perplexity"] == pytest.approx(np.exp(found["loss"]))
 
 
-def test_text_that_has_changed_is_refused(copied, tiny, ask):
-    workdir = copied(33)
-    record = workdir / "config.json"
-    content = json.loads(record.read_text())
-    content["resolved"]["fingerprint"] = "another"
-    record.write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="on data another, .* has changed"):
-        ask(tiny(), workdir)
+def test_another_run_is_refused(copied, tiny, ask):
+    with pytest.raises(ValueError, match="masking.select_rate was 0.15"):
+        ask(tiny({"masking.select_rate": 0.3}), copied(33))
 
 
-def test_other_workers_write_nothing(create, workdir, one_device, monkeypatch):
+def test_other_workers_write_nothing(create, workdir, one_device):
     export(workdir)
-    monkeypatch.setattr(
-        evaluate.stage, "create_strategy", lambda *_: (None, False)
-    )
-    evaluate.run(create(), workdir=str(workdir), runtime=one_device)
+    run = Run(create(), workdir=str(workdir), runtime=one_device)
+    run.is_chief = False
+    evaluate.run(run)
     assert evaluate.read(str(workdir)) == {}

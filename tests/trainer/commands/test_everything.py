@@ -6,10 +6,12 @@ import shutil
 
 import pytest
 
-from tests.trainer.commands import conftest as tiny_runs
+import storage
+from tests.trainer import conftest as tiny_runs
 from tests.trainer.training import conftest as processes
+from trainer import trained
 from trainer.commands import evaluate, everything, export, pretrain
-from trainer.serving import best
+from trainer.run import Run
 
 
 @pytest.fixture
@@ -46,7 +48,7 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     test = tiny_runs.write_reviews(tmp_path / "test.jsonl", seed=6)
     more = {"data.test_path": str(test)}
     workdir, config = tmp_path / "run", _config(tiny, reviews, more)
-    everything.run(config, workdir=str(workdir), runtime=one_device)
+    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
     out = capsys.readouterr().out
     assert "test accuracy" in out
     assert '"masks": [[{"token":' in out
@@ -56,35 +58,40 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     card = (workdir / "export" / "README.md").read_text()
     assert "test accuracy" in card.partition("evaluate: begin")[2]
     result = evaluate.read(str(workdir))
-    assert result["checkpoints"] == best.states(str(workdir))
-    assert {*result["checkpoints"]} == {"pretrain", "finetune", "ngrams"}
+    assert {*result["checkpoints"]} == {"pretrain", "finetune"}
+    facts = storage.read_manifest(workdir / "export")
+    assert facts["artifact"]["made_from"] == trained.sources(str(workdir))
+    assert {*trained.sources(str(workdir))} == {
+        "encoder",
+        "classifier",
+        "n-grams",
+    }
+    assert result["artifact"]["made_from"]["export"] == facts["artifact"]["id"]
     before = _content(workdir)
     for command in (export, evaluate):
         monkeypatch.setattr(command, "run", None)  # Would fail.
-    everything.run(config, workdir=str(workdir), runtime=one_device)
+    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
     assert _content(workdir) == before
     # Another question to the export makes another export.
     monkeypatch.undo()
     changed = _config(tiny, reviews, {**more, "export.top_k": 3})
     asked = []
-    monkeypatch.setattr(export, "run", lambda config, **_: asked.append(config))
-    everything.run(changed, workdir=str(workdir), runtime=one_device)
+    monkeypatch.setattr(export, "run", lambda run: asked.append(run.config))
+    everything.run(Run(changed, workdir=str(workdir), runtime=one_device))
     assert asked == [changed]
     # So do other test documents, and a damaged result, with an evaluation.
     monkeypatch.undo()
-    monkeypatch.setattr(
-        evaluate, "run", lambda config, **_: asked.append("evaluated")
-    )
+    monkeypatch.setattr(evaluate, "run", lambda run: asked.append("evaluated"))
     test.write_text(test.read_text().partition("\n")[2])
-    everything.run(config, workdir=str(workdir), runtime=one_device)
+    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
     (workdir / "evaluation.json").write_text("{")
-    everything.run(config, workdir=str(workdir), runtime=one_device)
+    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
     assert asked[1:] == ["evaluated"] * 2
     # More pretraining would leave the classifier with another encoder.
     monkeypatch.setattr(pretrain, "run", None)
     longer = _config(tiny, reviews, {**more, "train.num_steps": 16})
     with pytest.raises(ValueError, match="has 15 steps and would go on to 16"):
-        everything.run(longer, workdir=str(workdir), runtime=one_device)
+        everything.run(Run(longer, workdir=str(workdir), runtime=one_device))
 
 
 def test_ngrams_alone_need_no_training(
@@ -92,16 +99,16 @@ def test_ngrams_alone_need_no_training(
 ):
     config = _config(tiny, reviews, {"finetune.encoder": False})
     workdir = tmp_path / "run"
-    everything.run(config, workdir=str(workdir), runtime=one_device)
+    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
     assert "test accuracy" in capsys.readouterr().out
     result = evaluate.read(str(workdir))
-    assert {*result["checkpoints"]} == {"ngrams"}
+    assert {*trained.sources(str(workdir))} == {"n-grams"}
     # A word of each review gives its label away.
     assert result["classifier"]["accuracy"]["value"] == 1
     assert not (workdir / "checkpoints").exists()
     for command in (export, evaluate):
         monkeypatch.setattr(command, "run", None)  # Would fail.
-    everything.run(config, workdir=str(workdir), runtime=one_device)
+    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
 
 
 LAYOUTS = {
@@ -116,7 +123,7 @@ def test_other_layouts_do_what_one_device_does(
 ):
     config = _config(tiny, reviews)
     alone = tmp_path / "alone"
-    everything.run(config, workdir=str(alone), runtime=one_device)
+    everything.run(Run(config, workdir=str(alone), runtime=one_device))
     code = "import sys; from trainer import main; sys.exit(main.main())"
     running = []
     for name, layout in LAYOUTS.items():
@@ -164,7 +171,7 @@ def test_text_without_labels_keeps_the_pretraining_half(
     workdir = tmp_path / "run"
     shutil.copytree(finished.workdir, workdir)
     with caplog.at_level(logging.INFO):
-        everything.run(tiny(), workdir=str(workdir), runtime=one_device)
+        everything.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
     assert "no fine-tuning: data.source=text has no labels" in caplog.text
     assert not (workdir / "checkpoints" / "finetune").exists()
     out = capsys.readouterr().out
@@ -191,9 +198,11 @@ def test_what_cannot_be_fine_tuned_is_said_before_anything_is_trained(
     monkeypatch.setattr(pretrain, "run", None)  # Would fail.
     with pytest.raises(ValueError, match=message):
         everything.run(
-            _config(tiny, reviews, more),
-            workdir=str(tmp_path / "run"),
-            runtime=devices(2),
+            Run(
+                _config(tiny, reviews, more),
+                workdir=str(tmp_path / "run"),
+                runtime=devices(2),
+            )
         )
 
 
@@ -216,9 +225,11 @@ def test_a_test_file_is_refused_before_anything_is_trained(
     monkeypatch.setattr(pretrain, "run", None)
     with pytest.raises(ValueError, match=message):
         everything.run(
-            _config(tiny, reviews, more),
-            workdir=str(tmp_path / "run"),
-            runtime=one_device,
+            Run(
+                _config(tiny, reviews, more),
+                workdir=str(tmp_path / "run"),
+                runtime=one_device,
+            )
         )
 
 
@@ -230,9 +241,11 @@ def test_a_validation_file_is_refused_before_anything_is_trained(
     monkeypatch.setattr(pretrain, "run", None)
     with pytest.raises(ValueError, match="'fair' occurs in no .*'bad', 'good'"):
         everything.run(
-            _config(tiny, reviews, {"data.validation_path": str(path)}),
-            workdir=str(tmp_path / "run"),
-            runtime=one_device,
+            Run(
+                _config(tiny, reviews, {"data.validation_path": str(path)}),
+                workdir=str(tmp_path / "run"),
+                runtime=one_device,
+            )
         )
 
 
@@ -242,4 +255,4 @@ def test_no_encoder_is_trained_beside_a_classifier_without_it(
     workdir = tuned(with_pretraining=False)
     monkeypatch.setattr(pretrain, "run", None)
     with pytest.raises(ValueError, match="which is not in it"):
-        everything.run(tiny(), workdir=str(workdir), runtime=one_device)
+        everything.run(Run(tiny(), workdir=str(workdir), runtime=one_device))

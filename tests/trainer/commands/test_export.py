@@ -12,8 +12,10 @@ import storage
 from input_pipeline import manifest
 from trainer import checkpoint, modeling
 from trainer import workdir as workdir_lib
-from trainer.commands import export, fill_ins
+from trainer.commands import export
+from trainer.run import Run
 from trainer.serving import card, loading
+from trainer.stages import fill_ins
 
 TEXTS = ["the movie was good", "", "she hated it " * 20]
 PROMPT = "the movie was [MASK] and i [MASK] it"
@@ -133,7 +135,9 @@ def test_without_fine_tuning_there_is_no_class(
     shutil.copytree(finished.workdir, tmp_path / "run")
     caplog.set_level("INFO")
     changes = {"export.max_masks": 2, "export.top_k": 3}
-    export.run(tiny(changes), workdir=str(tmp_path / "run"), runtime=one_device)
+    export.run(
+        Run(tiny(changes), workdir=str(tmp_path / "run"), runtime=one_device)
+    )
     assert "without classify: no --mode=finetune here" in caplog.text
     assert "without huggingface/ and keras_hub/: this is no" in caplog.text
     facts = storage.verify(tmp_path / "run" / "export")
@@ -148,7 +152,7 @@ def test_masks_are_filled_in_by_the_run_it_began_from(
     workdir = tuned(
         {"init_from": str(finished.workdir)}, with_pretraining=False
     )
-    export.run(tiny(), workdir=str(workdir), runtime=one_device)
+    export.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
     facts = storage.verify(workdir / "export")
     assert facts["signatures"] == ["classify", "embed", "fill_mask"]
 
@@ -166,19 +170,19 @@ def test_an_older_export_stays_until_the_new_one_is_complete(
     with monkeypatch.context() as patch:
         patch.setattr(card, "write_card", fail)
         with pytest.raises(OSError, match="no space"):
-            export.run(tiny(), workdir=str(workdir), runtime=one_device)
+            export.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
     assert storage.verify(workdir / "export") == before
     assert not list(workdir.glob("export.*"))
 
     changes = {"export.top_k": 2}
-    export.run(tiny(changes), workdir=str(workdir), runtime=one_device)
+    export.run(Run(tiny(changes), workdir=str(workdir), runtime=one_device))
     assert storage.verify(workdir / "export")["top_k"] == 2
     assert not list(workdir.glob("export?*"))
 
 
 def test_no_run_is_refused(tiny, one_device, tmp_path):
     with pytest.raises(ValueError, match="holds no run"):
-        export.run(tiny(), workdir=str(tmp_path / "x"), runtime=one_device)
+        export.run(Run(tiny(), workdir=str(tmp_path / "x"), runtime=one_device))
     assert not (tmp_path / "x").exists()
 
 
@@ -188,7 +192,9 @@ def test_a_run_without_checkpoint_is_refused(
     (tmp_path / "run").mkdir()
     shutil.copy(finished.workdir / "config.json", tmp_path / "run")
     with pytest.raises(ValueError, match="no checkpoint to export"):
-        export.run(tiny(), workdir=str(tmp_path / "run"), runtime=one_device)
+        export.run(
+            Run(tiny(), workdir=str(tmp_path / "run"), runtime=one_device)
+        )
     assert not list((tmp_path / "run").glob("export*"))
 
 
@@ -196,7 +202,6 @@ def test_text_that_changed_is_refused(copied, finished, tiny, one_device):
     workdir = copied(33)
     recorded = json.loads((workdir / "config.json").read_text())
     recorded["resolved"]["prepared"] = str(workdir / "gone")
-    recorded["resolved"]["fingerprint"] = "0" * 16
     storage.write_json(workdir / "config.json", recorded)
-    with pytest.raises(ValueError, match="is gone and the source now gives"):
-        export.run(tiny(), workdir=str(workdir), runtime=one_device)
+    with pytest.raises(ValueError, match="are gone, and the source now gives"):
+        export.run(Run(tiny(), workdir=str(workdir), runtime=one_device))

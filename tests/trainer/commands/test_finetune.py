@@ -10,9 +10,11 @@ import pytest
 
 import storage
 from input_pipeline import sources, survey
-from tests.trainer.commands import conftest as tiny_runs
+from tests.trainer import conftest as tiny_runs
+from trainer import checkpoint, trained
 from trainer import workdir as workdir_lib
 from trainer.commands import finetune, pretrain
+from trainer.run import Run
 
 STAGES = ("finetune_frozen", "finetune")
 LABELS = ["bad", "good"]
@@ -46,10 +48,10 @@ def labelled(tiny, tmp_path_factory):
 def tuned(labelled, one_device, tmp_path_factory):
     """Pretrained and fine-tuned workdirs; nobody changes them."""
     pretrained = tmp_path_factory.mktemp("tuned") / "pretrained"
-    pretrain.run(labelled(), workdir=str(pretrained), runtime=one_device)
+    pretrain.run(Run(labelled(), workdir=str(pretrained), runtime=one_device))
     workdir = pretrained.with_name("run")
     shutil.copytree(pretrained, workdir)
-    finetune.run(labelled(), workdir=str(workdir), runtime=one_device)
+    finetune.run(Run(labelled(), workdir=str(workdir), runtime=one_device))
     return types.SimpleNamespace(pretrained=pretrained, workdir=workdir)
 
 
@@ -152,7 +154,9 @@ def test_a_frozen_encoder_keeps_every_bit(tuned):
 def test_a_finished_run_is_left_alone(tuned, labelled, one_device, caplog):
     before = tiny_runs.events(tuned.workdir)
     with caplog.at_level(logging.INFO):
-        finetune.run(labelled(), workdir=str(tuned.workdir), runtime=one_device)
+        finetune.run(
+            Run(labelled(), workdir=str(tuned.workdir), runtime=one_device)
+        )
     assert tiny_runs.events(tuned.workdir) == before
     assert "steps are done already" in caplog.text
 
@@ -178,7 +182,7 @@ def test_resumes_in_either_stage_on_other_devices(
             shutil.rmtree(path)
     layout = devices(num_devices) if num_devices > 1 else one_device
     more = {"train.accumulation_steps": num_devices}
-    finetune.run(labelled(more), workdir=str(workdir), runtime=layout)
+    finetune.run(Run(labelled(more), workdir=str(workdir), runtime=layout))
     _assert_same_run(workdir, tuned.workdir)
 
 
@@ -187,7 +191,7 @@ def test_takes_the_encoder_of_another_workdir(
 ):
     workdir = tmp_path / "run"
     config = labelled({"init_from": str(tuned.pretrained)})
-    finetune.run(config, workdir=str(workdir), runtime=one_device)
+    finetune.run(Run(config, workdir=str(workdir), runtime=one_device))
     _assert_same_run(workdir, tuned.workdir)
 
 
@@ -198,7 +202,7 @@ def test_more_pretraining_keeps_what_fine_tuning_found_out(
     shutil.copytree(tuned.workdir, workdir)
     before = workdir_lib.read(str(workdir))["resolved"]
     config = labelled({"train.num_steps": 21})
-    pretrain.run(config, workdir=str(workdir), runtime=one_device)
+    pretrain.run(Run(config, workdir=str(workdir), runtime=one_device))
     assert len(tiny_runs.checkpoints(workdir)) > len(
         tiny_runs.checkpoints(tuned.workdir)
     )
@@ -210,18 +214,16 @@ def test_an_encoder_trained_further_is_not_put_under_the_old_classifier(
 ):
     workdir = tmp_path / "run"
     shutil.copytree(tuned.workdir, workdir)
-    before = workdir_lib.read(str(workdir))["resolved"]["encoder"]
-    path = workdir / before
-    assert path.is_dir()
-    shutil.rmtree(path)  # Another is the best now.
-    with pytest.raises(ValueError, match=f"from {before}, .*checkpoints/fine"):
-        finetune.run(labelled(), workdir=str(workdir), runtime=one_device)
+    before = trained.encoder_id(str(workdir))
+    shutil.rmtree(checkpoint.of_stage(workdir, "pretrain").best())
+    after = trained.encoder_id(str(workdir))  # Another is the best now.
+    with pytest.raises(ValueError, match=f"encoder {before}, now {after}"):
+        finetune.run(Run(labelled(), workdir=str(workdir), runtime=one_device))
     for stage in STAGES:
         (workdir / "checkpoints" / stage).rename(tmp_path / stage)
-    finetune.run(labelled(), workdir=str(workdir), runtime=one_device)
-    after = workdir_lib.read(str(workdir))["resolved"]["encoder"]
-    assert after != before
-    assert (workdir / after).is_dir()
+    finetune.run(Run(labelled(), workdir=str(workdir), runtime=one_device))
+    state = checkpoint.of_stage(workdir, "finetune").last_state()
+    assert state["artifact"]["made_from"]["encoder"] == after
 
 
 def test_from_scratch_is_the_control(tuned, labelled, one_device, tmp_path):
@@ -234,7 +236,7 @@ def test_from_scratch_is_the_control(tuned, labelled, one_device, tmp_path):
             "finetune.num_epochs": 1,
         }
     )
-    finetune.run(config, workdir=str(workdir), runtime=one_device)
+    finetune.run(Run(config, workdir=str(workdir), runtime=one_device))
     assert not tiny_runs.checkpoints(workdir, STAGES[0])
     assert (
         workdir_lib.read(str(workdir))["resolved"]["vocabulary_size"]
@@ -247,11 +249,13 @@ def test_from_scratch_is_the_control(tuned, labelled, one_device, tmp_path):
 def test_without_an_encoder_it_says_what_to_do(labelled, one_device, tmp_path):
     with pytest.raises(ValueError, match="no pretrained encoder.*pretrain"):
         finetune.run(
-            labelled(), workdir=str(tmp_path / "new"), runtime=one_device
+            Run(labelled(), workdir=str(tmp_path / "new"), runtime=one_device)
         )
     config = labelled({"init_from": str(tmp_path / "nothing")})
     with pytest.raises(ValueError, match=r"init_from=.*nothing"):
-        finetune.run(config, workdir=str(tmp_path / "new"), runtime=one_device)
+        finetune.run(
+            Run(config, workdir=str(tmp_path / "new"), runtime=one_device)
+        )
 
 
 def test_a_batch_that_does_not_divide(labelled, devices, tmp_path):
@@ -259,25 +263,33 @@ def test_a_batch_that_does_not_divide(labelled, devices, tmp_path):
     with pytest.raises(
         ValueError, match=r"finetune.global_batch_size=5 .* 4 or 6 would do"
     ):
-        finetune.run(config, workdir=str(tmp_path / "new"), runtime=devices(2))
+        finetune.run(
+            Run(config, workdir=str(tmp_path / "new"), runtime=devices(2))
+        )
 
 
 def test_text_without_labels(tiny, one_device, tmp_path):
     config = tiny({"finetune.from_scratch": True})
     with pytest.raises(ValueError, match="data.source=text has no labels"):
-        finetune.run(config, workdir=str(tmp_path / "new"), runtime=one_device)
+        finetune.run(
+            Run(config, workdir=str(tmp_path / "new"), runtime=one_device)
+        )
 
 
 def test_the_summary_shows_what_is_trained(tuned, labelled, one_device, caplog):
     with caplog.at_level(logging.INFO):
-        finetune.run(labelled(), workdir=str(tuned.workdir), runtime=one_device)
+        finetune.run(
+            Run(labelled(), workdir=str(tuned.workdir), runtime=one_device)
+        )
     assert "Non-trainable params: 0" in caplog.text
 
 
 def test_documents_that_would_see_each_other(labelled, one_device, tmp_path):
     config = labelled({"model.attend_padding": True})
     with pytest.raises(ValueError, match="set finetune.packing=document"):
-        finetune.run(config, workdir=str(tmp_path / "new"), runtime=one_device)
+        finetune.run(
+            Run(config, workdir=str(tmp_path / "new"), runtime=one_device)
+        )
 
 
 def _last_step(workdir):
@@ -296,7 +308,9 @@ def test_patience_ends_fine_tuning_and_a_resumed_run_alike(
     }
     whole = tmp_path / "whole"
     with caplog.at_level(logging.INFO):
-        finetune.run(labelled(more), workdir=str(whole), runtime=one_device)
+        finetune.run(
+            Run(labelled(more), workdir=str(whole), runtime=one_device)
+        )
     end = _last_step(whole)
     rows = [e for e in tiny_runs.events(whole) if "validation_accuracy" in e]
     accuracies = [row["validation_accuracy"] for row in rows]
@@ -309,7 +323,7 @@ def test_patience_ends_fine_tuning_and_a_resumed_run_alike(
     shutil.copytree(whole, cut)
     for path in tiny_runs.checkpoints(cut, "finetune")[-2:]:
         shutil.rmtree(path)
-    finetune.run(labelled(more), workdir=str(cut), runtime=devices(2))
+    finetune.run(Run(labelled(more), workdir=str(cut), runtime=devices(2)))
     assert _losses(cut) == [
         (*row[:3], pytest.approx(row[3], rel=1e-5)) for row in _losses(whole)
     ]
@@ -321,10 +335,10 @@ def test_patience_ends_fine_tuning_and_a_resumed_run_alike(
     assert states[0]["step"] == states[1]["step"] == rows[-2]["step"]
     # It is done, until there is more patience.
     before = tiny_runs.events(cut)
-    finetune.run(labelled(more), workdir=str(cut), runtime=one_device)
+    finetune.run(Run(labelled(more), workdir=str(cut), runtime=one_device))
     assert tiny_runs.events(cut) == before
     more |= {"finetune.patience": 2}
-    finetune.run(labelled(more), workdir=str(cut), runtime=one_device)
+    finetune.run(Run(labelled(more), workdir=str(cut), runtime=one_device))
     assert _last_step(cut) > end
 
 
@@ -357,7 +371,7 @@ def test_a_validation_that_a_signal_left_out_is_made_up_for(
             or (e["step"] == first and "loss" in e)
         )
     )
-    finetune.run(labelled(), workdir=str(workdir), runtime=one_device)
+    finetune.run(Run(labelled(), workdir=str(workdir), runtime=one_device))
     _assert_same_run(workdir, tuned.workdir)
     assert json.loads(state.read_text())["validation_loss"] > 0
 
@@ -387,7 +401,7 @@ def test_undertrained_is_said(
             )
         )
     )
-    finetune.run(labelled(), workdir=str(workdir), runtime=one_device)
+    finetune.run(Run(labelled(), workdir=str(workdir), runtime=one_device))
     line = (
         "WARNING: fine-tuning ended while the training accuracy was still"
         " rising (61.2 % -> 66.0 %): raise finetune.num_epochs"

@@ -8,6 +8,7 @@ import pytest
 
 from input_pipeline import manifest, prepare, pretraining
 from trainer.commands import inspect
+from trainer.run import Run
 
 # Two epochs meet at step 15.
 SHOWN = {"inspect.step": 12, "inspect.num_steps": 6, "inspect.num_rows": 3}
@@ -19,7 +20,7 @@ def shown(tiny, capsys, tmp_path):
 
     def run(runtime, more=()):
         config = tiny({**SHOWN, **dict(more)})
-        inspect.run(config, workdir=str(tmp_path / "w"), runtime=runtime)
+        inspect.run(Run(config, workdir=str(tmp_path / "w"), runtime=runtime))
         assert not (tmp_path / "w").exists()
         return [json.loads(row) for row in capsys.readouterr().out.splitlines()]
 
@@ -107,9 +108,13 @@ def test_any_step_is_there_at_once(shown, one_device):
 
 
 def test_another_runs_batches_are_not_shown(tiny, finished, one_device, capsys):
-    inspect.run(tiny(SHOWN), workdir=str(finished.workdir), runtime=one_device)
+    inspect.run(
+        Run(tiny(SHOWN), workdir=str(finished.workdir), runtime=one_device)
+    )
     assert capsys.readouterr().out
     config = tiny({**SHOWN, "masking.select_rate": 0.3})
     with pytest.raises(ValueError, match="holds another run.*select_rate"):
-        inspect.run(config, workdir=str(finished.workdir), runtime=one_device)
+        inspect.run(
+            Run(config, workdir=str(finished.workdir), runtime=one_device)
+        )
     assert not capsys.readouterr().out

@@ -11,6 +11,7 @@ import pytest
 
 from trainer import main as cli
 from trainer.commands import export, predict
+from trainer.run import Run
 from trainer.serving import loading
 
 ROOT = pathlib.Path(cli.__file__).resolve().parents[1]
@@ -178,7 +179,7 @@ def test_an_export_without_classifier_says_so(
     finished, tiny, one_device, tmp_path
 ):
     shutil.copytree(finished.workdir, tmp_path / "run")
-    export.run(tiny(), workdir=str(tmp_path / "run"), runtime=one_device)
+    export.run(Run(tiny(), workdir=str(tmp_path / "run"), runtime=one_device))
     loaded = loading.load(tmp_path / "run" / "export")
     first, second = predict.answers(loaded, LINES[:2])
     assert "no classify" in first["error"]

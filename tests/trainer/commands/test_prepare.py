@@ -6,6 +6,7 @@ import types
 import pytest
 
 from trainer.commands import prepare
+from trainer.run import Run
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def said(tiny, one_device, tmp_path, caplog):
         )
         caplog.clear()
         with caplog.at_level(logging.INFO):
-            prepare.run(config, workdir=str(tmp_path), runtime=one_device)
+            prepare.run(Run(config, workdir=str(tmp_path), runtime=one_device))
         ours = [r for r in caplog.records if r.name.startswith("trainer.")]
         return "\n".join(record.getMessage() for record in ours)
 

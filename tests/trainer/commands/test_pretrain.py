@@ -11,7 +11,9 @@ import tensorflow as tf
 import storage
 from input_pipeline import pretraining
 from trainer import workdir as workdir_lib
-from trainer.commands import pretrain, trainee
+from trainer.commands import pretrain
+from trainer.run import Run
+from trainer.stages import task
 
 END = 33
 
@@ -108,7 +110,7 @@ def test_a_finished_run_is_left_alone(copied, tiny, one_device, caplog):
     workdir = copied(END)
     before = content(workdir)
     with caplog.at_level(logging.INFO):
-        pretrain.run(tiny(), workdir=str(workdir), runtime=one_device)
+        pretrain.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
     assert content(workdir) == before
     assert f"all {END} steps are done already" in caplog.text
     assert f"load_encoder('{workdir}')" in caplog.text
@@ -120,7 +122,7 @@ def test_a_run_past_its_last_step_says_where_it_is(
     workdir = copied(END)
     config = tiny({"train.num_steps": END - 4})
     with caplog.at_level(logging.INFO):
-        pretrain.run(config, workdir=str(workdir), runtime=one_device)
+        pretrain.run(Run(config, workdir=str(workdir), runtime=one_device))
     assert f"saved:   step {END}, past the {END - 4} wanted" in caplog.text
 
 
@@ -137,7 +139,7 @@ def test_resumes_in_mid_epoch_on_other_devices(
 ):
     workdir = copied(20)
     layout = devices(num_devices) if num_devices > 1 else one_device
-    pretrain.run(tiny(more), workdir=str(workdir), runtime=layout)
+    pretrain.run(Run(tiny(more), workdir=str(workdir), runtime=layout))
     assert_same_run(look, workdir, finished.workdir)
 
 
@@ -150,7 +152,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(
     data[len(data) // 2] ^= 1
     file.write_bytes(data)
     with caplog.at_level(logging.INFO):
-        pretrain.run(tiny(), workdir=str(workdir), runtime=one_device)
+        pretrain.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
     assert str(file) in caplog.text
     assert "resuming from step 20" in caplog.text
     assert_same_run(look, workdir, finished.workdir)
@@ -161,7 +163,7 @@ def test_more_steps_extend_a_finished_run(
 ):
     workdir = copied(END)
     config = tiny({"train.num_steps": END + 4})
-    pretrain.run(config, workdir=str(workdir), runtime=one_device)
+    pretrain.run(Run(config, workdir=str(workdir), runtime=one_device))
     old = look.events(finished.workdir)
     new = look.events(workdir)
     assert new[: len(old)] == old
@@ -189,7 +191,9 @@ def test_xla_trains_and_validates_several_chunks(
             "train.num_steps": 2,
         }
         workdir = tmp_path / jit
-        pretrain.run(tiny(changes), workdir=str(workdir), runtime=one_device)
+        pretrain.run(
+            Run(tiny(changes), workdir=str(workdir), runtime=one_device)
+        )
         losses += [
             event["validation_loss"]
             for event in look.events(workdir)
@@ -218,14 +222,16 @@ def test_two_levels_then_one_in_any_layout_and_resumed(
     monkeypatch.setattr(pretraining, "rare_rates", lambda _: rates)
     early = {"train.full_softmax_rate": 0.25, "train.num_steps": 20}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
-    pretrain.run(tiny(early), workdir=str(whole), runtime=one_device)
+    pretrain.run(Run(tiny(early), workdir=str(whole), runtime=one_device))
 
     def go_on(changes, layout, *callbacks):
         pretrain.run(
-            tiny({"train.num_steps": 20, **changes}),
-            workdir=str(parts),
-            runtime=layout,
-            callbacks=callbacks,
+            Run(
+                tiny({"train.num_steps": 20, **changes}),
+                workdir=str(parts),
+                runtime=layout,
+                callbacks=callbacks,
+            )
         )
         return look.checkpoints(parts)[-1].name
 
@@ -249,10 +255,12 @@ def test_an_early_stop_is_saved_and_the_same_command_goes_on(
     workdir = copied(10)
     with caplog.at_level(logging.INFO):
         pretrain.run(
-            tiny({"evaluation.every_steps": 7}),  # So the call ends at 14.
-            workdir=str(workdir),
-            runtime=one_device,
-            callbacks=[StopAfter()],
+            Run(
+                tiny({"evaluation.every_steps": 7}),  # So the call ends at 14.
+                workdir=str(workdir),
+                runtime=one_device,
+                callbacks=[StopAfter()],
+            )
         )
     assert look.checkpoints(workdir)[-1].name == "step-000000014"
     assert f"saved:   step 14 of {END}" in caplog.text
@@ -272,7 +280,7 @@ def test_the_best_checkpoint_outlives_worse_ones(
             "train.num_steps": END + 5,
         }
     )
-    pretrain.run(config, workdir=str(workdir), runtime=one_device)
+    pretrain.run(Run(config, workdir=str(workdir), runtime=one_device))
     best, last = look.checkpoints(workdir)
     assert last.name == f"step-{END + 5:09d}"
     loss = [
@@ -296,7 +304,7 @@ def test_a_loss_that_is_not_finite_ends_the_run(copied, tiny, one_device, look):
         }
     )
     with pytest.raises(ValueError, match=r"between steps \d+ and \d+"):
-        pretrain.run(config, workdir=str(workdir), runtime=one_device)
+        pretrain.run(Run(config, workdir=str(workdir), runtime=one_device))
     newest = look.checkpoints(workdir)[-1]
     assert newest.name == f"step-{END:09d}"
     storage.verify(newest)
@@ -321,7 +329,7 @@ def test_a_workdir_of_another_run_is_refused(
     before = content(finished.workdir)
     with pytest.raises(ValueError, match=message):
         pretrain.run(
-            tiny(more), workdir=str(finished.workdir), runtime=one_device
+            Run(tiny(more), workdir=str(finished.workdir), runtime=one_device)
         )
     assert content(finished.workdir) == before
 
@@ -334,7 +342,7 @@ def test_changed_text_is_refused(copied, tiny, one_device, corpus, tmp_path):
     try:
         config = tiny({"data.prepared_dir": str(tmp_path / "prepared")})
         with pytest.raises(ValueError, match="the text has changed"):
-            pretrain.run(config, workdir=str(workdir), runtime=one_device)
+            pretrain.run(Run(config, workdir=str(workdir), runtime=one_device))
     finally:
         corpus.write_text(text)
     assert content(workdir) == before
@@ -344,7 +352,7 @@ def test_a_second_trainer_is_kept_out(copied, tiny, one_device):
     workdir = copied(END)
     with workdir_lib.locked(str(workdir)):
         with pytest.raises(ValueError, match="Another trainer is at work"):
-            pretrain.run(tiny(), workdir=str(workdir), runtime=one_device)
+            pretrain.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
 
 
 def test_out_of_memory_says_what_helps(copied, tiny, one_device, monkeypatch):
@@ -353,9 +361,9 @@ def test_out_of_memory_says_what_helps(copied, tiny, one_device, monkeypatch):
             None, None, "OOM when allocating"
         )
 
-    monkeypatch.setattr(trainee.Trainee, "create_train_call", lambda *_: fail)
+    monkeypatch.setattr(task.Task, "create_train_call", lambda *_: fail)
     with pytest.raises(ValueError, match="Raise train.accumulation_steps"):
-        pretrain.run(tiny(), workdir=str(copied(20)), runtime=one_device)
+        pretrain.run(Run(tiny(), workdir=str(copied(20)), runtime=one_device))
 
 
 def test_a_full_disk_is_not_called_out_of_memory(
@@ -366,15 +374,17 @@ def test_a_full_disk_is_not_called_out_of_memory(
             None, None, "/a/b; No space left on device"
         )
 
-    monkeypatch.setattr(trainee.Trainee, "create_train_call", lambda *_: fail)
+    monkeypatch.setattr(task.Task, "create_train_call", lambda *_: fail)
     with pytest.raises(tf.errors.ResourceExhaustedError):
-        pretrain.run(tiny(), workdir=str(copied(20)), runtime=one_device)
+        pretrain.run(Run(tiny(), workdir=str(copied(20)), runtime=one_device))
 
 
 def test_batch_must_suit_the_devices(tiny, devices, tmp_path):
     config = tiny({"train.global_batch_size": 6})
     with pytest.raises(ValueError, match="4 or 8 would do"):
-        pretrain.run(config, workdir=str(tmp_path / "w"), runtime=devices(4))
+        pretrain.run(
+            Run(config, workdir=str(tmp_path / "w"), runtime=devices(4))
+        )
 
 
 @pytest.mark.parametrize(("wanted", "said"), [(2, False), (3, True)])
@@ -383,6 +393,8 @@ def test_a_warmup_that_is_cut_is_named(
 ):
     config = tiny({"optimizer.warmup_steps": wanted, "train.num_steps": 5})
     with caplog.at_level(logging.INFO):
-        pretrain.run(config, workdir=str(tmp_path / "run"), runtime=one_device)
+        pretrain.run(
+            Run(config, workdir=str(tmp_path / "run"), runtime=one_device)
+        )
     line = "warm-up of 2 steps, half of the run, instead of 3"
     assert caplog.text.count(line) == said

@@ -340,7 +340,7 @@ def _trainee(tpu, stage, parts=1):
         "config.finetune.average_decay": "0.9",
     }
     config = overrides.load_config("configs/sample.py", changes=changes)
-    trainee = lower.create_trainee(config, stage, tpu)
+    trainee = lower.create_task(config, stage, tpu)
     return trainee, lower.batch_spec(config, stage, 8)
 
 

@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
-from trainer.commands import prepare
 from trainer.commands.benchmarks import (
     flops,
     machine,
@@ -21,6 +20,7 @@ from trainer.commands.benchmarks import (
     steps,
     timing,
 )
+from trainer.run import Run
 from trainer.training import cross_entropy
 
 # ((hidden, kernel, bias), labels, weights) -> float32 []
@@ -35,7 +35,7 @@ def measure(
     The dense reference has logits for every slot, in float32, without XLA.
     """
     arithmetic = steps.resolve(config, runtime)
-    prepared = prepare.open_prepared(config)
+    prepared = Run(config, workdir="", runtime=runtime).rows
     batch = steps.first_batches(config, prepared)[0]
     width = config.model.hidden_size
     vocabulary_size = prepared.tokenizer.vocabulary_size

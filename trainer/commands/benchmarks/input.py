@@ -11,7 +11,7 @@ import tensorflow as tf
 from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import cleaning, manifest, pretraining, sources
-from trainer.commands import prepare
+from trainer.run import Run
 
 _BATCHES_A_ROUND = 200
 _DOCUMENTS_A_ROUND = 2000
@@ -27,7 +27,7 @@ def measure(
     documents, cleaned and encoded. The first round is thrown away. What a core
     does follows from the processor time of all threads.
     """
-    prepared = prepare.open_prepared(config)
+    prepared = Run(config, workdir="", runtime=runtime).rows
     num_rounds = config.benchmark.num_rounds
     raw = _documents(config)
     encoding = [

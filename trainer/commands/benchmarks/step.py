@@ -9,8 +9,6 @@ import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
-from trainer.commands import prepare
-from trainer.commands import trainee as trainee_lib
 from trainer.commands.benchmarks import (
     flops,
     graphs,
@@ -18,6 +16,9 @@ from trainer.commands.benchmarks import (
     steps,
     timing,
 )
+from trainer.run import Run
+from trainer.stages import pretraining_task
+from trainer.stages import task as task_lib
 
 # What the verdict looks at, see `_verdict`.
 _INPUT_SHARE, _COMPUTE_SHARE, _FIXED_SHARE = 0.05, 0.5, 0.7
@@ -34,22 +35,22 @@ def measure(
     rows hold one document each.
     """
     memory = _memory(config, runtime)  # First: a GPU has one owner.
-    trainee = steps.create_trainee(config, runtime)
-    kept = steps.Steps(trainee, kept=True)
+    task = steps.create_task(config, runtime)
+    kept = steps.Steps(task, kept=True)
     calls: dict[str, timing.Call] = {
         "step": kept,
-        "fed": steps.Steps(trainee, kept=False),
+        "fed": steps.Steps(task, kept=False),
     }
-    if quarter := _quarter(trainee):
+    if quarter := _quarter(task):
         calls["quarter"] = steps.Steps(quarter, kept=True)
     if config.benchmark.reference:
         calls["reference"] = steps.create_reference(config, runtime)
     seconds = timing.in_turns(
         calls | machine.matmuls(), num_rounds=config.benchmark.num_rounds
     )
-    work = _Work.of(trainee)
+    work = _Work.of(task)
     result = {
-        **_describe(trainee, work, seconds),
+        **_describe(task, work, seconds),
         **memory,
         **_largest(graphs.largest_tensor(kept.trace())),
     }
@@ -59,7 +60,7 @@ def measure(
         seconds, waits=waits, share_of_peak=result["share_of_matmul_peak"]
     )
     if config.benchmark.reference:
-        result |= _compare(config, work, seconds)
+        result |= _compare(config, runtime, work, seconds)
     return result
 
 
@@ -72,13 +73,13 @@ class _Work:
     flops: float
 
     @classmethod
-    def of(cls, trainee: trainee_lib.Trainee) -> "_Work":
-        batches = steps.first_batches(trainee.config, trainee.prepared)
-        return cls(*np.mean([_work(trainee, batch) for batch in batches], 0))
+    def of(cls, task: task_lib.Task) -> "_Work":
+        batches = steps.first_batches(task.config, task.prepared)
+        return cls(*np.mean([_work(task, batch) for batch in batches], 0))
 
 
 def _work(
-    trainee: trainee_lib.Trainee, batch: dict[str, tf.Tensor]
+    task: task_lib.Task, batch: dict[str, tf.Tensor]
 ) -> tuple[float, float, float]:
     segment_ids = batch["segment_ids"].numpy()
     num_predicted = float(np.count_nonzero(batch["mask_weights"]))
@@ -86,8 +87,8 @@ def _work(
         float(np.count_nonzero(segment_ids)),
         num_predicted,
         flops.masked_lm(
-            trainee.config.model,
-            vocabulary_size=trainee.prepared.tokenizer.vocabulary_size,
+            task.config.model,
+            vocabulary_size=task.prepared.tokenizer.vocabulary_size,
             segment_ids=segment_ids,
             num_predicted=num_predicted,
         ),
@@ -104,22 +105,24 @@ def _memory(config: schema.Config, runtime: Runtime) -> dict[str, Any]:
     return result
 
 
-def _quarter(trainee: trainee_lib.MaskedLM) -> trainee_lib.MaskedLM | None:
+def _quarter(
+    task: pretraining_task.PretrainingTask,
+) -> pretraining_task.PretrainingTask | None:
     """With a quarter of the rows; None where they cannot be divided."""
-    train = trainee.train
+    train = task.train
     rows, left = divmod(train.global_batch_size, 4)
-    parts = train.accumulation_steps * trainee.strategy.num_replicas_in_sync
+    parts = train.accumulation_steps * task.strategy.num_replicas_in_sync
     if not rows or left or rows % parts:
         return None
     train = dataclasses.replace(train, global_batch_size=rows)
-    config = dataclasses.replace(trainee.config, train=train)
-    return dataclasses.replace(trainee, config=config, train=train)
+    config = dataclasses.replace(task.config, train=train)
+    return dataclasses.replace(task, config=config, train=train)
 
 
 def _describe(
-    trainee: trainee_lib.Trainee, work: _Work, seconds: dict[str, list[float]]
+    task: task_lib.Task, work: _Work, seconds: dict[str, list[float]]
 ) -> dict[str, Any]:
-    train, strategy = trainee.train, trainee.strategy
+    train, strategy = task.train, task.strategy
     times = timing.describe(seconds["step"], parts=train.steps_per_call)
     median = statistics.median(seconds["step"]) / train.steps_per_call
     num_gpus = len(tf.config.list_physical_devices("GPU"))
@@ -129,13 +132,13 @@ def _describe(
         "real_tokens": round(work.num_tokens, 1),
         "predicted_slots": round(work.num_predicted, 1),
         "real_tokens_per_second": round(work.num_tokens / median),
-        "precision": trainee.arithmetic.precision,
-        "xla": trainee.arithmetic.jit,
+        "precision": task.arithmetic.precision,
+        "xla": task.arithmetic.jit,
         **machine.describe_work(
             work.flops,
             median,
             seconds,
-            precision=trainee.arithmetic.precision,
+            precision=task.arithmetic.precision,
             # Logical devices share the physical one.
             num_devices=min(strategy.num_replicas_in_sync, num_gpus or 1),
         ),
@@ -177,13 +180,18 @@ def _verdict(
 
 
 def _compare(
-    config: schema.Config, work: _Work, seconds: dict[str, list[float]]
+    config: schema.Config,
+    runtime: Runtime,
+    work: _Work,
+    seconds: dict[str, list[float]],
 ) -> dict[str, Any]:
     """With the dense reference, by step and by real token."""
     ours = [value / config.train.steps_per_call for value in seconds["step"]]
     compared = timing.compare(ours, seconds["reference"])
     example = steps.with_documents(config)
-    batches = steps.first_batches(example, prepare.open_prepared(example))
+    batches = steps.first_batches(
+        example, Run(example, workdir="", runtime=runtime).rows
+    )
     tokens = float(
         np.mean([np.count_nonzero(batch["segment_ids"]) for batch in batches])
     )

@@ -10,9 +10,10 @@ from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import manifest, pretraining
 from trainer import modeling
-from trainer.commands import prepare, stage
-from trainer.commands import trainee as trainee_lib
 from trainer.commands.benchmarks import reference
+from trainer.run import Run
+from trainer.stages import pretraining_task
+from trainer.stages import task as task_lib
 from trainer.training import strategy as strategy_lib
 
 NUM_BATCHES = 8  # Different ones; they are kept in memory and repeated.
@@ -21,17 +22,17 @@ NUM_BATCHES = 8  # Different ones; they are kept in memory and repeated.
 class Steps:
     """A call takes `train.steps_per_call` steps and waits for the last."""
 
-    def __init__(self, trainee: trainee_lib.Trainee, *, kept: bool) -> None:
+    def __init__(self, task: task_lib.Task, *, kept: bool) -> None:
         """Batches are kept in memory, or come from the input as in training."""
-        self._call: Any = trainee.create_train_call(tf.Variable(0.0))
+        self._call: Any = task.create_train_call(tf.Variable(0.0))
         self._arguments = (
             iter(
-                trainee.first_batches(NUM_BATCHES)
+                task.first_batches(NUM_BATCHES)
                 if kept
-                else trainee.batches(first_step=0)
+                else task.batches(first_step=0)
             ),
             tf.constant(0, tf.int64),
-            tf.constant(trainee.train.steps_per_call),
+            tf.constant(task.train.steps_per_call),
         )
 
     def trace(self) -> Any:
@@ -73,12 +74,12 @@ class ReferenceStep:
 
 def create_steps(config: schema.Config, runtime: Runtime) -> Steps:
     """Steps on batches from memory."""
-    return Steps(create_trainee(config, runtime), kept=True)
+    return Steps(create_task(config, runtime), kept=True)
 
 
 def create_reference(config: schema.Config, runtime: Runtime) -> ReferenceStep:
     """The reference on its first device; raises ValueError for several."""
-    strategy, _ = stage.create_strategy(runtime, config)
+    strategy = Run(config, workdir="", runtime=runtime).strategy
     if strategy.num_replicas_in_sync > 1:
         raise ValueError(
             "benchmark.reference=True computes on one device, but"
@@ -87,24 +88,24 @@ def create_reference(config: schema.Config, runtime: Runtime) -> ReferenceStep:
             " --strategy=one_device."
         )
     config = with_documents(config)
-    return ReferenceStep(config, prepare.open_prepared(config))
+    return ReferenceStep(config, Run(config, workdir="", runtime=runtime).rows)
 
 
-def create_trainee(
+def create_task(
     config: schema.Config, runtime: Runtime
-) -> trainee_lib.MaskedLM:
+) -> pretraining_task.PretrainingTask:
     """What `--mode=pretrain` would train, from its first weights."""
-    strategy, _ = stage.create_strategy(runtime, config)
+    strategy = Run(config, workdir="", runtime=runtime).strategy
     strategy_lib.check_batch(strategy, config.train)
-    prepared = prepare.open_prepared(config)
-    return trainee_lib.create_masked_lm(
+    prepared = Run(config, workdir="", runtime=runtime).rows
+    return pretraining_task.create(
         config, strategy, prepared, resolve(config, runtime)
     )
 
 
 def resolve(config: schema.Config, runtime: Runtime) -> strategy_lib.Arithmetic:
     """Precision and XLA of a run that begins now."""
-    strategy, _ = stage.create_strategy(runtime, config)
+    strategy = Run(config, workdir="", runtime=runtime).strategy
     return strategy_lib.resolve(strategy, config.train)
 
 

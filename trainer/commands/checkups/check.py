@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from configs import schema
 from configs.runtime import Runtime
-from trainer.commands import refusals
+from trainer import refusals
 
 OK, WARNING, WRONG = "ok", "warning", "wrong"
 

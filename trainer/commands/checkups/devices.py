@@ -7,8 +7,8 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from trainer.commands import trainee
 from trainer.commands.checkups.check import Case, Check, Imperfect, told
+from trainer.stages import finetuning_task
 from trainer.training import strategy as strategy_lib
 
 # Between probabilities: XLA may order sums anew, bfloat16 has 8 bits.
@@ -39,7 +39,7 @@ def batch(case: Case) -> str:
     config = case.config
     sections = {"train": config.train}
     if config.data.source != "text":  # Which has no labels.
-        sections["finetune"] = trainee.finetune_section(config)
+        sections["finetune"] = finetuning_task.training_section(config)
     for name, section in sections.items():
         strategy_lib.check_batch(case.strategy, section, section=name)
     return ", ".join(

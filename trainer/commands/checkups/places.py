@@ -19,18 +19,17 @@ _STAGES, _MORE_CHECKPOINTS = 2, 3
 
 
 def workdir(case: Case) -> str:
-    """Whether it can be written, holds no other run, and nobody trains there.
+    """Whether it can be written, and nobody trains there.
 
     Whether data.prepared_dir can be written, too. No directory is made.
     """
     for place in (case.workdir, case.config.data.prepared_dir):
         _write(place)
-    recorded = workdir_lib.check(case.workdir, case.config)
     chief = case.strategy is None or strategy_lib.is_chief(case.strategy)
     if storage.path_of(case.workdir).exists():
         with workdir_lib.locked(case.workdir, chief=chief):
             pass
-    begun = "a run that can go on" if recorded else "no run yet"
+    begun = "a run" if workdir_lib.stages(case.workdir) else "no run yet"
     return f"{case.workdir} can be written; {begun}"
 
 

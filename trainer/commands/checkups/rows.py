@@ -18,9 +18,9 @@ from input_pipeline import (
     sample_corpus,
     sources,
 )
-from trainer import workdir as workdir_lib
-from trainer.commands import preflight, stage, starting_point
+from trainer import preflight
 from trainer.commands.checkups.check import Case, Check, Imperfect
+from trainer.run import Run
 
 _SAMPLE_DOCUMENTS = 200
 _SAMPLE_SLOTS, _SAMPLE_WORDS = 64, 500
@@ -42,17 +42,18 @@ def data(case: Case) -> str:
 
 def rows(case: Case) -> str:
     """Whether prepared rows are what their manifest says, if there are any."""
-    tokenizer = starting_point.tokenizer(case.config)
-    directory = prepare.locate(case.config, tokenizer)
+    run = Run(case.config, workdir=case.workdir, runtime=case.runtime)
+    directory = prepare.locate(
+        case.config, run.tokenizer if run.initial else None
+    )
     if not storage.complete(directory.parent, directory.name):
         return (
             f"none yet; --mode=prepare, or training, puts them in {directory}"
         )
     prepared = manifest.open_prepared(directory)
-    recorded = workdir_lib.read(case.workdir).get("resolved", {})
-    stage.check_text(recorded, prepared)
-    if "labelled" in recorded:
-        manifest.open_prepared(recorded["labelled"])
+    run.require_same("encoder", "pretrain", run.encoder_sources())
+    if "labelled" in run.resolved:
+        manifest.open_prepared(run.resolved["labelled"])
     case.prepared = prepared
     counts = {name: role.num_rows for name, role in prepared.roles.items()}
     text = f"{directory} is whole: " + ", ".join(

@@ -14,9 +14,10 @@ import tensorflow as tf
 from configs import quiet, schema
 from input_pipeline import manifest, pretraining
 from trainer.commands import inspect
-from trainer.commands import trainee as trainee_lib
 from trainer.commands.checkups import rows
 from trainer.commands.checkups.check import Case, Check
+from trainer.stages import pretraining_task
+from trainer.stages import task as task_lib
 from trainer.training import strategy as strategy_lib
 
 _ROWS = 8  # A step, or one for each replica.
@@ -126,10 +127,10 @@ def first_steps(
     """Digests and losses of the first steps, in float32 without XLA."""
     batches = inspect.global_batches(config, strategy, prepared, first_step=0)
     shown = itertools.islice(batches, _LAYOUT_STEPS)
-    trainee = trainee_lib.create_masked_lm(
+    task = pretraining_task.create(
         config, strategy, prepared, strategy_lib.Arithmetic("float32", False)
     )
-    losses = _losses(trainee, trainee.batches(0), [1] * _LAYOUT_STEPS)
+    losses = _losses(task, task.batches(0), [1] * _LAYOUT_STEPS)
     return Steps([pretraining.digest(batch) for batch in shown], losses)
 
 
@@ -147,20 +148,18 @@ def _learn_one_batch(case: Case) -> Course:
             config.model, dropout=0.0, attention_dropout=0.0
         ),
     )
-    trainee = trainee_lib.create_masked_lm(
+    task = pretraining_task.create(
         config, strategy, prepared, strategy_lib.resolve(strategy, config.train)
     )
-    first, *_, last = _losses(
-        trainee, trainee.first_batches(1), [1, _STEPS - 2, 1]
-    )
+    first, *_, last = _losses(task, task.first_batches(1), [1, _STEPS - 2, 1])
     return Course(prepared.tokenizer.vocabulary_size, first, last)
 
 
 def _losses(
-    trainee: trainee_lib.Trainee, batches: Any, numbers: list[int]
+    task: task_lib.Task, batches: Any, numbers: list[int]
 ) -> list[float]:
     """The mean loss of so many steps, and so many after them, and so on."""
-    call = trainee.create_train_call(tf.Variable(0.0))
+    call = task.create_train_call(tf.Variable(0.0))
     iterator, step, losses = iter(batches), 0, []
     for number in numbers:
         _, _, sums = call(

@@ -58,7 +58,7 @@ def test_measures_a_step_and_the_reference(
     ],
 )
 def test_a_quarter_of_the_rows_where_there_is_one(tiny, one_device, more, rows):
-    trainee = steps.create_trainee(tiny(more), one_device)
+    trainee = steps.create_task(tiny(more), one_device)
     quarter = step._quarter(trainee)
     assert (quarter and quarter.train.global_batch_size) == rows
 

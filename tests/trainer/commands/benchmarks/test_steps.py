@@ -24,7 +24,7 @@ def test_the_reference_has_one_device(tiny, devices):
 
 @pytest.mark.parametrize("num_devices", [1, 2])
 def test_batches_from_memory_are_repeated(tiny, devices, num_devices):
-    trainee = steps.create_trainee(tiny(), devices(num_devices))
+    trainee = steps.create_task(tiny(), devices(num_devices))
     several = trainee.strategy.experimental_local_results
 
     def rows(batches, number):
@@ -48,7 +48,7 @@ def test_the_reference_reads_one_document_a_row(tiny):
 
 
 def test_tracing_computes_nothing(tiny, one_device):
-    trainee = steps.create_trainee(tiny(), one_device)
+    trainee = steps.create_task(tiny(), one_device)
     before = [variable.numpy() for variable in trainee.variables]
     call = steps.Steps(trainee, kept=True)
     call.trace()

@@ -9,20 +9,20 @@ import tensorflow as tf
 
 from configs import schema
 from input_pipeline import classification, manifest
-from trainer import checkpoint, modeling, ngrams
-from trainer.serving import best
+from trainer import checkpoint, modeling, ngrams, trained
 
 _log = logging.getLogger(__name__)
 
 
 def create(
-    tuned: best.Run, prepared: manifest.Prepared, workdir: str
+    tuned: trained.Trained, prepared: manifest.Prepared, workdir: str
 ) -> tuple[modeling.TextClassifier, dict[str, Any]]:
     """Encoder and n-grams in one model, and how each validates."""
     config = tuned.config.finetune
     facts = ngrams.read_facts(workdir)
     fitted = None
-    if config.ngrams and facts.get("fingerprint") == prepared.fingerprint:
+    made_from = facts.get("artifact", {}).get("made_from", {})
+    if config.ngrams and made_from.get("labelled rows") == prepared.fingerprint:
         fitted = ngrams.NGrams.load(workdir)
         number = prepared.roles["validation"].num_documents
         if len(fitted.validation) != number:
@@ -115,7 +115,9 @@ def _mix(
     return results
 
 
-def common(source: best.Run, prepared: manifest.Prepared) -> dict[str, Any]:
+def common(
+    source: trained.Trained, prepared: manifest.Prepared
+) -> dict[str, Any]:
     """What every model that takes strings is made from."""
     tokenizer = prepared.tokenizer
     expected = source.resolved["vocabulary_size"]

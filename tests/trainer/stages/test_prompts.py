@@ -7,7 +7,9 @@ import pytest
 
 from configs import schema
 from input_pipeline import manifest, prepare
-from trainer.commands import everything, prompts
+from trainer.commands import everything
+from trainer.run import Run
+from trainer.stages import prompts
 
 NONE = schema.EvaluationConfig()
 WORDS = [f"word{chr(97 + n)}" for n in range(26)]
@@ -102,7 +104,7 @@ def test_of_nothing_come_no_prompts(create):
 def test_a_run_shows_and_records_its_own(tiny, one_device, tmp_path, capsys):
     workdir = tmp_path / "run"
     config = tiny({"evaluation.sentences": (), "train.num_steps": 15})
-    everything.run(config, workdir=str(workdir), runtime=one_device)
+    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
     recorded = json.loads((workdir / "config.json").read_text())
     sentences = recorded["resolved"]["sentences"]
     assert sentences

@@ -1,11 +1,15 @@
-"""Tests of trainer/serving/best.py."""
+"""The best checkpoints of a run, and what an export is made from."""
 
 import keras
 import pytest
 
 from configs import schema
-from trainer import checkpoint, workdir
-from trainer.serving import best
+from trainer import chain, checkpoint, trained, workdir
+
+
+def _artifact(stage, step):
+    kind = "encoder" if stage == "pretrain" else "classifier"
+    return chain.Artifact(kind, {}, {"rows": stage}, step)
 
 
 @pytest.fixture
@@ -22,7 +26,7 @@ def save(tmp_path):
                     "step": step,
                     "validation_loss": loss,
                     "validation_accuracy": 0.5,
-                    "seed": 3,
+                    **_artifact(stage, step).to_dict(),
                 },
                 weights=[keras.Variable([1.0], name="w")],
                 optimizer=[],
@@ -33,69 +37,58 @@ def save(tmp_path):
 
 
 def test_nothing_trained(tmp_path):
-    assert best.runs(str(tmp_path)) == (None, None)
-    assert best.states(str(tmp_path)) == {}
+    assert trained.best(str(tmp_path)) == (None, None)
+    assert trained.sources(str(tmp_path)) == {}
 
 
 def test_the_best_of_each_stage(save):
     save("run", "pretrain", {10: 0.7, 20: 0.5, 30: 0.6})
     path = save("run", "finetune", {4: 0.1, 8: 0.2})
-    tuned, pretrained = best.runs(path)
+    tuned, pretrained = trained.best(path)
     assert tuned.checkpoint.name == "step-000000004"
     assert pretrained.checkpoint.name == "step-000000020"
     assert (tuned.stage, pretrained.stage) == ("finetune", "pretrain")
-    assert best.states(path) == {
-        "finetune": {
-            "step": 4,
-            "validation_loss": 0.1,
-            "validation_accuracy": 0.5,
-        },
-        "pretrain": {
-            "step": 20,
-            "validation_loss": 0.5,
-            "validation_accuracy": 0.5,
-        },
+    assert trained.sources(path) == {
+        "classifier": _artifact("finetune", 4).id,
+        "encoder": _artifact("pretrain", 20).id,
     }
+    assert trained.encoder_id(path) == _artifact("pretrain", 20).id
 
 
 def test_without_pretraining_that_of_the_run_it_began_from(save):
     other = save("other", "pretrain", {10: 0.7})
     path = save("run", "finetune", {4: 0.1}, init_from=other)
-    tuned, pretrained = best.runs(path)
+    tuned, pretrained = trained.best(path)
     assert tuned.resolved == {"from": "run"}
     assert pretrained.resolved == {"from": "other"}
     # Its own counts, once there is one.
     save("run", "pretrain", {20: 0.9}, init_from=other)
-    _, pretrained = best.runs(path)
+    _, pretrained = trained.best(path)
     assert pretrained.resolved == {"from": "run"}
 
 
 @pytest.mark.parametrize(("verify", "step"), [(True, 10), (False, 20)])
 def test_damaged_checkpoints_are_looked_at_only_on_demand(save, verify, step):
     path = save("run", "pretrain", {10: 0.7, 20: 0.5})
-    _, pretrained = best.runs(path)
+    _, pretrained = trained.best(path)
     (pretrained.checkpoint / "weights.safetensors").unlink()
-    assert best.states(path, verify=verify)["pretrain"]["step"] == step
+    found = trained.sources(path, verify=verify)
+    assert found == {"encoder": _artifact("pretrain", step).id}
 
 
 def test_an_older_export_is_called_one(save, caplog):
     save("run", "pretrain", {10: 0.7})
     path = save("run", "finetune", {4: 0.2})
-    facts = {"checkpoints": best.states(path)}
-    best.warn_if_older(path, facts)
+    facts = chain.Artifact("export", {}, trained.sources(path)).to_dict()
+    trained.warn_if_older(path, facts)
     assert not caplog.text
     save("run", "finetune", {8: 0.1})
-    best.warn_if_older(path, facts)
-    assert (
-        "another finetune (step 4, validation_loss 0.2, validation_accuracy"
-        " 0.5) than the run has now (step 8, validation_loss 0.1,"
-        in caplog.text
-    )
-    assert "pretrain" not in caplog.text
+    trained.warn_if_older(path, facts)
+    assert "the run has another classifier by now" in caplog.text
     # What had not been trained then is newer, too.
-    del facts["checkpoints"]["pretrain"]
-    best.warn_if_older(path, facts)
-    assert "another pretrain (none) than" in caplog.text
+    del facts["artifact"]["made_from"]["encoder"]
+    trained.warn_if_older(path, facts)
+    assert "another classifier and another encoder by now" in caplog.text
 
 
 def test_the_teacher_of_a_round_is_the_best_from_before_it(save):
@@ -104,15 +97,15 @@ def test_the_teacher_of_a_round_is_the_best_from_before_it(save):
     save("run", "finetune_round2", {8: 0.3})
     save("run", "finetune_round10", {9: 0.2})
     for number, stage in ((1, "finetune"), (2, "finetune_round1")):
-        found = best.teacher(path, number)
+        found = trained.teacher(path, number)
         assert found.checkpoint.parent.name == stage
-    assert best.teacher(path, 10).checkpoint.parent.name == "finetune_round2"
-    tuned, _ = best.runs(path)
+    assert trained.teacher(path, 10).checkpoint.parent.name == "finetune_round2"
+    tuned, _ = trained.best(path)
     assert tuned.checkpoint.parent.name == "finetune_round10"
 
 
 def test_a_student_that_is_no_better_is_not_taken(save):
     path = save("run", "finetune", {4: 0.5})
     save("run", "finetune_round1", {6: 0.5})
-    tuned, _ = best.runs(path)
+    tuned, _ = trained.best(path)
     assert tuned.checkpoint.parent.name == "finetune"

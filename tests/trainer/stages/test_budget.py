@@ -1,4 +1,4 @@
-"""Tests of trainer/commands/budget.py."""
+"""`train.minutes` decides how many steps there are, once."""
 
 import types
 
@@ -6,7 +6,9 @@ import pytest
 import tensorflow as tf
 
 from trainer import workdir as workdir_lib
-from trainer.commands import budget, pretrain
+from trainer.commands import pretrain
+from trainer.run import Run
+from trainer.stages import budget
 
 
 @pytest.fixture
@@ -18,7 +20,7 @@ def clock(monkeypatch):
     return now
 
 
-def trainee(clock, seconds, *, compiling=9.0, steps_per_epoch=100):
+def task(clock, seconds, *, compiling=9.0, steps_per_epoch=100):
     """Takes so many seconds a step; the first call compiles, too."""
 
     def create_train_call(stop):
@@ -40,18 +42,19 @@ def trainee(clock, seconds, *, compiling=9.0, steps_per_epoch=100):
 
 
 @pytest.fixture
-def decide(clock, tiny, tmp_path):
+def decide(clock, tiny, one_device, tmp_path):
     """A function: stage, seconds a step, arguments -> steps of both stages."""
     config = tiny({"train.minutes": 10.0, "train.num_steps": 0})
     workdir_lib.record(str(tmp_path), config, {"kept": 1})
 
-    def call(stage, seconds, *, steps_per_epoch=1_000, **arguments):
+    def call(stage, seconds, *, steps_per_epoch=1_000, chief=True, **arguments):
+        run = Run(config, workdir=str(tmp_path), runtime=one_device)
+        run.is_chief = chief
         found = budget.decide(
-            config,
-            str(tmp_path),
+            run,
             stage,
-            lambda _: trainee(clock, seconds, steps_per_epoch=steps_per_epoch),
-            **{"chief": True, **arguments},
+            lambda _: task(clock, seconds, steps_per_epoch=steps_per_epoch),
+            **arguments,
         )
         return found.train.num_steps, found.finetune.num_steps
 
@@ -96,7 +99,7 @@ def test_a_run_has_the_steps_that_its_minutes_allow(
     tiny, one_device, look, tmp_path
 ):
     config = tiny({"train.minutes": 1e-3, "train.num_steps": 0})
-    pretrain.run(config, workdir=str(tmp_path), runtime=one_device)
+    pretrain.run(Run(config, workdir=str(tmp_path), runtime=one_device))
     steps = workdir_lib.read(str(tmp_path))["resolved"]["steps"]
     newest = look.checkpoints(tmp_path)[-1]
     assert newest.name == f"step-{steps['pretrain']:09d}"

@@ -5,8 +5,7 @@ import types
 import keras
 import pytest
 
-from trainer import workdir as workdir_lib
-from trainer.commands import stage
+from trainer.stages import stage
 from trainer.training import strategy as strategy_lib
 
 
@@ -23,41 +22,18 @@ def _told(monkeypatch):
     return told
 
 
-def test_configs_but_for_paths_and_versions(told, tiny, one_device):
-    config = tiny()
-    stage.create_strategy(one_device, config)
-    expected = {**config.to_dict(), "versions": workdir_lib.versions()}
-    del expected["data"]["prepared_dir"], expected["data"]["num_processes"]
-    assert told == [expected]
-
-
-def test_data_and_arithmetic(told):
-    stage.require_same_data(
-        strategy_lib.create("mirrored"),
-        types.SimpleNamespace(fingerprint="0123"),
-        strategy_lib.Arithmetic("bfloat16", True),
-    )
-    [facts] = told
-    assert facts == {
-        "data": "0123",
-        "precision": "bfloat16",
-        "XLA": True,
-        "devices": 4,
-    }
-
-
 def test_where_they_begin_and_with_which_weights(told):
     variables = [keras.Variable(1.0), keras.Variable([2.0, 3.0])]
-    trainee = types.SimpleNamespace(
+    task = types.SimpleNamespace(
         strategy=None,
         stage="pretrain",
         model=types.SimpleNamespace(variables=variables[:1]),
         optimizer=types.SimpleNamespace(variables=variables[1:]),
     )
-    stage._require_same_start(trainee, 5)
+    stage._require_same_start(task, 5)
     for variable in variables:
         variable.assign(variable + 1e-6)
-        stage._require_same_start(trainee, 5)
+        stage._require_same_start(task, 5)
     digests = [facts.pop("weights") for facts in told]
     assert told == [{"stage": "pretrain", "step": 5}] * 3
     assert len({*digests}) == 3

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from configs import schema
-from trainer.commands import preflight
+from trainer import preflight
 
 
 def test_text_that_is_missing_is_named(tiny, tmp_path):

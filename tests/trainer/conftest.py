@@ -13,9 +13,10 @@ import safetensors.numpy
 import tensorflow as tf
 
 from configs import runtime, schema
-from trainer import checkpoint, modeling
+from trainer import chain, checkpoint, modeling, trained
 from trainer import workdir as workdir_lib
 from trainer.commands import export, pretrain
+from trainer.run import Run
 from trainer.training import strategy as strategy_lib
 
 
@@ -158,7 +159,12 @@ def finished(tiny, one_device, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("finished") / "run"
     callback = Witness()
     pretrain.run(
-        tiny(), workdir=str(workdir), runtime=one_device, callbacks=[callback]
+        Run(
+            tiny(),
+            workdir=str(workdir),
+            runtime=one_device,
+            callbacks=[callback],
+        )
     )
     return types.SimpleNamespace(workdir=workdir, callback=callback)
 
@@ -199,10 +205,9 @@ def tuned(finished, tiny, tmp_path_factory):
         resolved |= {
             "labels": LABELS,
             "labelled": resolved["prepared"],
-            "labelled_fingerprint": resolved["fingerprint"],
         }
         if not with_pretraining:
-            del resolved["prepared"], resolved["fingerprint"]
+            del resolved["prepared"]
         workdir_lib.record(workdir, config, resolved)
         stage = checkpoint.Checkpoints(workdir / "checkpoints" / "finetune")
         for step, loss in ((10, 0.5), (20, 0.75)):
@@ -213,8 +218,19 @@ def tuned(finished, tiny, tmp_path_factory):
                 sequence_length=config.data.sequence_length,
                 num_classes=len(LABELS),
             )
+            made_from = {
+                "labelled rows": pathlib.Path(resolved["labelled"]).name,
+                "encoder": "scratch",
+            }
+            if with_pretraining:
+                made_from["encoder"] = trained.encoder_id(str(workdir))
+            artifact = chain.Artifact.of("classifier", config, made_from)
             stage.save(
-                {"step": step, "validation_loss": loss},
+                {
+                    "step": step,
+                    "validation_loss": loss,
+                    **artifact.at(step).to_dict(),
+                },
                 weights=model.variables,
                 optimizer=[],
             )
@@ -227,7 +243,7 @@ def tuned(finished, tiny, tmp_path_factory):
 def exported(tuned, tiny, one_device):
     """A workdir with an export of everything; nobody changes it."""
     workdir = tuned()
-    export.run(tiny(), workdir=str(workdir), runtime=one_device)
+    export.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
     return workdir
 
 

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from configs import schema
-from trainer import checkpoint
-from trainer.commands import trainee as trainee_lib
-from trainer.serving import best
+from trainer import checkpoint, trained
+from trainer.run import Run
+from trainer.stages import finetuning_task
 from trainer.training import workers
 
 _log = logging.getLogger(__name__)
@@ -30,42 +30,41 @@ def stage_of(number: int) -> str:
 
 
 def average(
-    trainee: trainee_lib.Classifier,
-    stages: Sequence[str],
-    workdir: str,
-    *,
-    chief: bool,
+    run: Run, task: finetuning_task.FinetuningTask, stages: Sequence[str]
 ) -> None:
     """Saves the mean of the best weights of all seeds, validated, as a stage.
 
-    `best.runs` takes it, or the best seed, whichever validation prefers.
+    `trained.best` takes it, or the best seed, whichever validation prefers.
 
     Args:
-      trainee: of any of them; its weights change.
+      run: that they belong to.
+      task: of any of them; its weights change.
       stages: that have been trained, one a seed.
-      workdir: of the run.
-      chief: whether this process writes.
     """
     # The others wait here until the chief has saved.
-    workers.require_equal(trainee.strategy, {"seeds": len(stages)}, remedy="")
-    paths = [checkpoint.of_stage(workdir, stage).best() for stage in stages]
+    workers.require_equal(task.strategy, {"seeds": len(stages)}, remedy="")
+    paths = [checkpoint.of_stage(run.workdir, stage).best() for stage in stages]
     states = [checkpoint.read_state(path) for path in paths]
-    made_from = [f"{path.parent.name}/{path.name}" for path in paths]
-    checkpoints = checkpoint.of_stage(workdir, AVERAGE, keep_last=1)
-    variables = trainee.model.variables
+    step = max(state["step"] for state in states)
+    wanted = dataclasses.replace(
+        task.artifact,
+        made_from=dict(zip(stages, map(trained.id_of, paths), strict=True)),
+    ).at(step)
+    checkpoints = checkpoint.of_stage(run.workdir, AVERAGE, keep_last=1)
+    variables = task.model.variables
     state = checkpoints.restore(weights=variables, optimizer=[])
-    if state.get("made_from") != made_from:
+    if state.get("artifact", {}).get("id") != wanted.id:
         arrays = [checkpoint.weights_of(path) for path in paths]
         for variable in variables:
             variable.assign(np.mean([a[variable.path] for a in arrays], axis=0))
-        means = trainee.create_evaluate()()
+        means = task.create_evaluate()()
         state = {
-            "step": max(state["step"] for state in states),
-            "made_from": made_from,
-            "best_by": trainee.best_by,
+            "step": step,
+            **wanted.to_dict(),
+            "best_by": task.best_by,
             **{f"validation_{name}": value for name, value in means.items()},
         }
-        if chief:
+        if run.is_chief:
             checkpoints.save(state, weights=variables, optimizer=[])
     for name in ("validation_loss", "validation_accuracy"):
         if all(name in s for s in (state, *states)):
@@ -78,8 +77,8 @@ def average(
                 np.std(values, ddof=1),
                 state[name],
             )
-    if chief:
-        chosen, _ = best.runs(workdir)
+    if run.is_chief:
+        chosen, _ = trained.best(run.workdir)
         assert chosen and chosen.checkpoint
         path = chosen.checkpoint
         _log.info("best:    checkpoints/%s/%s", path.parent.name, path.name)

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from configs import runtime, schema
+from configs import runtime
 from input_pipeline import manifest
 from trainer import checkpoint
-from trainer import workdir as workdir_lib
-from trainer.commands import trainee as trainee_lib
 from trainer.report import progress
+from trainer.run import Run
+from trainer.stages import task as task_lib
 from trainer.training import (
     loop,
     metrics,
@@ -29,70 +29,20 @@ _log = logging.getLogger(__name__)
 _GO_ON = "go on:   the same command again"
 
 
-def create_strategy(
-    layout: runtime.Runtime, config: schema.Config
-) -> tuple[tf.distribute.Strategy, bool]:
-    """The strategy, and whether this process is the chief: others are quiet.
-
-    Raises:
-      ValueError: there is no such place to compute, or the workers of a
-        cluster were started with different configs or packages.
-      LostError: a worker did not come.
-    """
-    strategy = strategy_lib.create(
-        layout.strategy, num_virtual_devices=layout.num_virtual_devices
-    )
-    chief = strategy_lib.is_chief(strategy)
-    if not chief:
-        logging.getLogger("trainer").setLevel(logging.WARNING)
-    facts = config.to_dict()
-    for name in workdir_lib.FREE_DATA:
-        del facts["data"][name]
-    workers.require_equal(
-        strategy,
-        {**facts, "versions": workdir_lib.versions()},
-        remedy="Start all with the same flags, files and packages.",
-    )
-    return strategy, chief
-
-
-def require_same_data(
-    strategy: tf.distribute.Strategy,
-    prepared: manifest.Prepared,
-    arithmetic: strategy_lib.Arithmetic,
-) -> None:
-    """Refuses workers that would read, or compute, something else each."""
-    workers.require_equal(
-        strategy,
-        {
-            "data": prepared.fingerprint,
-            "precision": arithmetic.precision,
-            "XLA": arithmetic.jit,
-            "devices": len(strategy.extended.worker_devices),
-        },
-        remedy="Give all the same text; name train.precision and train.jit"
-        " where their devices differ, and let all have as many.",
-    )
-
-
 def train(
-    trainee: trainee_lib.Trainee,
-    workdir: str,
-    stop: signals.StopSignal,
+    task: task_lib.Task,
+    run: Run,
     callbacks: Sequence[keras.callbacks.Callback],
     *,
-    chief: bool,
     hints: Sequence[str] = (),
     patience: int = 0,
 ) -> None:
     """Trains to the last step; afterwards the model has the final weights.
 
     Args:
-      trainee: with the weights to begin with, where there is no checkpoint.
-      workdir: where everything of this run lies.
-      stop: the signals that end the run early.
+      task: with the weights to begin with, where there is no checkpoint.
+      run: that it belongs to.
       callbacks: Keras callbacks, driven as `fit` would.
-      chief: whether this process writes.
       hints: lines for the end, for people.
       patience: epochs without a better validation that end it; 0 = none do.
 
@@ -100,12 +50,13 @@ def train(
       ValueError: bad checkpoints, a loss that is not finite, no memory left.
       runtime.Stopped: a signal came; the run has been saved before.
     """
-    plan = dataclasses.replace(trainee.plan, patience=patience)
-    trainee = dataclasses.replace(trainee, plan=plan)
+    plan = dataclasses.replace(task.plan, patience=patience)
+    task = dataclasses.replace(task, plan=plan)
     try:
-        _train(trainee, workdir, stop, callbacks, chief=chief, hints=hints)
+        with signals.StopSignal() as stop:
+            _train(task, run, stop, callbacks, hints)
     except tf.errors.DataLossError:
-        manifest.open_prepared(trainee.prepared.directory)  # Names the file.
+        manifest.open_prepared(task.prepared.directory)  # Names the file.
         raise
     except tf.errors.ResourceExhaustedError as error:
         if "No space left" in str(error):
@@ -119,37 +70,35 @@ def train(
 
 
 def _train(
-    trainee: trainee_lib.Trainee,
-    workdir: str,
+    task: task_lib.Task,
+    run: Run,
     stop: signals.StopSignal,
     callbacks: Sequence[keras.callbacks.Callback],
-    *,
-    chief: bool,
     hints: Sequence[str],
 ) -> None:
-    plan, model, optimizer = trainee.plan, trainee.model, trainee.optimizer
+    workdir, chief = run.workdir, run.is_chief
+    plan, model, optimizer = task.plan, task.model, task.optimizer
     checkpoints = checkpoint.of_stage(
         workdir,
-        trainee.stage,
-        keep_last=trainee.config.checkpoint.keep_last,
+        task.stage,
+        keep_last=task.config.checkpoint.keep_last,
     )
     state = checkpoints.restore(
         weights=model.variables, optimizer=optimizer.variables
     )
-    check_text(state, trainee.prepared)
     first_step = saved = int(state.get("step", 0))
-    best = loop.Best(trainee.best_by, **state.get("best", {}))
+    best = loop.Best(task.best_by, **state.get("best", {}))
     # A signal saves at once.
     owes_validation = (
         first_step > 0
         and plan.evaluates(first_step)
         and "validation_loss" not in state
-        and trainee.prepared.roles["validation"].num_rows > 0
+        and task.prepared.roles["validation"].num_rows > 0
     )
-    _require_same_start(trainee, first_step)
-    _announce(trainee, first_step)
-    averages = optimizers.Averages(optimizer, trainee.variables)
-    evaluate = trainee.create_evaluate()
+    _require_same_start(task, first_step)
+    _announce(task, first_step)
+    averages = optimizers.Averages(optimizer, task.variables)
+    evaluate = task.create_evaluate()
 
     def evaluate_averages() -> dict[str, float]:
         with averages.used():
@@ -160,7 +109,7 @@ def _train(
         with averages.used():
             if chief:
                 checkpoints.save(
-                    _state(trainee, step, validation, best),
+                    _state(task, step, validation, best),
                     weights=model.variables,
                     optimizer=optimizer.variables,
                 )
@@ -172,16 +121,16 @@ def _train(
                 averages.trade()  # The checkpoint holds them as its weights.
             with metrics.MetricsLog(
                 workdir,
-                stage=trainee.stage,
+                stage=task.stage,
                 first_step=first_step,
                 enabled=chief,
             ) as metrics_log:
                 loop.Loop(
                     plan=plan,
-                    train_call=trainee.create_train_call(stop.flag),
+                    train_call=task.create_train_call(stop.flag),
                     evaluate=evaluate_averages,
                     save=save,
-                    learning_rate=trainee.learning_rate,
+                    learning_rate=task.learning_rate,
                     metrics=metrics_log,
                     callbacks=keras.callbacks.CallbackList(
                         [
@@ -195,18 +144,18 @@ def _train(
                     ),
                     stop=stop,
                     trace=profiling.Trace(
-                        metrics.board_directory(workdir, trainee.stage),
+                        metrics.board_directory(workdir, task.stage),
                         plan.profiled if chief else (0, 0),
                     ),
                     best=best,
                 ).run(
-                    iter(trainee.batches(first_step)),
+                    iter(task.batches(first_step)),
                     first_step=first_step,
                     owes_validation=owes_validation,
                 )
             averages.trade()
     except runtime.Stopped:
-        _say_what_is_there(trainee, workdir, saved, [_GO_ON])
+        _say_what_is_there(task, workdir, saved, [_GO_ON])
         raise
     if plan.finishes(saved, best.step):
         if saved < plan.num_steps:
@@ -220,30 +169,19 @@ def _train(
             )
     else:
         hints = [_GO_ON]
-    _say_what_is_there(trainee, workdir, saved, hints)
+    _say_what_is_there(task, workdir, saved, hints)
 
 
-def check_text(facts: dict[str, Any], prepared: manifest.Prepared) -> None:
-    """Refuses to go on with other text than that of `facts`, if any."""
-    before = facts.get("fingerprint", prepared.fingerprint)
-    if before != prepared.fingerprint:
-        raise ValueError(
-            f"The run was trained on data {before}, but the source now gives"
-            f" {prepared.fingerprint}: the text has changed. Restore it, or"
-            " choose another --workdir."
-        )
-
-
-def _require_same_start(trainee: trainee_lib.Trainee, step: int) -> None:
-    if not strategy_lib.has_workers(trainee.strategy):
+def _require_same_start(task: task_lib.Task, step: int) -> None:
+    if not strategy_lib.has_workers(task.strategy):
         return
     digest = hashlib.sha256()
-    for variable in (*trainee.model.variables, *trainee.optimizer.variables):
+    for variable in (*task.model.variables, *task.optimizer.variables):
         digest.update(keras.ops.convert_to_numpy(variable).tobytes())
     workers.require_equal(
-        trainee.strategy,
+        task.strategy,
         {
-            "stage": trainee.stage,
+            "stage": task.stage,
             "step": step,
             "weights": digest.hexdigest()[:16],
         },
@@ -253,22 +191,22 @@ def _require_same_start(trainee: trainee_lib.Trainee, step: int) -> None:
 
 
 def _state(
-    trainee: trainee_lib.Trainee,
+    task: task_lib.Task,
     step: int,
     validation: dict[str, float],
     best: loop.Best,
 ) -> dict[str, Any]:
     state = {
         "step": step,
-        "seed": trainee.seed,
-        "global_batch_size": trainee.train.global_batch_size,
-        "precision": trainee.arithmetic.precision,
-        "jit": trainee.arithmetic.jit,
-        "fingerprint": trainee.prepared.fingerprint,
+        "seed": task.seed,
+        "global_batch_size": task.train.global_batch_size,
+        "precision": task.arithmetic.precision,
+        "jit": task.arithmetic.jit,
         "tensorflow": tf.__version__,
         "keras": keras.__version__,
         "best_by": best.by,
         "best": {"step": best.step, "value": best.value},
+        **task.artifact.at(step).to_dict(),
     }
     for name in ("loss", "accuracy"):
         if name in validation:
@@ -276,17 +214,17 @@ def _state(
     return state
 
 
-def _announce(trainee: trainee_lib.Trainee, first_step: int) -> None:
-    train, plan, strategy = trainee.train, trainee.plan, trainee.strategy
-    trainee.model.summary(print_fn=_log.info, line_length=80)
+def _announce(task: task_lib.Task, first_step: int) -> None:
+    train, plan, strategy = task.train, task.plan, task.strategy
+    task.model.summary(print_fn=_log.info, line_length=80)
     replicas = strategy.num_replicas_in_sync
     micro = train.accumulation_steps
     _log.info("%s", strategy_lib.describe(strategy))
     _log.info(
         "precision %s, XLA %s, %s parameters",
-        trainee.arithmetic.precision,
-        "on" if trainee.arithmetic.jit else "off",
-        f"{trainee.model.count_params():,}",
+        task.arithmetic.precision,
+        "on" if task.arithmetic.jit else "off",
+        f"{task.model.count_params():,}",
     )
     _log.info(
         "batch %d rows = %d replica(s) x %d micro-batch(es) x %d; %s steps in"
@@ -304,8 +242,8 @@ def _announce(trainee: trainee_lib.Trainee, first_step: int) -> None:
             " vocabulary (train.full_softmax_rate)",
             f"{plan.two_level_steps:,}",
         )
-    wanted = trainee.schedule.warmup_steps
-    warmup = optimizers.Schedule(trainee.schedule, plan.num_steps).warmup_steps
+    wanted = task.schedule.warmup_steps
+    warmup = optimizers.Schedule(task.schedule, plan.num_steps).warmup_steps
     if warmup < wanted:
         _log.info(
             "warm-up of %d steps, half of the run, instead of %d",
@@ -319,20 +257,20 @@ def _announce(trainee: trainee_lib.Trainee, first_step: int) -> None:
 
 
 def _say_what_is_there(
-    trainee: trainee_lib.Trainee,
+    task: task_lib.Task,
     workdir: str,
     saved: int,
     hints: Sequence[str],
 ) -> None:
     """The last lines of a stage that is done or was asked to stop."""
-    wanted = trainee.plan.num_steps
+    wanted = task.plan.num_steps
     _log.info(
         "saved:   step %d%s; %s holds checkpoints/%s, metrics.jsonl,"
         " tensorboard",
         saved,
         f" of {wanted}" if saved <= wanted else f", past the {wanted} wanted",
         workdir,
-        trainee.stage,
+        task.stage,
     )
     _log.info("curves:  tensorboard --logdir %s", workdir)
     for hint in hints:

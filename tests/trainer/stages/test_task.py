@@ -18,6 +18,7 @@ import storage
 from tests.trainer.training import conftest as training
 from trainer import main as cli
 from trainer.commands import pretrain
+from trainer.run import Run
 
 ROOT = pathlib.Path(cli.__file__).resolve().parents[1]
 
@@ -100,7 +101,7 @@ def undisturbed(tiny, one_device, tmp_path_factory):
     """The workdir of a longer run."""
     workdir = tmp_path_factory.mktemp("undisturbed")
     changes = {name.replace("__", "."): value for name, value in LONG.items()}
-    pretrain.run(tiny(changes), workdir=str(workdir), runtime=one_device)
+    pretrain.run(Run(tiny(changes), workdir=str(workdir), runtime=one_device))
     return workdir
 
 

@@ -7,11 +7,11 @@ import shutil
 import numpy as np
 import pytest
 
-from tests.trainer.commands import conftest as tiny_runs
+from tests.trainer import conftest as tiny_runs
 from tests.trainer.training import conftest as processes
-from trainer import checkpoint
+from trainer import checkpoint, trained
 from trainer.commands import export, finetune
-from trainer.serving import best
+from trainer.run import Run
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +40,7 @@ def create(tiny, tmp_path_factory):
 def whole(create, one_device, tmp_path_factory):
     """A workdir with two seeds and their average; nobody changes it."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    finetune.run(create(), workdir=str(workdir), runtime=one_device)
+    finetune.run(Run(create(), workdir=str(workdir), runtime=one_device))
     return workdir
 
 
@@ -60,7 +60,7 @@ def test_every_seed_is_a_run_of_its_own(whole, create, one_device, tmp_path):
     ]
     alone = tmp_path / "alone"
     config = create({"finetune.seed": 1, "finetune.num_seeds": 1})
-    finetune.run(config, workdir=str(alone), runtime=one_device)
+    finetune.run(Run(config, workdir=str(alone), runtime=one_device))
     mine = tiny_runs.weights(whole, "finetune_seed1")
     theirs = tiny_runs.weights(alone, "finetune")
     assert mine.keys() == theirs.keys()
@@ -89,12 +89,12 @@ def test_validation_chooses_what_is_exported(
     stages = ("finetune", "finetune_average", "finetune_seed1")
     states = {stage: _state(whole, stage) for stage in stages}
     wanted = min(stages, key=lambda stage: states[stage]["validation_loss"])
-    chosen, _ = best.runs(str(whole))
+    chosen, _ = trained.best(str(whole))
     assert chosen.checkpoint.parent.name == wanted
     assert chosen.stage == "finetune"
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
-    export.run(create(), workdir=str(workdir), runtime=one_device)
+    export.run(Run(create(), workdir=str(workdir), runtime=one_device))
     manifest = json.loads((workdir / "export" / "manifest.json").read_text())
     assert (
         manifest["checkpoints"]["finetune"]["validation_loss"]
@@ -115,7 +115,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same(
     path = tiny_runs.checkpoints(workdir, left)[-1]
     shutil.rmtree(path)
     with caplog.at_level(logging.INFO):
-        finetune.run(create(), workdir=str(workdir), runtime=devices(2))
+        finetune.run(Run(create(), workdir=str(workdir), runtime=devices(2)))
     for stage in ("finetune", "finetune_seed1", "finetune_average"):
         mine = tiny_runs.weights(workdir, stage)
         theirs = tiny_runs.weights(whole, stage)
@@ -138,10 +138,10 @@ def test_a_finished_run_is_left_alone_and_more_seeds_extend_it(
         }
 
     before = content()
-    finetune.run(create(), workdir=str(workdir), runtime=one_device)
+    finetune.run(Run(create(), workdir=str(workdir), runtime=one_device))
     assert content() == before
     config = create({"finetune.num_seeds": 3})
-    finetune.run(config, workdir=str(workdir), runtime=one_device)
+    finetune.run(Run(config, workdir=str(workdir), runtime=one_device))
     assert len(_state(workdir, "finetune_average")["made_from"]) == 3
     after = content()
     for path, written in before.items():
@@ -161,7 +161,7 @@ def test_two_workers_do_what_one_device_does(
     }
     config = create(more)
     alone, together = tmp_path / "alone", tmp_path / "together"
-    finetune.run(config, workdir=str(alone), runtime=one_device)
+    finetune.run(Run(config, workdir=str(alone), runtime=one_device))
     values = {
         "data.source": "jsonl",
         "data.path": config.data.path,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from configs import automatic, schema
-from trainer import workdir as workdir_lib
-from trainer.commands import trainee as trainee_lib
+from trainer.run import Run
+from trainer.stages import task as task_lib
 from trainer.training import workers
 
 _log = logging.getLogger(__name__)
@@ -18,22 +18,19 @@ _PRETRAINING_SHARE = 0.6
 _NUM_BATCHES, _TIMED_STEPS = 4, 8
 
 
-def decided(config: schema.Config, workdir: str) -> schema.Config:
+def decided(run: Run) -> schema.Config:
     """The config with the numbers of steps that the run decided on before."""
-    if not config.train.minutes:
-        return config
-    resolved = workdir_lib.read(workdir).get("resolved", {})
-    return _with(config, resolved.get("steps", {}))
+    if not run.config.train.minutes:
+        return run.config
+    return _with(run.config, run.resolved.get("steps", {}))
 
 
 def decide(
-    config: schema.Config,
-    workdir: str,
+    run: Run,
     stage: str,
-    create: Callable[[schema.Config], trainee_lib.Trainee],
+    create: Callable[[schema.Config], task_lib.Task],
     *,
     share: float = 1.0,
-    chief: bool,
 ) -> schema.Config:
     """The config with as many steps for a stage as its minutes allow.
 
@@ -41,32 +38,29 @@ def decide(
     recorded, so that a run that goes on has the same one.
 
     Args:
-      config: nothing is done where `train.minutes` is 0.
-      workdir: of the run, with its config recorded.
+      run: with its config recorded; nothing is done if its `train.minutes`
+        is 0.
       stage: "pretrain" or "finetune".
       create: what the stage trains, from its first weights.
       share: of the stage's minutes.
-      chief: whether this process writes.
     """
+    config = run.config
     if not config.train.minutes:
         return config
-    facts = workdir_lib.read(workdir)
-    steps = facts["resolved"].get("steps", {})
+    steps = run.resolved.get("steps", {})
     if stage not in steps:
         if stage == "pretrain":
             share *= _PRETRAINING_SHARE
         elif "pretrain" in steps:
             share *= 1 - _PRETRAINING_SHARE
-        trainee = create(config)
-        seconds = _seconds_per_step(trainee)
+        task = create(config)
+        seconds = _seconds_per_step(task)
         number = max(1, round(60 * config.train.minutes * share / seconds))
         # More epochs of a small text would only be learned by heart.
         epochs = automatic.MOST_EPOCHS[stage]
-        number = min(number, epochs * trainee.plan.steps_per_epoch)
+        number = min(number, epochs * task.plan.steps_per_epoch)
         steps = {**steps, stage: number}
-        if chief:
-            resolved = {**facts["resolved"], "steps": steps}
-            workdir_lib.record(workdir, config, resolved)
+        run.record(steps=steps)
         _log.info(
             "%s: %s steps of %.3f s are %.1f of train.minutes=%g",
             stage,
@@ -93,10 +87,10 @@ def _with(config: schema.Config, steps: dict[str, int]) -> schema.Config:
     )
 
 
-def _seconds_per_step(trainee: trainee_lib.Trainee) -> float:
+def _seconds_per_step(task: task_lib.Task) -> float:
     """Of the slowest worker, the same number on all of them."""
-    call = trainee.create_train_call(tf.Variable(0.0))
-    batches = iter(trainee.first_batches(_NUM_BATCHES))
+    call = task.create_train_call(tf.Variable(0.0))
+    batches = iter(task.first_batches(_NUM_BATCHES))
 
     def run(number: int) -> float:
         start = time.perf_counter()
@@ -105,5 +99,5 @@ def _seconds_per_step(trainee: trainee_lib.Trainee) -> float:
         return time.perf_counter() - start
 
     run(_NUM_BATCHES)  # Compiles.
-    seconds = workers.slowest(trainee.strategy, run(_TIMED_STEPS))
+    seconds = workers.slowest(task.strategy, run(_TIMED_STEPS))
     return seconds / _TIMED_STEPS

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from input_pipeline import manifest, prepare
 from trainer import modeling
-from trainer.commands import fill_ins, trainee
+from trainer.stages import fill_ins, pretraining_task
 from trainer.training import strategy as strategy_lib
 
 SENTENCE = "the [MASK] was good and i [MASK] it"
@@ -25,7 +25,7 @@ def create(tiny, prepared):
     """A function: strategy and precision -> a model that knows nothing."""
 
     def model(strategy=None, precision="float32"):
-        return trainee.create_masked_lm(
+        return pretraining_task.create(
             tiny(),
             strategy or tf.distribute.OneDeviceStrategy("CPU:0"),
             prepared,

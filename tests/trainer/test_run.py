@@ -1,4 +1,4 @@
-"""Tests of trainer/commands/starting_point.py: runs that begin elsewhere."""
+"""Runs that begin with the weights of another model, and their rows."""
 
 import json
 import logging
@@ -12,10 +12,14 @@ import safetensors.numpy
 
 from input_pipeline import manifest, strings
 from trainer import modeling
+from trainer import run as run_module
+from trainer import trained as trained_lib
 from trainer import workdir as workdir_lib
-from trainer.commands import export, pretrain, starting_point
+from trainer.commands import export, pretrain
 from trainer.modeling import interchange
 from trainer.modeling.interchange import bert
+from trainer.run import Run
+from trainer.stages import start
 
 LENGTH = 16  # Of the tiny runs.
 WORDS = "the movie was good bad and i she we loved hated it . ##s ##d".split()
@@ -69,7 +73,7 @@ def trained(tiny, one_device, tmp_path, caplog):
         config = tiny({"train.num_steps": 1, **changes})
         workdir = tmp_path / "run"
         with caplog.at_level(logging.INFO):
-            pretrain.run(config, workdir=str(workdir), runtime=one_device)
+            pretrain.run(Run(config, workdir=str(workdir), runtime=one_device))
         (path,) = workdir.glob("checkpoints/pretrain/step-*")
         arrays = safetensors.numpy.load_file(path / "weights.safetensors")
         return arrays, caplog.text
@@ -128,7 +132,7 @@ def test_a_bert_that_is_exported_again_is_bit_equal(
     interchange.write_huggingface(theirs, model, vocabulary)
     changes = _still({"init_from": str(theirs)})
     trained(**changes)
-    export.run(tiny(changes), workdir=str(workdir), runtime=one_device)
+    export.run(Run(tiny(changes), workdir=str(workdir), runtime=one_device))
     ours = workdir / "export" / "huggingface"
     for name in ("model.safetensors", "vocab.txt", "config.json"):
         assert (theirs / name).read_bytes() == (ours / name).read_bytes()
@@ -159,20 +163,20 @@ def test_the_own_checkpoint_comes_first(
     shutil.copytree(finished.workdir, copy)
     config = {"init_from": str(copy), "train.num_steps": 3}
     workdir = tmp_path / "run"
-    pretrain.run(tiny(config), workdir=str(workdir), runtime=one_device)
-    assert starting_point.source(tiny(config), str(workdir), "pretrain") == ""
-    assert starting_point.source(tiny(config), str(workdir), "finetune") == str(
-        workdir
-    )
+    pretrain.run(Run(tiny(config), workdir=str(workdir), runtime=one_device))
     before = look.weights(workdir)
-    pretrain.run(tiny(config), workdir=str(workdir), runtime=one_device)
+    pretrain.run(Run(tiny(config), workdir=str(workdir), runtime=one_device))
     for name, array in look.weights(workdir).items():
         np.testing.assert_array_equal(array, before[name])
-    with pytest.raises(ValueError, match="init_from was .*, now ''"):
+    with pytest.raises(
+        ValueError, match="init_from holds other weights .*, now none"
+    ):
         pretrain.run(
-            tiny({"train.num_steps": 3}),
-            workdir=str(workdir),
-            runtime=one_device,
+            Run(
+                tiny({"train.num_steps": 3}),
+                workdir=str(workdir),
+                runtime=one_device,
+            )
         )
 
 
@@ -185,7 +189,9 @@ def test_a_run_is_whole_without_its_prepared_data(
     content["resolved"]["prepared"] = str(tmp_path / "gone")
     (copy / "config.json").write_text(json.dumps(content))
     kept = pathlib.Path(changes["data.prepared_dir"])
-    tokenizer = starting_point.tokenizer(tiny({"init_from": str(copy)}))
+    tokenizer = Run(
+        tiny({"init_from": str(copy)}), workdir="", runtime=one_device
+    ).tokenizer
     recorded = workdir_lib.read(finished.workdir)["resolved"]["prepared"]
     prepared = manifest.open_prepared(recorded)
     assert prepared.directory.parent == kept
@@ -201,7 +207,7 @@ def test_an_encoder_alone_takes_what_is_its_own(pretrained, tiny):
         sequence_length=LENGTH,
     )
     encoder.build(None)
-    starting_point.load(tiny(BERT), str(path), encoder.variables)
+    start.load(modeling.initial_weights(str(path)), encoder.variables)
     np.testing.assert_array_equal(
         encoder.transformer_layers[0].attention.key.bias,
         model.encoder.transformer_layers[0].attention.key.bias,
@@ -230,7 +236,55 @@ def test_a_preset_of_another_architecture(trained, tmp_path):
         trained(**_still({"init_from": str(tmp_path / "other")}))
 
 
-def test_without_it_nothing_changes(tiny, tmp_path):
-    assert starting_point.tokenizer(tiny()) is None
-    assert starting_point.source(tiny(), str(tmp_path), "pretrain") == ""
-    assert starting_point.source(tiny(), str(tmp_path), "finetune") == ""
+def test_what_init_from_holds_decides_and_not_where_it_lies(
+    finished, tiny, one_device, tmp_path
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(finished.workdir, copy)
+    ids = [
+        Run(
+            tiny({"init_from": str(place)}), workdir="", runtime=one_device
+        ).initial_id
+        for place in (finished.workdir, copy)
+    ]
+    assert ids[0] == ids[1] == trained_lib.encoder_id(str(copy))
+    none = Run(tiny(), workdir="", runtime=one_device)
+    assert none.initial_id == ""
+    assert none.initial is None
+
+
+def test_the_lock_of_a_run_may_be_nested(tiny, one_device, tmp_path):
+    run, other = (
+        Run(tiny(), workdir=str(tmp_path), runtime=one_device) for _ in range(2)
+    )
+    with run.locked():
+        with run.locked():
+            pass
+        with pytest.raises(ValueError, match="Another trainer is at work"):
+            with other.locked():
+                pass
+    with other.locked():
+        pass
+
+
+def test_all_workers_must_have_the_same_config_rows_and_arithmetic(
+    tiny, one_device, tmp_path, monkeypatch
+):
+    compared = []
+    monkeypatch.setattr(
+        run_module.workers,
+        "require_equal",
+        lambda strategy, facts, *, remedy: compared.append(facts),
+    )
+    run = Run(tiny(), workdir=str(tmp_path), runtime=one_device)
+    run.require_same_rows_on_workers(run.rows)
+    config, rows = compared
+    expected = {**run.config.to_dict(), "versions": workdir_lib.versions()}
+    del expected["data"]["prepared_dir"], expected["data"]["num_processes"]
+    assert config == expected
+    assert rows == {
+        "data": run.rows.fingerprint,
+        "precision": "float32",
+        "XLA": False,
+        "devices": 1,
+    }

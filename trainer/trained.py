@@ -1,4 +1,4 @@
-"""The best checkpoints of a run: what an export is, or would be, made of."""
+"""The best checkpoints of a run: what an export is, or would be, made from."""
 
 import dataclasses
 import logging
@@ -7,7 +7,7 @@ import pathlib
 from typing import Any
 
 from configs import schema
-from trainer import checkpoint, ngrams
+from trainer import chain, checkpoint, ngrams
 from trainer import workdir as workdir_lib
 
 _log = logging.getLogger(__name__)
@@ -15,8 +15,8 @@ ROUND = "finetune_round"  # The stages of self-training: with 1, 2, ... behind.
 
 
 @dataclasses.dataclass(frozen=True)
-class Run:
-    """The run of one stage, and its best checkpoint.
+class Trained:
+    """The best checkpoint of a stage, and the run that it belongs to.
 
     A classifier of n-grams alone has no checkpoint.
     """
@@ -27,7 +27,9 @@ class Run:
     checkpoint: pathlib.Path | None
 
 
-def runs(workdir: str, *, verify: bool = True) -> tuple[Run | None, Run | None]:
+def best(
+    workdir: str, *, verify: bool = True
+) -> tuple[Trained | None, Trained | None]:
     """What is fine-tuned and what is pretrained; None = is not.
 
     Args:
@@ -38,7 +40,7 @@ def runs(workdir: str, *, verify: bool = True) -> tuple[Run | None, Run | None]:
     recorded = workdir_lib.read(workdir)
     config = schema.Config.from_dict(recorded.get("config", {}))
     if ngrams.read_facts(workdir) and not config.finetune.encoder:
-        return Run(config, recorded["resolved"], "finetune", None), None
+        return Trained(config, recorded["resolved"], "finetune", None), None
     tuned = _run(workdir, "finetune", verify=verify)
     pretrained = _run(workdir, "pretrain", verify=verify)
     if not pretrained and tuned and tuned.config.init_from:
@@ -47,42 +49,48 @@ def runs(workdir: str, *, verify: bool = True) -> tuple[Run | None, Run | None]:
     return tuned, pretrained
 
 
-def states(workdir: str, *, verify: bool = True) -> dict[str, dict[str, Any]]:
-    """Step and validation of what would be exported, by stage."""
-    found = zip(
-        ("finetune", "pretrain"), runs(workdir, verify=verify), strict=True
-    )
-    states = {
-        stage: _state(run.checkpoint)
-        for stage, run in found
-        if run and run.checkpoint
+def sources(workdir: str, *, verify: bool = True) -> dict[str, str]:
+    """What an export is, or would be, made from: kind -> id."""
+    tuned, pretrained = best(workdir, verify=verify)
+    found = {
+        kind: id_of(one.checkpoint)
+        for kind, one in (("classifier", tuned), ("encoder", pretrained))
+        if one and one.checkpoint
     }
     config = workdir_lib.read(workdir).get("config", {})
     facts = ngrams.read_facts(workdir)
     if facts and config.get("finetune", {}).get("ngrams", False):
-        states["ngrams"] = {"fingerprint": facts["fingerprint"]}
-    return states
+        found["n-grams"] = chain.Artifact.read(facts, ngrams.DIRECTORY).id
+    return found
+
+
+def encoder_id(workdir: str) -> str:
+    """The id of the best encoder of a run that has been pretrained."""
+    return id_of(checkpoint.of_stage(workdir, "pretrain").best())
+
+
+def id_of(path: pathlib.Path) -> str:
+    """The id of what a checkpoint holds."""
+    return chain.Artifact.read(checkpoint.read_state(path), path).id
 
 
 def warn_if_older(workdir: str, facts: dict[str, Any]) -> None:
-    """Says so where a run has gone on since its export, of these facts."""
-    exported = facts["checkpoints"]
-    for stage, state in states(workdir, verify=False).items():
-        if state != exported.get(stage):
-            _log.warning(
-                "the export has another %s (%s) than the run has now (%s):"
-                " --mode=export replaces it",
-                stage,
-                _words(exported.get(stage, {})),
-                _words(state),
-            )
+    """Says so if a run has gone on since its export, which has these facts."""
+    before = facts.get("artifact", {}).get("made_from", {})
+    changed = [
+        kind
+        for kind, id in sources(workdir, verify=False).items()
+        if id != before.get(kind)
+    ]
+    if changed:
+        _log.warning(
+            "the run has another %s by now than its export;"
+            " --mode=export replaces it",
+            " and another ".join(changed),
+        )
 
 
-def _words(state: dict[str, Any]) -> str:
-    return ", ".join(f"{k} {v}" for k, v in state.items()) or "none"
-
-
-def teacher(workdir: str, number: int) -> Run:
+def teacher(workdir: str, number: int) -> Trained:
     """The best classifier from before that round of self-training."""
     run = _run(workdir, "finetune", verify=True, rounds=number - 1)
     assert run
@@ -91,7 +99,7 @@ def teacher(workdir: str, number: int) -> Run:
 
 def _run(
     workdir: str, stage: str, *, verify: bool, rounds: float = math.inf
-) -> Run | None:
+) -> Trained | None:
     """The run of a stage: of its seeds, or of these rounds, the best."""
     every = [
         checkpoint.of_stage(workdir, name)
@@ -102,7 +110,7 @@ def _run(
     if not found:
         return None
     recorded = workdir_lib.read(workdir)
-    return Run(
+    return Trained(
         schema.Config.from_dict(recorded["config"]),
         recorded["resolved"],
         stage,
@@ -112,10 +120,3 @@ def _run(
 
 def _round_of(stage: str) -> int:
     return int(stage.removeprefix(ROUND)) if stage.startswith(ROUND) else 0
-
-
-def _state(path: pathlib.Path) -> dict[str, Any]:
-    """Step and validation of a checkpoint."""
-    names = ("step", "validation_loss", "validation_accuracy")
-    state = checkpoint.read_state(path)
-    return {name: state[name] for name in names if name in state}

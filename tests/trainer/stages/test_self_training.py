@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs import runtime
 from input_pipeline import classification, manifest, stream
-from tests.trainer.commands import conftest as tiny_runs
+from tests.trainer import conftest as tiny_runs
 from tests.trainer.training import conftest as processes
-from trainer import checkpoint
-from trainer.commands import everything, export, finetune, self_training
-from trainer.serving import best
+from trainer import checkpoint, trained
+from trainer.commands import everything, export, finetune
+from trainer.run import Run
+from trainer.stages import self_training
 
 ROUND = "finetune_round1"
 
@@ -53,7 +55,7 @@ def create(tiny, tmp_path_factory):
 def whole(create, one_device, tmp_path_factory):
     """A workdir with a teacher and a student; nobody changes it."""
     workdir = tmp_path_factory.mktemp("whole") / "run"
-    finetune.run(create(), workdir=str(workdir), runtime=one_device)
+    finetune.run(Run(create(), workdir=str(workdir), runtime=one_device))
     return workdir
 
 
@@ -61,13 +63,19 @@ def _state(workdir, stage):
     return checkpoint.read_state(checkpoint.of_stage(workdir, stage).best())
 
 
+def _rows_of(state):
+    return state["artifact"]["made_from"]["labelled rows"]
+
+
 def _student_rows(workdir):
-    name = _state(workdir, ROUND)["fingerprint"]
+    name = _rows_of(_state(workdir, ROUND))
     return manifest.open_prepared(workdir / "self_training" / name)
 
 
 def _labelled(create, workdir):
-    return finetune.open_labelled(create(), str(workdir))
+    return Run(
+        create(), workdir=str(workdir), runtime=runtime.Runtime("one_device")
+    ).labelled_rows
 
 
 def _documents(prepared, config, role):
@@ -158,7 +166,7 @@ def test_a_student_that_was_killed_goes_on_to_the_same(
     else:
         shutil.rmtree(tiny_runs.checkpoints(workdir, ROUND)[-1])
     with caplog.at_level(logging.INFO):
-        finetune.run(create(), workdir=str(workdir), runtime=devices(2))
+        finetune.run(Run(create(), workdir=str(workdir), runtime=devices(2)))
     mine, theirs = (tiny_runs.weights(w, ROUND) for w in (workdir, whole))
     assert mine.keys() == theirs.keys()
     for name in theirs:
@@ -178,20 +186,20 @@ def test_a_student_keeps_its_labels_though_its_teacher_went_on(
     shutil.copytree(whole, workdir)
     before = _state(workdir, ROUND)
     config = create({"finetune.num_epochs": 3})
-    finetune.run(config, workdir=str(workdir), runtime=one_device)
-    assert _state(workdir, ROUND)["fingerprint"] == before["fingerprint"]
+    finetune.run(Run(config, workdir=str(workdir), runtime=one_device))
+    assert _rows_of(_state(workdir, ROUND)) == _rows_of(before)
 
 
 def test_a_round_can_be_added(whole, create, one_device, tmp_path):
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
     config = create({"finetune.self_training_rounds": 2})
-    finetune.run(config, workdir=str(workdir), runtime=one_device)
+    finetune.run(Run(config, workdir=str(workdir), runtime=one_device))
     first, second = (
         _state(workdir, f"finetune_round{number}") for number in (1, 2)
     )
     assert first == _state(whole, ROUND)
-    assert first["fingerprint"] != second["fingerprint"]
+    assert _rows_of(first) != _rows_of(second)
 
 
 @pytest.mark.parametrize("better", [True, False])
@@ -218,8 +226,8 @@ def test_validation_decides(
             checkpoint.storage.replace_file(path, "state.json", text.encode())
     with caplog.at_level(logging.INFO):
         self_training._compare(str(workdir), 1)
-        export.run(create(), workdir=str(workdir), runtime=one_device)
-    chosen, _ = best.runs(str(workdir))
+        export.run(Run(create(), workdir=str(workdir), runtime=one_device))
+    chosen, _ = trained.best(str(workdir))
     assert chosen.checkpoint.parent.name == (ROUND if better else "finetune")
     kept = "kept" if better else "dropped"
     assert f"by validation {by}: the student of round 1 is {kept}" in (
@@ -234,10 +242,12 @@ def test_without_text_to_label_nothing_is_trained(create, one_device, tmp_path):
     path = tiny_runs.write_reviews(tmp_path / "reviews.jsonl", seed=3)
     config = create({"data.path": str(path)})
     with pytest.raises(ValueError, match="needs text without labels.*unlabel"):
-        finetune.run(config, workdir=str(tmp_path / "run"), runtime=one_device)
+        finetune.run(
+            Run(config, workdir=str(tmp_path / "run"), runtime=one_device)
+        )
     with pytest.raises(ValueError, match="needs text without labels"):
         everything.run(
-            config, workdir=str(tmp_path / "all"), runtime=one_device
+            Run(config, workdir=str(tmp_path / "all"), runtime=one_device)
         )
     assert not (tmp_path / "run" / "checkpoints").exists()
     assert not (tmp_path / "all" / "checkpoints").exists()
@@ -302,7 +312,7 @@ def test_the_teacher_is_encoder_and_ngrams(whole, create, monkeypatch):
         return draw(probabilities, documents, number)
 
     monkeypatch.setattr(self_training, "draw", spy)
-    teacher = best.teacher(str(whole), 1)
+    teacher = trained.teacher(str(whole), 1)
     unlabelled = self_training.unlabelled(config, before)
     folder = whole.parent / "again"
     folder.mkdir()

@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 import storage
 from configs import schema
@@ -27,9 +26,9 @@ from input_pipeline import (
     manifest,
     stream,
 )
-from trainer import checkpoint, modeling, ngrams
-from trainer.commands import combined
-from trainer.serving import best
+from trainer import chain, checkpoint, modeling, ngrams, trained
+from trainer.run import Run
+from trainer.stages import combined
 from trainer.training import workers
 
 _log = logging.getLogger(__name__)
@@ -40,91 +39,70 @@ _SHARE_LABELLED = 1 / 3
 _ROWS_AT_ONCE = 256
 
 
-def unlabelled(
-    config: schema.Config, prepared: manifest.Prepared
-) -> manifest.Prepared | None:
-    """The rows without labels; None = there is no round of self-training.
-
-    Raises:
-      ValueError: there is no text without a label.
-    """
-    if not (config.finetune.self_training_rounds and config.finetune.encoder):
-        return None
-    return manifest.open_prepared(labelled.prepare_unlabelled(config, prepared))
-
-
 def run(
+    run: Run,
     config: schema.Config,
-    workdir: str,
-    strategy: tf.distribute.Strategy,
-    prepared: manifest.Prepared,
     unlabelled: manifest.Prepared,
     train: Callable[[schema.Config, manifest.Prepared, str], Any],
-    *,
-    chief: bool,
 ) -> None:
     """All rounds in turn.
 
-    `best.runs` takes a student where validation prefers it.
+    `trained.best` takes a student where validation prefers it.
 
     Args:
-      config: of the run; the students have its first seed.
-      workdir: of the run, with a teacher.
-      strategy: of the run.
-      prepared: the labelled rows; their validation is that of the students.
-      unlabelled: from `unlabelled`.
+      run: with a teacher in its workdir. Its labelled rows validate students.
+      config: with the steps of a student; all have the first seed.
+      unlabelled: rows without labels.
       train: trains the stage of that name on these rows.
-      chief: whether this process writes.
     """
     # A student has no stage with a frozen encoder.
     finetune = dataclasses.replace(config.finetune, frozen_epochs=0)
     config = dataclasses.replace(config, finetune=finetune)
     for number in range(1, config.finetune.self_training_rounds + 1):
-        rows = _rows(
-            workdir, strategy, prepared, unlabelled, number, chief=chief
-        )
-        train(config, rows, f"{best.ROUND}{number}")
-        if chief:
-            _compare(workdir, number)
+        rows = _rows(run, unlabelled, number)
+        train(config, rows, f"{trained.ROUND}{number}")
+        if run.is_chief:
+            _compare(run.workdir, number)
 
 
 def _rows(
-    workdir: str,
-    strategy: tf.distribute.Strategy,
-    prepared: manifest.Prepared,
-    unlabelled: manifest.Prepared,
-    number: int,
-    *,
-    chief: bool,
+    run: Run, unlabelled: manifest.Prepared, number: int
 ) -> manifest.Prepared:
     """What the student of a round learns from, made where it is missing."""
+    workdir, prepared = run.workdir, run.labelled_rows
     folder = storage.path_of(workdir) / DIRECTORY
-    begun = checkpoint.of_stage(workdir, f"{best.ROUND}{number}")
-    if begun.exist():  # It goes on with the labels that it began with.
-        name = checkpoint.read_state(begun.best())["fingerprint"]
+    begun = checkpoint.of_stage(workdir, f"{trained.ROUND}{number}")
+    if state := begun.last_state():  # It goes on with its first labels.
+        name = chain.Artifact.read(state, begun.directory).made_from[
+            "labelled rows"
+        ]
         if storage.complete(folder, name):
             return manifest.open_prepared(folder / name)
     # The others wait here until the chief has saved the teacher.
-    workers.require_equal(strategy, {"round": number}, remedy="")
-    teacher = best.teacher(workdir, number)
+    workers.require_equal(run.strategy, {"round": number}, remedy="")
+    teacher = trained.teacher(workdir, number)
     assert teacher.checkpoint is not None
-    with_ngrams = teacher.config.finetune.ngrams
+    made_from = {
+        "labelled rows": prepared.fingerprint,
+        "unlabelled rows": unlabelled.fingerprint,
+        "classifier": trained.id_of(teacher.checkpoint),
+    }
+    if teacher.config.finetune.ngrams:
+        facts = ngrams.read_facts(workdir)
+        made_from["n-grams"] = chain.Artifact.read(facts, workdir).id
     identity = {
         "format": manifest.FORMAT,
         "round": number,
-        "labelled": prepared.fingerprint,
-        "unlabelled": unlabelled.fingerprint,
-        "teacher": storage.read_manifest(teacher.checkpoint)["files"],
-        "ngrams": with_ngrams and ngrams.read_facts(workdir)["files"],
+        "made_from": made_from,
     }
-    if chief:
+    if run.is_chief:
         write = functools.partial(
             _write, teacher, workdir, prepared, unlabelled, number
         )
         manifest.made_once(str(folder), identity, write)
     # And here until it has written the rows.
     directory = manifest.directory_of(str(folder), identity)
-    workers.require_equal(strategy, {"labels": directory.name}, remedy="")
+    workers.require_equal(run.strategy, {"labels": directory.name}, remedy="")
     return manifest.open_prepared(directory)
 
 
@@ -151,9 +129,9 @@ def draw(
 
 def _compare(workdir: str, number: int) -> None:
     """Says whether the student of a round is better than its teacher."""
-    teacher = best.teacher(workdir, number).checkpoint
-    student = checkpoint.of_stage(workdir, f"{best.ROUND}{number}").best()
-    chosen = best.teacher(workdir, number + 1).checkpoint
+    teacher = trained.teacher(workdir, number).checkpoint
+    student = checkpoint.of_stage(workdir, f"{trained.ROUND}{number}").best()
+    chosen = trained.teacher(workdir, number + 1).checkpoint
     assert teacher and chosen
     states = [checkpoint.read_state(path) for path in (student, teacher)]
     for name in ("validation_loss", "validation_accuracy"):
@@ -175,7 +153,7 @@ def _compare(workdir: str, number: int) -> None:
 
 
 def _write(
-    teacher: best.Run,
+    teacher: trained.Trained,
     workdir: str,
     prepared: manifest.Prepared,
     unlabelled: manifest.Prepared,

@@ -1,0 +1,62 @@
+"""`--mode=status` says what is done, stale and missing, and changes nothing."""
+
+import shutil
+
+import pytest
+
+from trainer.commands import status
+from trainer.run import Run
+
+
+@pytest.fixture
+def shown(tiny, one_device, capsys):
+    """A function: workdir, changes -> {artifact: (id, rest of its line)}."""
+
+    def show(workdir, more=()):
+        run = Run(tiny(more), workdir=str(workdir), runtime=one_device)
+        status.run(run)
+        _, *lines = capsys.readouterr().out.splitlines()
+        return {
+            name: line[len(name) :].strip()
+            for line in lines
+            for name in ("rows", "n-grams", "encoder", "export", "evaluation")
+            if line.startswith(f"{name} ")
+        }, lines[-1]
+
+    return show
+
+
+def test_an_empty_workdir_is_not_made(shown, tmp_path):
+    found, last = shown(tmp_path / "none")
+    assert found["encoder"] == found["export"] == "missing"
+    assert "--mode=all" in last
+    assert not (tmp_path / "none").exists()
+
+
+def test_done_stale_and_missing(shown, finished, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished.workdir, workdir)
+    files = sorted(workdir.rglob("*"))
+    found, _ = shown(workdir)
+    assert found["rows"].endswith("done")
+    assert "  33  rows " in found["encoder"]
+    assert found["encoder"].endswith("done")
+    assert found["export"] == "missing"
+    found, _ = shown(workdir, {"train.num_steps": 40})
+    assert found["encoder"].endswith("33 of 40 steps")
+    found, last = shown(workdir, {"masking.select_rate": 0.3})
+    assert found["encoder"].endswith(
+        "stale: masking.select_rate was 0.15 and is 0.3 now"
+    )
+    assert "another --workdir" in last
+    found, _ = shown(workdir, {"data.sequence_length": 32})
+    assert found["rows"].endswith("missing")
+    assert sorted(workdir.rglob("*")) == files
+
+
+def test_another_question_makes_an_export_stale(shown, exported):
+    found, _ = shown(exported)
+    assert found["export"].endswith("done")
+    assert found["evaluation"] == "missing"
+    found, _ = shown(exported, {"export.top_k": 3})
+    assert found["export"].endswith("stale: export.top_k was 5 and is 3 now")

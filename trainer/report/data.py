@@ -1,0 +1,111 @@
+"""What was read, kept and dropped when the text was prepared, for people."""
+
+from collections.abc import Iterator
+from typing import Any
+
+_FEW_DOCUMENTS = 20
+_MOST_CLASSES = 10  # Of which a line says how many documents they have.
+
+
+def lines(report: dict[str, Any], sequence_length: int) -> list[str]:
+    """Of rows for pretraining, from the report of their manifest."""
+    read = report["read"]
+    dropped = {
+        name.removeprefix("bytes_dropped_").replace("_", " "): number
+        for name, number in read.items()
+        if name.startswith("bytes_dropped_") and number
+    }
+    lines = [
+        f"read {read['documents_read']:,} documents,"
+        f" {read['bytes_read']:,} bytes; kept"
+        f" {read['documents_kept']:,} and {read['bytes_kept']:,}"
+        + "".join(f"; dropped {n:,} bytes: {k}" for k, n in dropped.items())
+    ]
+    if "invalid utf8" in dropped:
+        lines.append(
+            "WARNING: the text is not all UTF-8, and what is not is left out;"
+            " if it is in another encoding, convert it: iconv -f latin1 -t utf8"
+        )
+    for number, meaning in (
+        (read["documents_dropped_empty"], "left out: no text in them"),
+        (read["documents_split"], "made by cutting longer ones in pieces"),
+        (
+            report["documents_without_label"],
+            "without a label: for pretraining alone",
+        ),
+        (
+            report["documents_reserved_for_test"],
+            "set aside as test split, by hash",
+        ),
+        (
+            report["documents_repeating_test"],
+            "left out: also in test, or of a group there",
+        ),
+        (
+            report["documents_repeating_validation"],
+            "left out: also in validation, or of a group there",
+        ),
+    ):
+        if number:
+            lines.append(f"{number:,} documents {meaning}")
+    lines.append(f"vocabulary: {report['vocabulary_size']:,} tokens")
+    for role, rows in report["rows"].items():
+        slots = max(1, rows["rows"] * sequence_length)
+        lines.append(
+            f"{role}: {rows['documents']:,} documents,"
+            f" {rows['tokens_kept']:,} tokens in {rows['rows']:,} rows of"
+            f" {sequence_length}"
+            f" ({100 * rows['slots_used'] / slots:.1f} % filled)"
+            + (
+                f"; cut {rows['tokens_cut']:,} tokens"
+                if rows["tokens_cut"]
+                else ""
+            )
+        )
+        unknown = 100 * rows["tokens_unknown"] / max(1, rows["tokens_read"])
+        lines.append(
+            f"{role}: {unknown:.1f} % of the tokens are unknown;"
+            f" {rows['documents_long_unread']:,} of"
+            f" {rows['documents_long']:,} documents of 20 characters or more"
+            " have one or two tokens"
+        )
+    if not report["rows"]["validation"]["rows"]:
+        lines.append(
+            "validation: no document fell into it (too few documents, or too"
+            " small a data.validation_rate); training goes without"
+        )
+    return lines
+
+
+def labelled_lines(
+    report: dict[str, Any], *, sequence_length: int, pieces_per_row: int
+) -> Iterator[str]:
+    """Of rows for fine-tuning, from the report of their manifest."""
+    for role, rows in report.items():
+        labels = [f"{name} {n:,}" for name, n in rows["labels"].items()]
+        if len(labels) > _MOST_CLASSES:
+            labels[_MOST_CLASSES:] = [f"{len(labels) - _MOST_CLASSES} more"]
+        line = (
+            f"{role}: {rows['documents']:,} documents in {rows['rows']:,} rows"
+            f" ({100 * rows['slots_used'] / max(1, rows['slots']):.1f} %"
+            f" filled), {', '.join(labels)}"
+        )
+        if rows["tokens_cut"]:
+            line += (
+                f"; cut {rows['tokens_cut']:,} tokens: a document has at most"
+                f" {pieces_per_row} pieces of {sequence_length}"
+                " (finetune.pieces_per_row)"
+            )
+        yield line
+    if kept := report["train"]["labels_kept"]:
+        yield (
+            "kept in training, because their class has no other document:"
+            f" {', '.join(map(repr, kept[:20]))}; neither validation nor test"
+            " says how well they are learned"
+        )
+    number = sum(rows["documents"] for rows in report.values())
+    if number < _FEW_DOCUMENTS:
+        yield (
+            f"{number} labelled documents for training and validation: so few"
+            " that validation cannot tell a good classifier from a bad one"
+        )

@@ -1,0 +1,281 @@
+"""A run, opened once and handed to every verb.
+
+A verb is `run(run)`: it does its work and records one artifact. What several
+verbs need, such as the rows, is found out when the first one asks for it, and
+never again.
+"""
+
+import contextlib
+import functools
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+import storage
+from configs import runtime as runtime_lib
+from configs import schema
+from input_pipeline import labelled, manifest, prepare
+from input_pipeline import tokenizer as tokenizer_lib
+from trainer import chain, checkpoint, modeling, trained
+from trainer import workdir as workdir_lib
+from trainer.report import data
+from trainer.training import strategy as strategy_lib
+from trainer.training import workers
+
+_log = logging.getLogger(__name__)
+
+
+class Run:
+    """A config at work in a directory.
+
+    Attributes:
+      config: what to make.
+      workdir: where everything that is made lies, but the rows.
+      runtime: where it computes.
+      callbacks: Keras callbacks of the user, driven as `fit` would.
+    """
+
+    def __init__(
+        self,
+        config: schema.Config,
+        *,
+        workdir: str,
+        runtime: runtime_lib.Runtime,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+    ):
+        self.config = config
+        self.workdir = workdir
+        self.runtime = runtime
+        self.callbacks = callbacks
+        self._is_locked = False
+
+    @functools.cached_property
+    def strategy(self) -> tf.distribute.Strategy:
+        """Where the run computes; every process but the chief is quiet.
+
+        Raises:
+          ValueError: there is no such device, or the workers of a cluster were
+            started with different configs or packages.
+          LostError: a worker did not come.
+        """
+        strategy = strategy_lib.create(
+            self.runtime.strategy,
+            num_virtual_devices=self.runtime.num_virtual_devices,
+        )
+        if not strategy_lib.is_chief(strategy):
+            logging.getLogger("trainer").setLevel(logging.WARNING)
+        facts = self.config.to_dict()
+        for name in ("prepared_dir", "num_processes"):  # May differ by host.
+            del facts["data"][name]
+        workers.require_equal(
+            strategy,
+            {**facts, "versions": workdir_lib.versions()},
+            remedy="Start all with the same flags, files and packages.",
+        )
+        return strategy
+
+    @functools.cached_property
+    def is_chief(self) -> bool:
+        """Whether this process writes and prints; one of a cluster does."""
+        return strategy_lib.is_chief(self.strategy)
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps a second trainer out of the workdir; may be nested.
+
+        Raises:
+          ValueError: another process trains there.
+        """
+        if self._is_locked:
+            yield
+            return
+        with workdir_lib.locked(self.workdir, chief=self.is_chief):
+            self._is_locked = True
+            try:
+                yield
+            finally:
+                self._is_locked = False
+
+    @functools.cached_property
+    def resolved(self) -> dict[str, Any]:
+        """What config.json says that `auto` became; see `record`."""
+        found: dict[str, Any] = workdir_lib.read(self.workdir).get(
+            "resolved", {}
+        )
+        return found
+
+    def record(self, **resolved: Any) -> None:
+        """Writes config.json, with these values besides those it has."""
+        self.resolved.update(resolved)
+        if self.is_chief:
+            workdir_lib.record(self.workdir, self.config, self.resolved)
+
+    @functools.cached_property
+    def arithmetic(self) -> strategy_lib.Arithmetic:
+        """Precision and XLA: those with which the run began, if it has."""
+        before = self.resolved if "precision" in self.resolved else None
+        return strategy_lib.resolve(self.strategy, self.config.train, before)
+
+    @functools.cached_property
+    def initial(self) -> modeling.Initial | None:
+        """The model of `init_from`; None = the run starts from scratch.
+
+        Raises:
+          ValueError: there is none, or it does not fit the config.
+        """
+        if not self.config.init_from:
+            return None
+        initial = modeling.initial_weights(self.config.init_from)
+        initial.check_fits(self.config)
+        return initial
+
+    @functools.cached_property
+    def initial_id(self) -> str:
+        """What the weights of `init_from` are known by; "" if there are none.
+
+        For a run the id of its encoder, for any other folder a digest of its
+        files.
+        """
+        if not self.initial:
+            return ""
+        folder = storage.path_of(self.config.init_from)
+        if checkpoint.of_stage(folder, "pretrain").exist():
+            return trained.encoder_id(str(folder))
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        return storage.sha256_json(
+            {
+                str(path.relative_to(folder)): storage.sha256_file(path)
+                for path in files
+            }
+        )[:16]
+
+    @functools.cached_property
+    def rows(self) -> manifest.Prepared:
+        """Rows for pretraining, made where they are missing, and verified."""
+        start = time.perf_counter()
+        tokenizer = None  # Learned from the text.
+        if self.initial:
+            tokenizer = tokenizer_lib.create(
+                self.initial.kind, self.initial.vocabulary
+            )
+        rows = manifest.open_prepared(prepare.prepare(self.config, tokenizer))
+        for line in data.lines(rows.report, rows.sequence_length):
+            _log.info("%s", line)
+        seconds = time.perf_counter() - start
+        _log.info("data in %s (%.1f s)", rows.directory, seconds)
+        return rows
+
+    @functools.cached_property
+    def tokenizer(self) -> tokenizer_lib.Tokenizer:
+        """That of `init_from`, else that of the rows for pretraining."""
+        if self.initial:
+            return tokenizer_lib.create(
+                self.initial.kind, self.initial.vocabulary
+            )
+        return self.rows.tokenizer
+
+    @functools.cached_property
+    def labelled_rows(self) -> manifest.Prepared:
+        """Rows for fine-tuning, made where they are missing, and verified.
+
+        Raises:
+          NoLabelsError: the text has no labels.
+        """
+        rows = manifest.open_prepared(
+            labelled.prepare(self.config, self.tokenizer)
+        )
+        for line in data.labelled_lines(
+            rows.report,
+            sequence_length=rows.sequence_length,
+            pieces_per_row=self.config.finetune.pieces_per_row,
+        ):
+            _log.info("%s", line)
+        return rows
+
+    @functools.cached_property
+    def unlabelled_rows(self) -> manifest.Prepared | None:
+        """Rows for self-training; None if no round of it is wanted.
+
+        Raises:
+          ValueError: there is no text without a label.
+        """
+        finetune = self.config.finetune
+        if not (finetune.self_training_rounds and finetune.encoder):
+            return None
+        return manifest.open_prepared(
+            labelled.prepare_unlabelled(self.config, self.labelled_rows)
+        )
+
+    def require_same(
+        self, kind: str, stage: str, made_from: dict[str, str]
+    ) -> None:
+        """Refuses to go on with a stage that was begun as something else.
+
+        Args:
+          kind: of the artifact, "encoder" or "classifier".
+          stage: whose checkpoints are compared, if there are any.
+          made_from: kind -> id, as the run would go on.
+
+        Raises:
+          ValueError: names what differs.
+        """
+        checkpoints = checkpoint.of_stage(self.workdir, stage)
+        if state := checkpoints.last_state():
+            chain.require_same(
+                chain.Artifact.read(state, checkpoints.directory),
+                chain.Artifact.of(kind, self.config, made_from),
+                workdir=self.workdir,
+                allow_changed=self.config.checkpoint.allow_changed,
+            )
+
+    def require_same_rows_on_workers(self, rows: manifest.Prepared) -> None:
+        """Refuses workers that would read, or compute, something else each."""
+        workers.require_equal(
+            self.strategy,
+            {
+                "data": rows.fingerprint,
+                "precision": self.arithmetic.precision,
+                "XLA": self.arithmetic.jit,
+                "devices": len(self.strategy.extended.worker_devices),
+            },
+            remedy="Give all the same text; name train.precision and train.jit"
+            " where their devices differ, and let all have as many.",
+        )
+
+    def encoder_sources(self) -> dict[str, str]:
+        """What pretraining makes the encoder from: kind -> id."""
+        initial = {"initial": self.initial_id} if self.initial else {}
+        return {"rows": self.rows.fingerprint, **initial}
+
+    def classifier_sources(self) -> dict[str, str]:
+        """What fine-tuning makes the classifier from: kind -> id.
+
+        Raises:
+          ValueError: there is no encoder to begin with.
+        """
+        encoder = "scratch"
+        if not self.config.finetune.from_scratch:
+            encoder = self.initial_id
+            if self.has_begun("pretrain"):
+                encoder = trained.encoder_id(self.workdir)
+            if not encoder:
+                raise ValueError(
+                    f"There is no pretrained encoder in {self.workdir} (no"
+                    " checkpoints/pretrain). Run --mode=pretrain first, give a"
+                    " pretrained --config.init_from, or set"
+                    " finetune.from_scratch for the control without"
+                    " pretraining."
+                )
+        return {
+            "labelled rows": self.labelled_rows.fingerprint,
+            "encoder": encoder,
+        }
+
+    def has_begun(self, stage: str) -> bool:
+        """Whether the workdir has a checkpoint of "pretrain" or "finetune"."""
+        stages = workdir_lib.stages(self.workdir)
+        return any(name.startswith(stage) for name in stages)

@@ -1,0 +1,140 @@
+"""Fine-tuning: an encoder and a classifier head learn from labels."""
+
+import dataclasses
+
+import tensorflow as tf
+
+from configs import automatic, schema
+from input_pipeline import classification, manifest
+from trainer import chain, modeling
+from trainer.stages import task
+from trainer.training import loop, optimizers
+from trainer.training import objective as objective_lib
+from trainer.training import step as step_lib
+from trainer.training import strategy as strategy_lib
+
+
+class FinetuningTask(task.Task):
+    """An encoder and its classifier head, which learn from labels."""
+
+    create_training_batches = staticmethod(classification.training_batches)
+    create_validation_batches = staticmethod(classification.validation_batches)
+
+    def objective(  # noqa: D102
+        self, batch: step_lib.Batch, step: tf.Tensor, first_row: tf.Tensor
+    ) -> objective_lib.Sums:
+        noise = self._noise(step, first_row)
+        tokenizer = self.prepared.tokenizer
+        shown = modeling.drop_words(
+            batch["token_ids"],
+            noise,
+            rate=self.config.finetune.word_dropout,
+            is_special=tokenizer.is_special,
+            unknown_id=tokenizer.special.unknown,
+        )
+        logits = self.model({**batch, "token_ids": shown}, noise=noise)
+        return objective_lib.classification(logits, batch)
+
+    def evaluation_objective(  # noqa: D102
+        self, batch: step_lib.Batch
+    ) -> objective_lib.Sums:
+        return objective_lib.classification(self.model(batch), batch)
+
+
+def create(
+    config: schema.Config,
+    strategy: tf.distribute.Strategy,
+    prepared: manifest.Prepared,
+    arithmetic: strategy_lib.Arithmetic,
+    stage: str = "finetune",
+    *,
+    made_from: dict[str, str] | None = None,
+) -> list[FinetuningTask]:
+    """One model, and who trains it in turn: the head alone, then everything.
+
+    The first, `stage` with "_frozen" behind, is left out where
+    `finetune.frozen_epochs` is 0. The encoder's weights are those of
+    `finetune.seed`, until the caller assigns others. `made_from` is that of
+    the classifier, kind -> id; None = nobody will ask.
+    """
+    with strategy.scope():
+        model = modeling.create_classifier(
+            config.model,
+            config.finetune,
+            vocabulary_size=prepared.tokenizer.vocabulary_size,
+            sequence_length=prepared.sequence_length,
+            num_classes=len(prepared.labels),
+            dtype=arithmetic.policy,
+        )
+        model.encoder.rematerialize = config.train.rematerialize
+    finetune, tasks = config.finetune, []
+    stages = [(stage, finetune.num_steps, finetune.num_epochs, model)]
+    if finetune.frozen_epochs:
+        stages.insert(
+            0, (f"{stage}_frozen", 0, finetune.frozen_epochs, model.head)
+        )
+    for name, num_steps, num_epochs, trained in stages:
+        variables = trained.trainable_variables
+        plan = loop.Plan.of(
+            dataclasses.replace(
+                training_section(config),
+                num_steps=num_steps,
+                num_epochs=num_epochs,
+            ),
+            config,
+            prepared.roles["train"].num_rows,
+            enough=automatic.finetuning_steps,
+        )
+        schedule = dataclasses.replace(
+            config.optimizer,
+            learning_rate=finetune.learning_rate,
+            schedule=finetune.schedule,
+            warmup_steps=round(finetune.warmup_rate * plan.num_steps),
+            final_rate=0.0,
+            weight_decay=finetune.weight_decay,
+        )
+        with strategy.scope():
+            optimizer = optimizers.create(
+                schedule,
+                variables,
+                num_steps=plan.num_steps,
+                precision=arithmetic.precision,
+                rate_scales=optimizers.layer_scales(
+                    [variable.path for variable in variables],
+                    num_layers=config.model.num_layers,
+                    decay=finetune.layer_decay,
+                ),
+                average_decay=automatic.average_decay(finetune, plan.num_steps),
+            )
+        tasks.append(
+            FinetuningTask(
+                config=config,
+                train=training_section(config),
+                seed=finetune.seed,
+                best_by=config.checkpoint.best_by,
+                strategy=strategy,
+                prepared=prepared,
+                arithmetic=arithmetic,
+                plan=plan,
+                model=task.for_callbacks(model, optimizer),
+                variables=variables,
+                optimizer=optimizer,
+                schedule=schedule,
+                stage=name,
+                artifact=chain.Artifact.of(
+                    "classifier",
+                    config,
+                    made_from or {},
+                ),
+            )
+        )
+    return tasks
+
+
+def training_section(config: schema.Config) -> schema.TrainConfig:
+    """The section `train` as fine-tuning uses it."""
+    return dataclasses.replace(
+        config.train,
+        global_batch_size=config.finetune.global_batch_size,
+        steps_per_epoch=0,
+    )
