@@ -5,7 +5,7 @@ files, and of those that a hash set aside. Nothing trains on them.
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import storage
@@ -77,3 +77,49 @@ def examples(data: schema.DataConfig, counts: Counts) -> Iterator[Example]:
                     f"test document {number}, in {unit.pieces[0].path}",
                 )
     counts.split = read.documents_split
+
+
+def check(data: schema.DataConfig, names: Sequence[str]) -> None:
+    """Refuses a test file that cannot be evaluated, before training.
+
+    Its labels are compared with those that are known; all else is ignored.
+
+    Args:
+      data: its `test_path`; any other test split is left alone.
+      names: the labels of the training documents.
+
+    Raises:
+      ValueError: the file cannot be read, has no label, or an unknown one.
+    """
+    if data.test_path:
+        counts = Counts()
+        for _ in known(examples(data, counts), names):
+            pass
+        require_labels(data, counts)
+
+
+def known(
+    examples: Iterable[Example], names: Sequence[str]
+) -> Iterator[Example]:
+    """The examples; raises ValueError at a label that is none of `names`."""
+    for example in examples:
+        if example.label not in names:
+            raise ValueError(
+                f"{example.place} has the label {example.label!r}, which the"
+                f" classifier does not know; it knows"
+                f" {', '.join(map(repr, names))}. Correct the label, or"
+                " fine-tune with it."
+            )
+        yield example
+
+
+def require_labels(data: schema.DataConfig, counts: Counts) -> None:
+    """Refuses a test file without any labelled document."""
+    if data.test_path and not counts.evaluated:
+        raise ValueError(
+            f"data.test_path={data.test_path} has no labelled document:"
+            f" {counts.without_label:,} have no data.label_field="
+            f"{data.label_field!r}, {counts.empty:,} are empty. Give labels, or"
+            " leave data.test_path out: a tenth of data.path is the test split"
+            " then."
+        )

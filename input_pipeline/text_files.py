@@ -52,14 +52,13 @@ def is_plain(data: schema.DataConfig, split: str, path: str) -> bool:
 
 
 def fingerprint(units: list[documents.Unit]) -> list[dict[str, Any]]:
-    """Split, name, size and sha256 of every file, wherever it lies."""
+    """Split, size and sha256 of every file, whatever its name and place."""
     files = dict.fromkeys(
         (unit.split, piece.path) for unit in units for piece in unit.pieces
     )
     return [
         {
             "split": split,
-            "name": os.path.basename(path),
             "size": os.path.getsize(path),
             "sha256": storage.sha256_file(path),
         }

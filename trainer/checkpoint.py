@@ -2,7 +2,8 @@
 
 checkpoints/<stage>/step-000001234/
   weights.safetensors, optimizer.safetensors   names = variable paths
-  state.json                                   step and facts, < 1 KB
+  state.json                                   step, facts, what it was made
+                                               from; < 4 KB
   manifest.json                                sizes and sha256, last
 """
 

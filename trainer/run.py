@@ -194,6 +194,8 @@ class Run:
             pieces_per_row=self.config.finetune.pieces_per_row,
         ):
             _log.info("%s", line)
+        for line in data.warnings(rows.report):
+            _log.warning("%s", line)
         return rows
 
     @functools.cached_property

@@ -1,6 +1,7 @@
 """`--mode=evaluate`: the exported model on the test split, raw strings in.
 
-Nothing else reads the test split, but that `check_test` looks at its labels.
+Nothing else reads the test split, but that its labels are looked at before
+training.
 """
 
 import dataclasses
@@ -10,7 +11,7 @@ import json
 import logging
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,8 @@ import tensorflow as tf
 
 import storage
 from configs import schema
-from input_pipeline import held_out
-from trainer import chain, checkpoint, trained
+from input_pipeline import held_out, sources
+from trainer import chain, checkpoint, ngrams, trained
 from trainer.commands import export as export_command
 from trainer.report import pictures, statistics, summary
 from trainer.run import Run
@@ -77,6 +78,7 @@ def run(run: Run) -> None:
     result: dict[str, Any] = {"masked_lm": _masked_lm(run)}
     if not run.is_chief:
         return  # All of a cluster share the masked-LM half alone.
+    _require_same_text(run)
     export = folder / loading.DIRECTORY
     if classifier := _load(export):
         trained.warn_if_older(workdir, classifier.facts)
@@ -118,51 +120,6 @@ def is_done(run: Run) -> bool:
     )
 
 
-def check_test(config: schema.Config, names: Sequence[str]) -> None:
-    """Refuses a test file that `run` would refuse, before training.
-
-    Its labels are compared with those that are known; all else is ignored.
-
-    Args:
-      config: its `data.test_path`; any other test split is left alone.
-      names: the labels of the training documents.
-
-    Raises:
-      ValueError: the file cannot be read, has no label, or an unknown one.
-    """
-    if config.data.test_path:
-        counts = held_out.Counts()
-        for _ in _known(held_out.examples(config.data, counts), names):
-            pass
-        _require_labels(config.data, counts)
-
-
-def _known(
-    examples: Iterable[held_out.Example], names: Sequence[str]
-) -> Iterator[held_out.Example]:
-    """The examples; raises ValueError at a label that is none of `names`."""
-    for example in examples:
-        if example.label not in names:
-            raise ValueError(
-                f"{example.place} has the label {example.label!r}, which the"
-                f" classifier does not know; it knows"
-                f" {', '.join(map(repr, names))}. Correct the label, or"
-                " fine-tune with it."
-            )
-        yield example
-
-
-def _require_labels(data: schema.DataConfig, counts: held_out.Counts) -> None:
-    if data.test_path and not counts.evaluated:
-        raise ValueError(
-            f"data.test_path={data.test_path} has no labelled document:"
-            f" {counts.without_label:,} have no data.label_field="
-            f"{data.label_field!r}, {counts.empty:,} are empty. Give labels, or"
-            " leave data.test_path out: a tenth of data.path is the test split"
-            " then."
-        )
-
-
 def shown(result: dict[str, Any]) -> dict[str, str]:
     """What a person reads of `evaluation.json`: a name and a value a line."""
     lines = {
@@ -196,6 +153,32 @@ def _masked_lm(run: Run) -> dict[str, Any]:
     }
 
 
+def _require_same_text(run: Run) -> None:
+    """Refuses a classifier of another text.
+
+    A test split that is cut out of the text is that of the run only if the
+    text is: documents of another one may have trained the classifier.
+    """
+    state = checkpoint.of_stage(run.workdir, "finetune").last_state()
+    units = sources.list_units(run.config.data)
+    own_test = any(unit.split == "test" for unit in units)
+    for kind, facts in (
+        ("classifier", state),
+        ("n-grams", ngrams.read_facts(run.workdir)),
+    ):
+        if facts:
+            made = chain.Artifact.read(facts, run.workdir)
+            made_from = dict(made.made_from)
+            if not own_test:
+                made_from["labelled rows"] = run.labelled_rows.fingerprint
+            chain.require_same(
+                made,
+                chain.Artifact.of(kind, run.config, made_from),
+                workdir=run.workdir,
+                allow_changed=True,
+            )
+
+
 def _load(export: pathlib.Path) -> loading.Exported | None:
     """The export, if it classifies."""
     if not export.is_dir():
@@ -215,7 +198,7 @@ def _classifier(
     counts = held_out.Counts()
     names = exported.facts["labels"]
     answers = _ask(config, exported.signatures["classify"], names, counts)
-    _require_labels(config.data, counts)
+    held_out.require_labels(config.data, counts)
     if counts.without_label:
         _log.info(
             "%s test documents without a label left out",
@@ -267,7 +250,7 @@ def _ask(
     labels, digests, excerpts = [], [], []
     windows: list[dict[str, np.ndarray]] = []
     seconds = 0.0
-    examples = _known(held_out.examples(config.data, counts), names)
+    examples = held_out.known(held_out.examples(config.data, counts), names)
     while window := list(itertools.islice(examples, size * _SORTED_BATCHES)):
         for example in window:
             labels.append(number_of[example.label])
@@ -353,16 +336,21 @@ def _most_wrong(answers: _Answers, names: list[str]) -> list[dict[str, Any]]:
     ]
 
 
-def _gain(control: str, folder: pathlib.Path) -> dict[str, Any]:
-    """The paired gain over the evaluated run in another workdir."""
-    if not control:
-        return {}
-    paths = [path / PREDICTIONS for path in (folder, storage.path_of(control))]
-    if not paths[1].exists():
+def require_control(control: str) -> None:
+    """Refuses an `evaluation.control` that has not been evaluated."""
+    if control and not (storage.path_of(control) / PREDICTIONS).exists():
         raise ValueError(
             f"evaluation.control={control} holds no {PREDICTIONS}; run"
             " --mode=evaluate with that workdir first."
         )
+
+
+def _gain(control: str, folder: pathlib.Path) -> dict[str, Any]:
+    """The paired gain over the evaluated run in another workdir."""
+    if not control:
+        return {}
+    require_control(control)
+    paths = [path / PREDICTIONS for path in (folder, storage.path_of(control))]
     run, other = (
         dict(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
         for path in paths

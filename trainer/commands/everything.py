@@ -5,7 +5,7 @@ import logging
 from typing import Any
 
 import storage
-from input_pipeline import labelled, manifest, strings
+from input_pipeline import held_out, labelled, manifest, strings
 from trainer import checkpoint
 from trainer.commands import (
     evaluate,
@@ -34,12 +34,13 @@ def run(run: Run) -> None:
     """
     strategy_lib.check_batch(run.strategy, run.config.train)
     with run.locked():
+        evaluate.require_control(run.config.evaluation.control)
+        _require_same_classifier(run)
         rows = _labelled_rows(run)
         if rows:
             finetune.check(run)
             _ = run.unlabelled_rows  # Missing ones are refused here.
-            evaluate.check_test(run.config, rows.labels)
-            _require_same_classifier(run)
+            held_out.check(run.config.data, rows.labels)
             if run.is_chief:
                 finetune.fit_ngrams(run)
         if run.config.finetune.encoder or not rows:

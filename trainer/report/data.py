@@ -97,6 +97,10 @@ def labelled_lines(
                 " (finetune.pieces_per_row)"
             )
         yield line
+
+
+def warnings(report: dict[str, Any]) -> Iterator[str]:
+    """What is too few to be learned or judged, from the same report."""
     if kept := report["train"]["labels_kept"]:
         yield (
             "kept in training, because their class has no other document:"

@@ -55,7 +55,7 @@ def train(
     try:
         with signals.StopSignal() as stop:
             _train(task, run, stop, callbacks, hints)
-    except tf.errors.DataLossError:
+    except (tf.errors.DataLossError, tf.errors.NotFoundError):
         manifest.open_prepared(task.prepared.directory)  # Names the file.
         raise
     except tf.errors.ResourceExhaustedError as error:

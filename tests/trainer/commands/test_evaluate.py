@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import storage
 from input_pipeline import held_out
+from trainer import chain
 from trainer.commands import evaluate
 from trainer.run import Run
 from trainer.serving import loading
@@ -39,6 +40,7 @@ def export(workdir, labels=("neg", "pos")):
         "signatures": ["classify"],
         "labels": [*labels],
         "checkpoints": {},
+        **chain.Artifact("export", {}, {}).to_dict(),
     }
     with storage.new_directory(workdir / "export", facts=facts) as directory:
         model = Classifier()
@@ -208,7 +210,7 @@ def test_a_test_file_without_labels_is_refused(create, workdir, ask):
 def test_another_source_is_another_evaluation(create, workdir, ask):
     export(workdir)
     sources = [
-        ask(create(records), workdir)["test_source"]
+        ask(create(records), workdir)["artifact"]["id"]
         for records in (RECORDS, RECORDS[:4], RECORDS)
     ]
     assert sources[0] == sources[2] != sources[1]
@@ -230,7 +232,7 @@ def test_other_documents_than_those_of_the_run_are_refused(
     tuned, tiny, create, ask
 ):
     workdir = tuned(with_pretraining=False)
-    with pytest.raises(ValueError, match="holds another run: data.path was"):
+    with pytest.raises(ValueError, match="holds another run: data.source was"):
         ask(create(), workdir)
 
 
@@ -240,7 +242,7 @@ def test_without_labels_the_masked_lm_half(
     workdir = copied(33)
     caplog.set_level(logging.INFO)
     result = ask(tiny(), workdir)
-    assert [*result] == ["masked_lm", "test_source"]
+    assert [*result] == ["masked_lm", "artifact"]
     assert "masked-LM half alone" in caplog.text
     validations = [
         event

@@ -82,11 +82,13 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     # So do other test documents, and a damaged result, with an evaluation.
     monkeypatch.undo()
     monkeypatch.setattr(evaluate, "run", lambda run: asked.append("evaluated"))
+    (workdir / "evaluation.png").unlink()
+    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
     test.write_text(test.read_text().partition("\n")[2])
     everything.run(Run(config, workdir=str(workdir), runtime=one_device))
     (workdir / "evaluation.json").write_text("{")
     everything.run(Run(config, workdir=str(workdir), runtime=one_device))
-    assert asked[1:] == ["evaluated"] * 2
+    assert asked[1:] == ["evaluated"] * 3
     # More pretraining would leave the classifier with another encoder.
     monkeypatch.setattr(pretrain, "run", None)
     longer = _config(tiny, reviews, {**more, "train.num_steps": 16})
@@ -186,6 +188,7 @@ def test_text_without_labels_keeps_the_pretraining_half(
     ("more", "message"),
     [
         ({}, "has one value"),
+        ({"evaluation.control": "none"}, "evaluation.control=none holds no"),
         ({"train.global_batch_size": 7}, "train.global_batch_size=7"),
         ({"finetune.global_batch_size": 7}, "finetune.global_batch_size=7"),
     ],

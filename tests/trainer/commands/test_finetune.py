@@ -94,7 +94,9 @@ def test_learns_the_labels(tuned):
     assert before.items() <= resolved.items()
 
 
-def test_few_labels_are_learned_and_said_to_be_few(labelled, tmp_path, caplog):
+def test_few_labels_are_learned_and_said_to_be_few(
+    labelled, one_device, tmp_path, caplog
+):
     path = tmp_path / "few.jsonl"
     records = [
         {"text": f"word{n} film {n}", "label": "rare" if n == 0 else "often"}
@@ -114,7 +116,9 @@ def test_few_labels_are_learned_and_said_to_be_few(labelled, tmp_path, caplog):
         if known.kept_labels:
             break
     with caplog.at_level(logging.WARNING):
-        prepared = finetune.open_labelled(config, str(tmp_path))
+        prepared = Run(
+            config, workdir=str(tmp_path), runtime=one_device
+        ).labelled_rows
     assert prepared.labels == ("often", "rare")
     assert prepared.roles["train"].num_documents >= 6
     assert "so few that validation cannot tell" in caplog.text

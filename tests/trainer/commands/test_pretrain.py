@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -75,7 +76,7 @@ def test_a_workdir_holds_what_design_says(finished, look):
     ]
     for path in paths:
         storage.verify(path)
-        assert (path / "state.json").stat().st_size <= 1024
+        assert (path / "state.json").stat().st_size <= 4096
     recorded = json.loads((finished.workdir / "config.json").read_text())
     assert recorded["config"]["train"]["num_steps"] == END
     assert recorded["resolved"]["precision"] == "float32"
@@ -398,3 +399,48 @@ def test_a_warmup_that_is_cut_is_named(
         )
     line = "warm-up of 2 steps, half of the run, instead of 3"
     assert caplog.text.count(line) == said
+
+
+def test_a_run_is_recognised_without_its_config(copied, tiny, one_device):
+    workdir = copied(20)
+    (workdir / "config.json").unlink()
+    for changes, message in (
+        ({"seed": 1}, "seed was 0 and is 1 now"),
+        ({"masking.select_rate": 0.3}, "masking.select_rate was 0.15"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            pretrain.run(
+                Run(tiny(changes), workdir=str(workdir), runtime=one_device)
+            )
+    assert not (workdir / "config.json").exists()
+
+
+def test_text_that_has_moved_is_the_same_text(
+    copied, finished, corpus, tiny, one_device, look, tmp_path
+):
+    workdir = copied(20)
+    moved = tmp_path / "elsewhere.txt"
+    shutil.copy(corpus, moved)
+    run = Run(
+        tiny({"data.path": str(moved)}),
+        workdir=str(workdir),
+        runtime=one_device,
+    )
+    pretrain.run(run)
+    expected = look.weights(finished.workdir)
+    for name, array in look.weights(workdir).items():
+        np.testing.assert_array_equal(array, expected[name])
+
+
+def test_rows_that_vanish_in_the_middle_are_named(
+    copied, tiny, one_device, monkeypatch, tmp_path
+):
+    run = Run(
+        tiny({"data.prepared_dir": str(tmp_path / "prepared")}),
+        workdir=str(copied(20)),
+        runtime=one_device,
+    )
+    [shard] = run.rows.directory.glob("train-*.tfrecord")
+    shard.unlink()  # After the rows were verified.
+    with pytest.raises(ValueError, match=f"{shard.name} is missing.*Delete"):
+        pretrain.run(run)
