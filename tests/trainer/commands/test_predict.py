@@ -118,7 +118,7 @@ def test_an_older_export_answers_with_a_warning(
         cli.main([*argv, f"--config.predict.input={tmp_path / 'lines'}"]) == 0
     )
     assert capfd.readouterr().out.count("\n") == 1
-    assert ("another finetune (step 10" in caplog.text) is is_older
+    assert ("has another classifier by now" in caplog.text) is is_older
 
 
 def test_the_workdir_instead_of_its_export_is_named(exported, capfd):

@@ -1,7 +1,6 @@
-"""Tests of trainer/commands/prepare.py."""
+"""Preparing says what it found."""
 
 import logging
-import types
 
 import pytest
 
@@ -40,22 +39,18 @@ def test_says_what_was_kept(said, tmp_path):
     assert "dropped" not in text
 
 
-def test_another_process_says_the_same(said, monkeypatch):
+def test_rows_that_exist_say_the_same_again(said):
     text = b"".join(b"word%d other\n" % i for i in range(50))
-    first = said(text)
-    monkeypatch.setattr(prepare, "_told", set())
-    second = said(text)
+    first, second = said(text), said(text)
     assert first.splitlines()[:-1] == second.splitlines()[:-1]
 
 
-def test_a_process_says_it_once(said):
-    text, other = (
-        b"".join(b"word%d other\n" % i for i in range(number))
-        for number in (50, 60)
-    )
-    assert said(text)
-    assert said(text) == ""
-    assert "read 60 documents" in said(other)
+def test_a_run_says_it_once(tiny, one_device, caplog):
+    run = Run(tiny(), workdir="", runtime=one_device)
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            prepare.run(run)
+    assert caplog.text.count("read 180 documents") == 1
 
 
 @pytest.mark.parametrize(
@@ -94,56 +89,3 @@ def test_a_line_that_is_far_too_long_is_cut_and_counted(said):
 def test_a_lack_of_validation_text_is_said(said):
     text = said(b"same text\n" * 20, {"data.validation_rate": 0.001})
     assert "validation: no document fell into it" in text
-
-
-def test_describe_leaves_out_what_did_not_happen():
-    rows = {
-        "rows": 2,
-        "documents": 3,
-        "tokens_kept": 30,
-        "tokens_cut": 2,
-        "slots_used": 30,
-        "tokens_read": 32,
-        "tokens_unknown": 4,
-        "documents_long": 1_200,
-        "documents_long_unread": 1,
-    }
-    read = dict.fromkeys(
-        (
-            "documents_read",
-            "bytes_read",
-            "documents_kept",
-            "bytes_kept",
-            "documents_dropped_empty",
-            "documents_split",
-            "bytes_dropped_control",
-        ),
-        0,
-    )
-    prepared = types.SimpleNamespace(
-        sequence_length=16,
-        report={
-            "read": read,
-            "documents_reserved_for_test": 0,
-            "documents_repeating_validation": 7,
-            "documents_repeating_test": 4,
-            "documents_without_label": 1_500,
-            "vocabulary_size": 1234,
-            "rows": {"train": rows, "validation": rows},
-        },
-    )
-    assert prepare.describe(prepared) == [
-        "read 0 documents, 0 bytes; kept 0 and 0",
-        "1,500 documents without a label: for pretraining alone",
-        "4 documents left out: also in test, or of a group there",
-        "7 documents left out: also in validation, or of a group there",
-        "vocabulary: 1,234 tokens",
-        "train: 3 documents, 30 tokens in 2 rows of 16 (93.8 % filled);"
-        " cut 2 tokens",
-        "train: 12.5 % of the tokens are unknown; 1 of 1,200 documents of 20"
-        " characters or more have one or two tokens",
-        "validation: 3 documents, 30 tokens in 2 rows of 16 (93.8 % filled);"
-        " cut 2 tokens",
-        "validation: 12.5 % of the tokens are unknown; 1 of 1,200 documents of"
-        " 20 characters or more have one or two tokens",
-    ]
