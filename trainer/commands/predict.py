@@ -42,12 +42,14 @@ def run(
         exported = loading.load(directory)
         if not predict.export_dir:
             best.warn_if_older(workdir, exported.facts)
+        # Escapes are JSON in every encoding, other characters in UTF-8 alone.
+        escapes = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
         number = 0
         for lines in batches(source.fileno(), size=predict.batch_size):
             for answer in answers(exported, lines):
                 number += 1
                 line = {"line": number, **answer}
-                print(json.dumps(line, ensure_ascii=False))
+                print(json.dumps(line, ensure_ascii=escapes))
             sys.stdout.flush()
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import pathlib
 import time
 from collections.abc import Sequence
@@ -12,6 +13,7 @@ import tensorflow as tf
 
 import storage
 
+_log = logging.getLogger(__name__)
 # An object is written anew when something is added, so it is done rarely.
 _STORE_SECONDS = 30.0
 
@@ -99,12 +101,20 @@ def append(
 
 
 def read(workdir: str | pathlib.Path, stage: str) -> list[dict[str, Any]]:
-    """The events of a stage, in order; a torn last line is left out."""
-    path = storage.path_of(workdir) / "metrics.jsonl"
-    if not path.exists():
-        return []
-    events = map(_parse, _lines(path))
-    return [event for event in events if event.get("stage") == stage]
+    """The events of a stage, in order."""
+    return read_all(workdir).get(stage, [])
+
+
+def read_all(workdir: str | pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+    """Stage -> its events, in order; damaged lines are left out.
+
+    A kill can damage the last line, a power cut any line; one warning says
+    how many there are.
+    """
+    stages: dict[str, list[dict[str, Any]]] = {}
+    for _, event in _good_lines(storage.path_of(workdir) / "metrics.jsonl"):
+        stages.setdefault(event["stage"], []).append(event)
+    return stages
 
 
 def last_fifths(events: Sequence[dict[str, Any]]) -> tuple[float, float]:
@@ -132,25 +142,40 @@ def last_fifths(events: Sequence[dict[str, Any]]) -> tuple[float, float]:
 
 
 def _cut_back(path: pathlib.Path, *, stage: str, step: int) -> None:
+    """Removes damaged lines and the events of a stage after a step."""
+    if path.exists():
+        kept = [
+            line + "\n"
+            for line, event in _good_lines(path)
+            if event["stage"] != stage or event["step"] <= step
+        ]
+        storage.write_bytes(path, "".join(kept).encode())
+
+
+def _good_lines(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of `metrics.jsonl` that are events, each with its event."""
     if not path.exists():
-        return
-    kept = []
-    for line in _lines(path):
-        event = _parse(line)
-        if event and (event["stage"] != stage or event["step"] <= step):
-            kept.append(line + "\n")
-    storage.write_bytes(path, "".join(kept).encode())
+        return []
+    # A power cut leaves bytes behind that are not text.
+    lines = path.read_bytes().decode(errors="replace").split("\n")
+    events = [(line, _parse(line)) for line in lines if line]
+    good = [(line, event) for line, event in events if event]
+    if len(good) < len(events):
+        _log.warning(
+            "%s: skipped %d damaged line(s)", path, len(events) - len(good)
+        )
+    return good
 
 
-def _lines(path: pathlib.Path) -> list[str]:
-    # A power cut leaves bytes behind that are no text.
-    return path.read_bytes().decode(errors="replace").split("\n")
-
-
-def _parse(line: str) -> dict[str, Any]:
+def _parse(line: str) -> dict[str, Any] | None:
+    """The event of a line; None if the line is damaged."""
     try:
-        event: dict[str, Any] = json.loads(line)
-        event["stage"], event["step"]
-    except (ValueError, TypeError, KeyError):
-        return {}  # The process was killed while it wrote this line.
-    return event
+        event = json.loads(line)
+        stage, step = event["stage"], event["step"]
+        # An event with a name may hold anything, all others hold numbers.
+        numbers = () if "event" in event else event.keys() - {"stage"}
+        is_good = isinstance(stage, str) and type(step) is int
+        is_good &= all(isinstance(event[key], int | float) for key in numbers)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return event if is_good else None

@@ -1,6 +1,8 @@
 """Tests of trainer/commands/fill_ins.py."""
 
+import io
 import json
+import sys
 import types
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline import manifest, prepare
+from trainer import main as cli
 from trainer import modeling
 from trainer.commands import fill_ins, trainee
 from trainer.training import strategy as strategy_lib
@@ -179,6 +182,25 @@ def test_many_epochs_are_not_all_shown(
         callback.on_epoch_end(epoch)
     assert steps == list(shown)
     assert len(capsys.readouterr().out.splitlines()) == len(steps)
+
+
+def test_an_encoding_that_cannot_show_them_does_not_end_a_run(
+    changes, tmp_path, monkeypatch
+):
+    flags = {
+        **changes,
+        "evaluation.sentences": ["\u5f88 na\u00efve [MASK]"],
+        "train.num_steps": 2,
+        "evaluation.every_steps": 0,
+    }
+    content = io.BytesIO()
+    monkeypatch.setattr(
+        sys, "stdout", io.TextIOWrapper(content, encoding="latin-1")
+    )
+    argv = [f"--config.{name}={value}" for name, value in flags.items()]
+    workdir = f"--workdir={tmp_path}"
+    assert cli.main(["--mode=pretrain", workdir, *argv]) == 0
+    assert "  ? na\u00efve [MASK]\n".encode("latin-1") in content.getvalue()
 
 
 def test_a_run_records_them_after_every_epoch(finished, look):

@@ -49,6 +49,9 @@ def test_with_an_evaluation(workdir, tiny):
     text = (workdir / report.FILE).read_text()
     assert "so &lt;so&gt;" in text
     assert "data:image/png;base64,cGljdHVyZQ==" in text
+    (workdir / evaluate.PICTURE).unlink()
+    assert report.write(tiny(), workdir=str(workdir)) == table
+    assert "so &lt;so&gt;" in (workdir / report.FILE).read_text()
 
 
 def test_a_workdir_that_holds_nothing(tmp_path, tiny):
