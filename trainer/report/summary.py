@@ -56,9 +56,11 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
         found[f"test F1 of {classifier['f1_of']}"] = _with_range(
             classifier["f1"]
         )
-        found["test calibration error"] = _with_range(
-            classifier["calibration_error"]
-        )
+        # Evaluations by older versions have none.
+        if overconfidence := classifier.get("overconfidence"):
+            found["test overconfidence"] = (
+                f"{_with_range(overconfidence)}, mean confidence minus accuracy"
+            )
     for name, accuracy in evaluation.get("parts", {}).items():
         found[f"test accuracy, {name} alone"] = _with_range(accuracy)
     if gain := evaluation.get("gain_over_ngrams"):

@@ -34,7 +34,7 @@ def test_a_pretraining_alone(workdir, tiny):
 
 def test_with_an_evaluation(workdir, tiny):
     some = {"value": 0.9, "low": 0.8, "high": 0.95}
-    names = ("accuracy", "loss", "f1", "calibration_error")
+    names = ("accuracy", "loss", "f1", "overconfidence")
     evaluation = {
         "documents": {"evaluated": 7},
         "classifier": {"f1_of": "x", **dict.fromkeys(names, some)},
