@@ -1,4 +1,4 @@
-"""`--mode=predict`: lines of text to JSON lines, in order, as they come."""
+"""`--mode=predict`: reads lines of text and answers each with a JSON line."""
 
 import json
 import os
@@ -27,10 +27,11 @@ def run(
 ) -> None:
     """Prints one JSON object for every line of the input.
 
-    A line with [MASK]: {"line": n, "masks": [[{"token", "probability"}, …],
-    …]}, the best first. Any other: {"line": n, "label": …, "probabilities":
-    {label: …}}, with "unread_tokens" where the line is longer than what the
-    classifier reads. A line that has no answer: {"line": n, "error": …}.
+    A line with [MASK] gives {"line": n, "masks": [[{"token", "probability"},
+    …], …]}, the likeliest token first. Any other line gives {"line": n,
+    "label": …, "probabilities": {label: …}}, with "unread_tokens" if the line
+    is longer than what the classifier reads. A line that cannot be answered
+    gives {"line": n, "error": …}.
 
     Raises:
       ValueError: there is no export, a file of it is missing or changed, or
@@ -54,14 +55,14 @@ def run(
 
 
 def batches(source: int, *, size: int) -> Iterator[list[bytes]]:
-    """Lists of at most `size` lines, without their ends.
+    """Lists of at most `size` lines, without their line ends.
 
-    A list is shorter where no more input waits: whoever types a line gets
-    the answer at once.
+    A list is shorter if no more input is waiting, so that whoever types a line
+    gets the answer at once.
 
     Args:
       source: a file descriptor.
-      size: of a full list.
+      size: number of lines in a full list.
     """
     lines: list[bytes] = []
     rest = b""
@@ -158,7 +159,7 @@ def _fill_ins(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
 
 
 def _complaint(line: bytes) -> str:
-    """What is wrong with a line; "" = nothing."""
+    """What is wrong with a line; "" if nothing is."""
     try:
         line.decode()
     except UnicodeDecodeError as error:

@@ -71,7 +71,7 @@ def evaluation_png(results: statistics.Results, names: Sequence[str]) -> bytes:
 
     Characters that Matplotlib's own font lacks appear as boxes.
     """
-    figure = _figure(16, 8)
+    figure = _figure(12, 6)
     left, right = figure.subplots(1, 2)
     _draw_confusion(left, results.confusion, names)
     _draw_reliability(right, results)
@@ -158,7 +158,7 @@ def _figure(width: float, height: float) -> Any:
 
 
 def _bytes(figure: Any, kind: str) -> bytes:
-    """The picture as a file: "svg", or "png" of 100 pixels an inch."""
+    """The picture as a file: "svg", or "png" of 130 pixels an inch."""
     import matplotlib
 
     content = io.BytesIO()
@@ -169,7 +169,7 @@ def _bytes(figure: Any, kind: str) -> bytes:
         figure.savefig(
             content,
             format=kind,
-            dpi=100,
+            dpi=130,
             metadata={"Date": None} if kind == "svg" else None,
         )
     return content.getvalue()

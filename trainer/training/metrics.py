@@ -14,7 +14,7 @@ import tensorflow as tf
 import storage
 
 _log = logging.getLogger(__name__)
-# An object is written anew when something is added, so it is done rarely.
+# Appending rewrites the whole object, so it is done rarely.
 _STORE_SECONDS = 30.0
 
 
@@ -22,11 +22,11 @@ class MetricsLog:
     """Appends events to `metrics.jsonl` and to TensorBoard's files.
 
     Args:
-      workdir: where both lie.
-      stage: written into every event.
-      first_step: where the run goes on; later events of the stage, written
-        by a future that was lost, are removed.
-      enabled: False on workers that are not the chief: nothing is written.
+      workdir: the directory of both.
+      stage: name of the training stage, part of every event.
+      first_step: step at which the run starts or resumes. Later events of the
+        stage, from steps after the restored checkpoint, are removed.
+      enabled: False on workers that are not the chief; they write nothing.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class MetricsLog:
         self._open.callback(self.flush)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Records finite numbers, by name, of a step."""
+        """Records named finite numbers that were measured at a step."""
         if not self._enabled:
             return
         event = {"stage": self._stage, "step": step, **values}
@@ -67,7 +67,7 @@ class MetricsLog:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits, so that no checkpoint comes before its events."""
+        """Writes pending events, so that no checkpoint precedes its events."""
         if self._waiting:
             storage.append(self._path, self._waiting)
             self._board.flush()
@@ -75,7 +75,7 @@ class MetricsLog:
             self._flushed = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Itself; the files are closed at the end of the block."""
+        """Returns itself; the files are closed at the end of the block."""
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -84,16 +84,16 @@ class MetricsLog:
 
 
 def board_directory(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
-    """Where TensorBoard finds what a stage recorded."""
+    """Directory of a stage's TensorBoard files."""
     return storage.path_of(workdir) / "tensorboard" / stage
 
 
 def append(
     workdir: str | pathlib.Path, stage: str, step: int, values: dict[str, Any]
 ) -> None:
-    """Records what is no number, as JSON; the chief calls it.
+    """Records an event of anything but numbers; only the chief calls this.
 
-    Such an event has the key "event"; it is cut back like all others.
+    Such an event has the key "event"; it is removed like all others.
     """
     event = {"stage": stage, "step": step, **values}
     path = storage.path_of(workdir) / "metrics.jsonl"
@@ -121,14 +121,14 @@ def last_fifths(events: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """Training accuracy in the last fifth of the steps and the one before it.
 
     Returns:
-      Before and last; twice 0 where there is a single event, or none.
+      The one before and the last; twice 0 if there are fewer than two events.
     """
     measured = [(e["step"], e["accuracy"]) for e in events if "accuracy" in e]
     if len(measured) < 2:
         return 0.0, 0.0
     steps, accuracies = np.array(measured).T
     last = int(np.searchsorted(steps, 0.8 * steps[-1], side="right"))
-    # Where events are that rare, the one before counts.
+    # If the fifth before has no event of its own, the preceding one counts.
     last = max(last, 1)
     before = int(np.searchsorted(steps, 0.6 * steps[-1], side="right"))
     before = min(before, last - 1)

@@ -27,7 +27,7 @@ def test_a_pretraining_alone(workdir, tiny):
     assert lines["encoder"] == str(workdir / "checkpoints" / "pretrain")
     assert "classifier" not in lines
     text = (workdir / report.FILE).read_text()
-    assert text.count("<svg") == 3
+    assert text.count("data:image/svg+xml") == 3
     assert "the movie was [MASK] and i [MASK] it" in text
     assert "test split" not in text
 

@@ -191,13 +191,6 @@ def test_the_seed_decides():
     assert one.loss.value == other.loss.value
 
 
-def test_resampling_in_parts_loses_no_resample(monkeypatch):
-    monkeypatch.setattr(statistics, "_AT_ONCE", 700)
-    labels, probabilities = many(200)
-    loss = statistics.results(labels, probabilities).loss
-    assert loss.low < loss.value < loss.high
-
-
 def test_a_gain_on_the_same_documents_is_surer_than_on_others():
     labels, control = many(2_000, classes=2)
     better = control.copy()
