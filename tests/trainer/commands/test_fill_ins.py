@@ -1,7 +1,6 @@
 """Tests of trainer/commands/fill_ins.py."""
 
 import io
-import json
 import sys
 import types
 
@@ -115,32 +114,6 @@ def test_prints_text_probability_and_token(create, prepared, tiny, capsys):
         assert completed == f"{before}{token}{after}"
 
 
-def test_records_an_event_at_the_step(create, prepared, tiny, capsys):
-    events = []
-    callback = fill_ins.FillIns(
-        tiny().evaluation.sentences,
-        prepared.tokenizer,
-        top_k=2,
-        record=lambda *event: events.append(event),
-    )
-    callback.set_model(create())
-    callback.set_params({"steps": 15, "epochs": 3})
-    callback.on_train_batch_end(9)
-    callback.on_train_batch_end(14)
-    callback.on_epoch_end(0)
-    callback.on_train_batch_end(2)  # The run ends inside an epoch.
-    callback.on_epoch_end(2)
-    assert [step for step, _ in events] == [15, 33]
-    assert {event["event"] for _, event in events} == {"fill_ins"}
-    ((_, event), _) = events
-    (found,) = json.loads(json.dumps(event))["fill_ins"]
-    assert found["text"] == "the movie was [MASK] and i [MASK] it"
-    assert [len(masked) for masked in found["masks"]] == [2, 2]
-    for token, rate in found["masks"][0]:
-        assert token in prepared.tokenizer.vocabulary
-        assert 0 < rate < 1
-
-
 @pytest.mark.parametrize(
     ("epochs", "shown"),
     [
@@ -188,10 +161,19 @@ def test_an_encoding_that_cannot_show_them_does_not_end_a_run(
     assert "  ? na\u00efve [MASK]\n".encode("latin-1") in content.getvalue()
 
 
-def test_a_run_records_them_after_every_epoch(finished, look):
+def test_a_run_records_them_after_every_epoch(finished, look, prepared):
     found = [e for e in look.events(finished.workdir) if "event" in e]
+    # The last epoch is shorter.
     assert [event["step"] for event in found] == [15, 30, 33]
-    assert {event["stage"] for event in found} == {"pretrain"}
+    assert {(e["stage"], e["event"]) for e in found} == {
+        ("pretrain", "fill_ins")
+    }
+    (sentence,) = found[0]["fill_ins"]
+    assert sentence["text"] == "the movie was [MASK] and i [MASK] it"
+    assert [len(masked) for masked in sentence["masks"]] == [2, 2]
+    for token, rate in sentence["masks"][0]:
+        assert token in prepared.tokenizer.vocabulary
+        assert 0 < rate < 1
 
 
 def test_a_piece_of_a_word_is_joined(prepared, create, tiny, capsys):
