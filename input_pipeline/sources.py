@@ -7,7 +7,6 @@ for unit in sources.list_units(data):
 
 import dataclasses
 import hashlib
-import pathlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -79,7 +78,7 @@ def fingerprint(data: schema.DataConfig, units: list[Unit]) -> dict[str, Any]:
     it, except the slices of a TFDS data set.
     """
     if data.source == "sample":
-        source = pathlib.Path(sample_corpus.__file__).read_bytes()
+        source = b"".join(path.read_bytes() for path in sample_corpus.FILES)
         content: Any = hashlib.sha256(source).hexdigest()
     elif data.source == "tfds":
         content = tfds_source.fingerprint(data)

@@ -6,6 +6,7 @@ same reason `preflight` looks for the text before.
 """
 
 import contextlib
+import io
 import logging
 import os
 import pathlib
@@ -224,6 +225,9 @@ def _workdir_of(config: pathlib.Path) -> str:
 
 def _set_up_libraries() -> None:
     """Makes them silent and fast; only before TensorFlow is imported."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A character that the terminal cannot show does not end a run.
+        sys.stdout.reconfigure(errors="replace")
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise ValueError(

@@ -225,7 +225,7 @@ def _classifier(
             "f1_of": statistics.label_of_f1(names),
             **{
                 name: getattr(found, name).to_dict()
-                for name in ("loss", "accuracy", "f1", "calibration_error")
+                for name in ("loss", "accuracy", "f1", "overconfidence")
             },
             "confusion": found.confusion.tolist(),
         },

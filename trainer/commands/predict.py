@@ -1,4 +1,4 @@
-"""`--mode=predict`: lines of text to JSON lines, in order, as they come."""
+"""`--mode=predict`: reads lines of text and answers each with a JSON line."""
 
 import json
 import os
@@ -21,10 +21,11 @@ _Answer = dict[str, Any]
 def run(run: Run) -> None:
     """Prints one JSON object for every line of the input.
 
-    A line with [MASK]: {"line": n, "masks": [[{"token", "probability"}, …],
-    …]}, the best first. Any other: {"line": n, "label": …, "probabilities":
-    {label: …}}, with "unread_tokens" where the line is longer than what the
-    classifier reads. A line that has no answer: {"line": n, "error": …}.
+    A line with [MASK] gives {"line": n, "masks": [[{"token", "probability"},
+    …], …]}, the likeliest token first. Any other line gives {"line": n,
+    "label": …, "probabilities": {label: …}}, with "unread_tokens" if the line
+    is longer than what the classifier reads. A line that cannot be answered
+    gives {"line": n, "error": …}.
 
     Raises:
       ValueError: there is no export, a file of it is missing or changed, or
@@ -36,24 +37,26 @@ def run(run: Run) -> None:
         exported = loading.load(directory)
         if not predict.export_dir:
             trained.warn_if_older(run.workdir, exported.facts)
+        # Escapes are JSON in every encoding, other characters in UTF-8 alone.
+        escapes = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
         number = 0
         for lines in batches(source.fileno(), size=predict.batch_size):
             for answer in answers(exported, lines):
                 number += 1
                 line = {"line": number, **answer}
-                print(json.dumps(line, ensure_ascii=False))
+                print(json.dumps(line, ensure_ascii=escapes))
             sys.stdout.flush()
 
 
 def batches(source: int, *, size: int) -> Iterator[list[bytes]]:
-    """Lists of at most `size` lines, without their ends.
+    """Lists of at most `size` lines, without their line ends.
 
-    A list is shorter where no more input waits: whoever types a line gets
-    the answer at once.
+    A list is shorter if no more input is waiting, so that whoever types a line
+    gets the answer at once.
 
     Args:
       source: a file descriptor.
-      size: of a full list.
+      size: number of lines in a full list.
     """
     lines: list[bytes] = []
     rest = b""
@@ -150,7 +153,7 @@ def _fill_ins(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
 
 
 def _complaint(line: bytes) -> str:
-    """What is wrong with a line; "" = nothing."""
+    """What is wrong with a line; "" if nothing is."""
     try:
         line.decode()
     except UnicodeDecodeError as error:

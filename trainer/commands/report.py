@@ -27,11 +27,8 @@ def run(run: Run) -> None:
     """
     config, workdir = run.config, run.workdir
     folder = storage.path_of(workdir)
-    stages = {
-        stage: events
-        for stage in STAGES
-        if (events := metrics.read(workdir, stage))
-    }
+    recorded = metrics.read_all(workdir)
+    stages = {stage: recorded[stage] for stage in STAGES if stage in recorded}
     evaluation = evaluate.read(workdir)
     lines = summary.lines(
         stages=stages,
@@ -45,14 +42,13 @@ def run(run: Run) -> None:
         best_by=config.checkpoint.best_by,
     )
     picture = folder / evaluate.PICTURE
+    # A picture of an older evaluation says nothing about this one.
+    is_shown = "classifier" in evaluation and picture.exists()
     shown = page.Page(
         title=f"Cloze: {folder.resolve().name}",
         summary=lines,
         stages=stages,
-        # A picture of an older evaluation says nothing about this one.
-        picture=picture.read_bytes()
-        if "classifier" in evaluation and picture.exists()
-        else b"",
+        picture=picture.read_bytes() if is_shown else b"",
         mistakes=evaluation.get("most_wrong", ()),
         config=config.to_dict(),
     )

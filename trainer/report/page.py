@@ -10,9 +10,9 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from trainer.report import curves
+from trainer.report import pictures
 
-# Title of a picture -> its curves: key in metrics.jsonl and name.
+# Title of a picture -> key in metrics.jsonl -> name of its curve.
 _CHARTS = {
     "loss, nats": {"loss": "training", "validation_loss": "validation"},
     "accuracy": {"accuracy": "training", "validation_accuracy": "validation"},
@@ -23,8 +23,7 @@ _STYLE = """
   --soft: #f3f4f6; --line: #d1d5db; --quiet: #6b7280; }
 @media (prefers-color-scheme: dark) {
   :root { --ink: #e5e7eb; --paper: #111827; --soft: #1f2937;
-    --line: #374151; --quiet: #9ca3af; --curve-0: #60a5fa;
-    --curve-1: #fbbf24; --curve-2: #34d399; --curve-3: #c084fc; }
+    --line: #374151; --quiet: #9ca3af; }
   img { filter: invert(0.9) hue-rotate(180deg); } }
 body { margin: 0 auto; max-width: 68rem; padding: 1rem; color: var(--ink);
   background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
@@ -33,7 +32,9 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem;
 h3 { font-size: 1rem; }
 .charts { display: grid; gap: 1rem;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
-svg, img { width: 100%; height: auto; }
+img { width: 100%; height: auto; background: #ffffff; }
+@media print { img, article, tr { break-inside: avoid; }
+  pre { white-space: pre-wrap; } }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; }
 th, td { padding: 0.25rem 0.75rem 0.25rem 0; text-align: left;
@@ -92,17 +93,17 @@ def render(page: Page) -> str:
 
 def _stage(name: str, events: Sequence[Mapping[str, Any]]) -> str:
     charts = [
-        curves.svg(
-            title, [curves.curve(events, *pair) for pair in keys.items()]
-        )
-        for title, keys in _CHARTS.items()
+        _image(f"{title} over steps", picture, "svg+xml")
+        for title, names in _CHARTS.items()
+        if (picture := pictures.curves_svg(title, names, events))
     ]
-    drawn = "\n".join(chart for chart in charts if chart)
-    if not drawn:
+    if not charts:
         return ""
     return _section(
         f"Stage {name}",
-        f'<div class="charts">\n{drawn}\n</div>',
+        '<div class="charts">',
+        *charts,
+        "</div>",
         *_fill_ins([e for e in events if e.get("event") == "fill_ins"]),
     )
 
@@ -128,11 +129,8 @@ def _fill_ins(events: Sequence[Mapping[str, Any]]) -> list[str]:
 def _classifier(page: Page) -> str:
     parts = []
     if page.picture:
-        data = base64.b64encode(page.picture).decode()
-        parts.append(
-            f'<img alt="confusion matrix and reliability diagram"'
-            f' src="data:image/png;base64,{data}">'
-        )
+        what = "confusion matrix and reliability diagram"
+        parts.append(_image(what, page.picture, "png"))
     if page.mistakes:
         parts.append("<h3>What it gets most wrong</h3>")
     parts += [
@@ -143,6 +141,12 @@ def _classifier(page: Page) -> str:
         for mistake in page.mistakes
     ]
     return _section("On the test split", *parts) if parts else ""
+
+
+def _image(what: str, content: bytes, kind: str) -> str:
+    """A picture inside the page; as an image, no script in it would run."""
+    data = base64.b64encode(content).decode()
+    return f'<img alt="{_escaped(what)}" src="data:image/{kind};base64,{data}">'
 
 
 def _section(title: str, *parts: str) -> str:

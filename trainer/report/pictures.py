@@ -1,123 +1,175 @@
-"""A classifier's mistakes and its honesty, side by side in one PNG."""
+"""Curves over steps as SVG; a classifier's mistakes and honesty as PNG.
+
+Matplotlib takes a second to import, so only what draws imports it. The same
+numbers and the same Matplotlib give the same bytes.
+"""
 
 import io
-from collections.abc import Sequence
+import math
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
 
 from trainer.report import statistics
 
-_SIDE = 640  # Pixels of each of the two squares.
-_MARGIN = 120  # Around them, for names and numbers.
-_INK, _PALE, _WHITE = (31, 41, 55), (203, 213, 225), (255, 255, 255)
-_BLUE, _ORANGE = (37, 99, 235), (217, 119, 6)
-_MIN_CELL = 56  # Pixels; a smaller one has no room for numbers.
+_MAX_POINTS = 500  # Of a curve; more than a screen shows.
+_MAX_NUMBERS = 12  # Classes; more leave no room for numbers in the cells.
+_MAX_NAMES = 40  # Classes; more leave no room for their names.
 _MAX_NAME = 14  # Characters.
+_BLUE, _ORANGE = "#2563eb", "#d97706"
 
-_Colour = tuple[int, int, int]
+
+def curves_svg(
+    title: str,
+    names: Mapping[str, str],
+    events: Sequence[Mapping[str, Any]],
+) -> bytes:
+    """Values over steps as an SVG file; b"" if there is none.
+
+    Args:
+      title: of the picture.
+      names: key in an event -> what its curve is called.
+      events: lines of metrics.jsonl; what is not a finite number is left out.
+    """
+    curves = {}
+    for key, name in names.items():
+        points = [
+            (event["step"], event[key])
+            for event in events
+            if isinstance(event.get(key), int | float)
+            and math.isfinite(event[key])
+        ]
+        # Thinned from the end, because the last value is the one that counts.
+        stride = -(-len(points) // _MAX_POINTS)
+        if points:
+            curves[name] = np.array(points[::-1][::stride][::-1], float)
+    if not curves:
+        return b""
+    figure = _figure(4.8, 2.6)
+    axes = figure.subplots()
+    for (name, points), colour in zip(
+        curves.items(), (_BLUE, _ORANGE), strict=False
+    ):
+        axes.plot(
+            *points.T,
+            color=colour,
+            marker="o" if len(points) == 1 else None,
+            label=f"{name} {points[-1, 1]:.4g}",
+        )
+    axes.set_title(title, loc="left", parse_math=False)
+    axes.set_xlabel("steps")
+    axes.grid(alpha=0.3)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.legend(loc="outside upper right", ncols=2, frameon=False)
+    return _bytes(figure, "svg")
 
 
 def evaluation_png(results: statistics.Results, names: Sequence[str]) -> bytes:
-    """Confusion matrix and reliability diagram as the bytes of a PNG.
+    """Confusion matrix and reliability diagram side by side, as a PNG file.
 
-    The same bytes for the same results and the same Pillow. Names in a script
-    that Pillow's own font lacks appear as boxes.
+    Characters that Matplotlib's own font lacks appear as boxes.
     """
-    size = (2 * _SIDE + 3 * _MARGIN, _SIDE + 2 * _MARGIN)
-    image = Image.new("RGB", size, _WHITE)
-    draw = ImageDraw.Draw(image)
-    _draw_confusion(draw, results.confusion, names)
-    _draw_reliability(draw, results)
-    content = io.BytesIO()
-    image.save(content, format="PNG")
-    return content.getvalue()
+    figure = _figure(12, 6)
+    left, right = figure.subplots(1, 2)
+    _draw_confusion(left, results.confusion, names)
+    _draw_reliability(right, results)
+    return _bytes(figure, "png")
 
 
 def _draw_confusion(
-    draw: ImageDraw.ImageDraw, confusion: np.ndarray, names: Sequence[str]
+    axes: Any, confusion: np.ndarray, names: Sequence[str]
 ) -> None:
-    left, top, cell = _MARGIN, _MARGIN, _SIDE / len(names)
-    _write(draw, (left + _SIDE / 2, 40), "confusion matrix", size=28)
-    _write(draw, (left + _SIDE / 2, top + _SIDE + 70), "answer")
-    _write(draw, (left / 2, top - 36), "label")
-    # By row: what becomes of the documents of a label.
+    """Counts, and the shares of each label's documents as shades."""
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
-    for row, shown in enumerate(map(_shortened, names)):
-        middle = (row + 0.5) * cell
-        if cell >= 18:
-            _write(draw, (left / 2, top + middle), shown, width=left - 8)
-        if cell >= _MIN_CELL:
-            place = (left + middle, top + _SIDE + 30)
-            _write(draw, place, shown, width=cell - 10)
-        for column, share in enumerate(shares[row]):
-            x, y = left + column * cell, top + row * cell
-            box = (x, y, x + cell, y + cell)
-            draw.rectangle(box, fill=_blend(share), outline=_PALE)
-            if cell >= _MIN_CELL:
-                _write(
-                    draw,
-                    (x + cell / 2, y + cell / 2),
-                    f"{confusion[row, column]:,}\n{100 * share:.1f} %",
-                    width=cell,
-                    fill=_WHITE if share > 0.6 else _INK,
-                )
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    axes.set(title="confusion matrix", xlabel="answer", ylabel="label")
+    shown = [
+        name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+        for name in names
+    ]
+    ticks = range(len(names)) if len(names) <= _MAX_NAMES else []
+    for axis, rotation in (
+        (axes.xaxis, 90 * (len(names) > 6)),
+        (axes.yaxis, 0),
+    ):
+        axis.set_ticks(
+            ticks,
+            labels=shown[: len(ticks)],
+            rotation=rotation,
+            parse_math=False,
+        )
+    if len(names) > _MAX_NUMBERS:
+        return
+    for (row, column), share in np.ndenumerate(shares):
+        axes.text(
+            column,
+            row,
+            f"{confusion[row, column]:,}\n{100 * share:.1f} %",
+            ha="center",
+            va="center",
+            size=14 if len(names) <= 6 else 8,
+            color="white" if share > 0.6 else "black",
+        )
 
 
-def _draw_reliability(
-    draw: ImageDraw.ImageDraw, results: statistics.Results
-) -> None:
-    left, top = 2 * _MARGIN + _SIDE, _MARGIN
-    bottom, bins = top + _SIDE, results.reliability
-    error = results.calibration_error
-    title = (
-        f"reliability, error {error.value:.3f}"
-        f" ({error.low:.3f} to {error.high:.3f})"
+def _draw_reliability(axes: Any, results: statistics.Results) -> None:
+    """Accuracy by confidence, each bin with its 95 % interval."""
+    bins, gap = results.reliability, results.overconfidence
+    filled = np.flatnonzero(bins.counts)
+    accuracies = [
+        statistics.wilson(
+            round(bins.accuracy[n] * bins.counts[n]), bins.counts[n]
+        )
+        for n in filled
+    ]
+    axes.bar(
+        (filled + 0.5) / statistics.NUM_BINS,
+        [accuracy.value for accuracy in accuracies],
+        width=0.9 / statistics.NUM_BINS,
+        yerr=[
+            [accuracy.value - accuracy.low for accuracy in accuracies],
+            [accuracy.high - accuracy.value for accuracy in accuracies],
+        ],
+        color=_BLUE,
+        ecolor="gray",
+        capsize=3,
     )
-    _write(draw, (left + _SIDE / 2, 40), title, size=28)
-    _write(draw, (left + _SIDE / 2, bottom + 70), "confidence")
-    _write(draw, (left - _MARGIN / 2, top - 36), "accuracy")
-    width = _SIDE / statistics.NUM_BINS
-    most = max(int(bins.counts.max()), 1)
-    for number in np.flatnonzero(bins.counts):
-        x, height = left + number * width, bins.accuracy[number] * _SIDE
-        # The fuller a bin, the stronger its colour.
-        fill = _blend(0.25 + 0.75 * bins.counts[number] / most)
-        draw.rectangle((x, bottom - height, x + width, bottom), fill, _WHITE)
-    for tick in (0, 0.25, 0.5, 0.75, 1):
-        y = bottom - tick * _SIDE
-        draw.line((left, y, left + _SIDE, y), fill=_PALE)
-        _write(draw, (left - 36, y), f"{tick:g}")
-        _write(draw, (left + tick * _SIDE, bottom + 24), f"{tick:g}")
-    draw.line((left, bottom, left + _SIDE, top), fill=_ORANGE, width=3)
-
-
-def _blend(share: float) -> _Colour:
-    red, green, blue = (
-        round(_WHITE[i] + share * (_BLUE[i] - _WHITE[i])) for i in range(3)
+    axes.plot([0, 1], [0, 1], color=_ORANGE)
+    axes.set(
+        title=(
+            f"reliability, overconfidence {gap.value:.3f}"
+            f" ({gap.low:.3f} to {gap.high:.3f})"
+        ),
+        xlabel="confidence",
+        ylabel="accuracy",
+        xlim=(0, 1),
+        ylim=(0, 1),
+        aspect="equal",
     )
-    return red, green, blue
 
 
-def _shortened(name: str) -> str:
-    fits = len(name) <= _MAX_NAME
-    return name if fits else f"{name[: _MAX_NAME - 1]}…"
+def _figure(width: float, height: float) -> Any:
+    """An empty picture of that many inches, without the state of pyplot."""
+    from matplotlib import figure
+
+    return figure.Figure(figsize=(width, height), layout="constrained")
 
 
-def _write(
-    draw: ImageDraw.ImageDraw,
-    place: tuple[float, float],
-    text: str,
-    *,
-    size: float = 22,
-    width: float = 2 * _SIDE,
-    fill: _Colour = _INK,
-) -> None:
-    """Text around a point, smaller where it would be wider than `width`."""
-    font = ImageFont.load_default(size)
-    wide = draw.multiline_textbbox((0, 0), text, font=font)[2]
-    if wide > width:
-        font = ImageFont.load_default(max(8.0, size * width / wide))
-    draw.multiline_text(
-        place, text, fill=fill, font=font, anchor="mm", align="center"
-    )
+def _bytes(figure: Any, kind: str) -> bytes:
+    """The picture as a file: "svg", or "png" of 130 pixels an inch."""
+    import matplotlib
+
+    content = io.BytesIO()
+    # Text stays text in an SVG, and its names do not depend on chance.
+    options = {"svg.fonttype": "none", "svg.hashsalt": "cloze"}
+    with matplotlib.rc_context(options), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(
+            content,
+            format=kind,
+            dpi=130,
+            metadata={"Date": None} if kind == "svg" else None,
+        )
+    return content.getvalue()

@@ -1,13 +1,11 @@
 """How good a classifier is, and how sure that is: every number with its range.
 
-Every metric is a function of sums over documents, so one set of resampled
-sums (a bootstrap over documents) gives the ranges of all.
-N documents, C classes, K sums, R resamples.
+Every range is a 95 % interval. N documents, C classes, R resamples.
 """
 
 import dataclasses
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -19,8 +17,7 @@ MIN_PROBABILITY = 1e-7
 
 _WORST_LOSS = -math.log(MIN_PROBABILITY)
 _LEVEL = (0.025, 0.975)
-_NORMAL = 1.959964  # The same level, in standard deviations.
-_AT_ONCE = 4_000_000  # Drawn documents in memory.
+_AT_ONCE = 4_000_000  # Resampled documents in memory.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +30,7 @@ class Estimate:
 
     @classmethod
     def within(cls, value: float, low: float, high: float) -> "Estimate":
-        """An estimate whose interval reaches to it, if it does not yet."""
+        """An estimate whose interval is widened to reach it if need be."""
         return cls(value, min(float(low), value), max(float(high), value))
 
     def to_dict(self) -> dict[str, float]:
@@ -66,23 +63,22 @@ class Results:
       accuracy: share of documents whose likeliest class is right. Its range
         is Wilson's, because a bootstrap of no errors at all has no width.
       f1: of the second of two classes, else the mean over the classes that
-        occur among labels or answers; 0 where there is none.
-      calibration_error: mean distance of confidence and accuracy over 15
-        equal bins, weighted by documents (Guo et al. 2017, "On Calibration of
-        Modern Neural Networks"). Chance makes it too high, and a resample's
-        even more so. It misses the truth by no more than the distance of all
-        bins from their own truth, whose 95 % quantile over the resamples is
-        the range to either side: rather too wide, but right where there is no
-        error at all.
+        occur among labels or answers; 0 if there is none.
+      overconfidence: mean confidence minus accuracy; below 0, the classifier
+        is too careful ("calibration in the large", Cox 1958, "Two Further
+        Applications of a Model for Binary Regression"). The confidences are
+        known, so its range is that of the accuracy. Unlike the expected
+        calibration error over bins, it has no bias for a finite number of
+        documents, so that its interval holds where there is no error at all.
       confusion: int [C, C], documents by label (row) and answer (column).
-      reliability: the bins of the calibration error.
+      reliability: confidence and accuracy in bins of confidence.
     """
 
     num_documents: int
     loss: Estimate
     accuracy: Estimate
     f1: Estimate
-    calibration_error: Estimate
+    overconfidence: Estimate
     confusion: np.ndarray
     reliability: Reliability
 
@@ -92,6 +88,7 @@ def results(
 ) -> Results:
     """Every metric, from labels int [N] and probabilities float [N, C].
 
+    The ranges of loss and F1 are percentiles of a bootstrap over documents.
     The interval of a single document is all that is possible.
 
     Raises:
@@ -100,32 +97,34 @@ def results(
     """
     labels, probabilities = _checked(labels, probabilities)
     number, num_classes = probabilities.shape
-    losses = _losses(labels, probabilities)
     answers = probabilities.argmax(axis=1)
-    by_class = 1 + 3 * num_classes
-    terms = np.concatenate(
-        [
-            losses[:, np.newaxis],
-            _class_terms(labels, answers, num_classes),
-            _gap_terms(labels, probabilities),
-        ],
-        axis=1,
+    accuracy = wilson(int((answers == labels).sum()), number)
+    confidence = float(probabilities.max(axis=1).mean())
+    cells = np.bincount(
+        labels * num_classes + answers, minlength=num_classes**2
     )
-    bootstrap = _bootstrap(terms, seed)
-
-    def f1(sums: np.ndarray) -> np.ndarray:
-        return _f1(sums[..., 1:by_class].reshape(*sums.shape[:-1], 3, -1))
-
-    right = int(np.count_nonzero(answers == labels))
+    # The F1 depends on the counts of the confusion matrix alone, and the
+    # counts of a resample have a multinomial distribution.
+    drawn = np.random.default_rng(seed).multinomial(
+        number, cells / number, size=NUM_RESAMPLES
+    )
+    low, high = np.quantile(
+        _f1(drawn.reshape(-1, num_classes, num_classes)), _LEVEL
+    )
+    if number == 1:  # Every resample is the document itself.
+        low, high = 0.0, 1.0
+    confusion = cells.reshape(num_classes, num_classes)
     return Results(
         num_documents=number,
-        loss=bootstrap.estimate(lambda sums: sums[..., 0], highest=_WORST_LOSS),
-        accuracy=wilson(right, number),
-        f1=bootstrap.estimate(f1),
-        calibration_error=bootstrap.distance(-NUM_BINS),
-        confusion=np.bincount(
-            labels * num_classes + answers, minlength=num_classes**2
-        ).reshape(num_classes, num_classes),
+        loss=_mean(_losses(labels, probabilities), 0.0, _WORST_LOSS, seed),
+        accuracy=accuracy,
+        f1=Estimate.within(float(_f1(confusion)), low, high),
+        overconfidence=Estimate.within(
+            confidence - accuracy.value,
+            confidence - accuracy.high,
+            confidence - accuracy.low,
+        ),
+        confusion=confusion,
         reliability=_reliability(labels, probabilities),
     )
 
@@ -143,11 +142,14 @@ def paired_gain(
       labels: int [N].
       probabilities: float [N, C].
       control: float [N, C], of the other run.
-      seed: of the bootstrap, which draws documents, not answers: what is hard
-        for both runs cancels.
+      seed: of the bootstrap. It draws documents, not answers: what is hard for
+        both runs cancels.
 
     Returns:
       `accuracy` (gained) and `loss` (in nats; below 0 is better).
+
+    Raises:
+      ValueError: as for `results`, or the control has another shape.
     """
     labels, probabilities = _checked(labels, probabilities)
     _, control = _checked(labels, control)
@@ -161,37 +163,19 @@ def paired_gain(
         (p.argmax(axis=1) == labels).astype(np.float64)
         for p in (probabilities, control)
     )
-    terms = np.stack(
-        [
-            right - right_before,
-            _losses(labels, probabilities) - _losses(labels, control),
-        ],
-        axis=1,
-    )
-    bootstrap = _bootstrap(terms, seed)
+    losses = _losses(labels, probabilities) - _losses(labels, control)
     return {
-        "accuracy": bootstrap.estimate(
-            lambda sums: sums[..., 0], lowest=-1.0, highest=1.0
-        ),
-        "loss": bootstrap.estimate(
-            lambda sums: sums[..., 1],
-            lowest=-_WORST_LOSS,
-            highest=_WORST_LOSS,
-        ),
+        "accuracy": _mean(right - right_before, -1.0, 1.0, seed),
+        "loss": _mean(losses, -_WORST_LOSS, _WORST_LOSS, seed),
     }
 
 
 def wilson(right: int, number: int) -> Estimate:
-    """The share right / number with Wilson's 95 % score interval."""
-    share, z2 = right / number, _NORMAL**2
-    middle = (share + z2 / (2 * number)) / (1 + z2 / number)
-    spread = (
-        _NORMAL
-        * math.sqrt(share * (1 - share) / number + z2 / (4 * number**2))
-        / (1 + z2 / number)
-    )
-    low, high = max(0.0, middle - spread), min(1.0, middle + spread)
-    return Estimate.within(share, low, high)
+    """The share `right` of `number`, with Wilson's score interval (1927)."""
+    from scipy import stats  # Takes a second to import.
+
+    interval = stats.binomtest(right, number).proportion_ci(method="wilson")
+    return Estimate.within(right / number, interval.low, interval.high)
 
 
 def label_of_f1(names: Sequence[str]) -> str:
@@ -243,103 +227,45 @@ def _losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return np.log(1.0 / np.clip(true, MIN_PROBABILITY, 1.0))
 
 
-def _class_terms(
-    labels: np.ndarray, answers: np.ndarray, num_classes: int
-) -> np.ndarray:
-    """Float [N, 3 * C]: for every class whether right, a label, an answer."""
-    classes = np.arange(num_classes)
-    is_label = labels[:, np.newaxis] == classes
-    is_answer = answers[:, np.newaxis] == classes
-    return np.concatenate(
-        [is_label & is_answer, is_label, is_answer], axis=1
-    ).astype(np.float64)
+def _mean(
+    values: np.ndarray, lowest: float, highest: float, seed: int
+) -> Estimate:
+    """The mean of values float [N] between two limits, with its range."""
+    from scipy import stats
+
+    value = float(values.mean())
+    if len(values) == 1:  # Every resample is the document itself.
+        return Estimate.within(value, lowest, highest)
+    found = stats.bootstrap(
+        (values,),
+        np.mean,
+        n_resamples=NUM_RESAMPLES,
+        batch=max(1, _AT_ONCE // len(values)),
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return Estimate.within(value, *found.confidence_interval)
 
 
-def _f1(means: np.ndarray) -> np.ndarray:
-    """From [..., 3, C], in the order of `_class_terms`, to [...]."""
-    right, label, answer = np.moveaxis(means, -2, 0)
-    total = label + answer
-    scores = 2 * right / np.where(total > 0, total, 1.0)
+def _f1(confusion: np.ndarray) -> np.ndarray:
+    """From counts [..., C, C] to [...]."""
+    right = np.diagonal(confusion, axis1=-2, axis2=-1)
+    total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
+    scores = 2 * right / np.maximum(total, 1)
     if scores.shape[-1] == 2:
         return scores[..., 1]
     return scores.sum(axis=-1) / np.maximum((total > 0).sum(axis=-1), 1)
 
 
-def _bins(probabilities: np.ndarray) -> np.ndarray:
-    """Int [N]: which of ((m - 1) / 15, m / 15] the confidence lies in."""
-    place = np.ceil(probabilities.max(axis=1) * NUM_BINS).astype(np.int64) - 1
-    return np.clip(place, 0, NUM_BINS - 1)
-
-
-def _gap_terms(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Float [N, 15]: confidence less correctness, in the document's bin."""
-    is_right = probabilities.argmax(axis=1) == labels
-    gaps = np.zeros([len(labels), NUM_BINS])
-    rows = np.arange(len(labels))
-    gaps[rows, _bins(probabilities)] = probabilities.max(axis=1) - is_right
-    return gaps
-
-
 def _reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
-    places = _bins(probabilities)
+    """Bin m holds the confidences in (m / 15, (m + 1) / 15]."""
+    confidences = probabilities.max(axis=1)
+    places = np.ceil(confidences * NUM_BINS).astype(np.int64) - 1
+    places = np.clip(places, 0, NUM_BINS - 1)
     counts = np.bincount(places, minlength=NUM_BINS)
     confidence, accuracy = (
         np.bincount(places, weights=values, minlength=NUM_BINS)
         / np.maximum(counts, 1)
-        for values in (
-            probabilities.max(axis=1),
-            probabilities.argmax(axis=1) == labels,
-        )
+        for values in (confidences, probabilities.argmax(axis=1) == labels)
     )
     return Reliability(counts, confidence, accuracy)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Bootstrap:
-    """Means of terms [N, K], and of N documents drawn from them, R times."""
-
-    number: int
-    means: np.ndarray  # [K]
-    drawn: np.ndarray  # [R, K]
-
-    def estimate(
-        self,
-        metric: Callable[[np.ndarray], np.ndarray],
-        *,
-        lowest: float = 0.0,
-        highest: float = 1.0,
-    ) -> Estimate:
-        """A metric, from [..., K] to [...], with its range."""
-        value = float(metric(self.means))
-        if self.number == 1:  # Every resample is the document itself.
-            return Estimate.within(value, lowest, highest)
-        low, high = np.quantile(metric(self.drawn), _LEVEL)
-        low, high = np.clip([low, high], lowest, highest)
-        return Estimate.within(value, low, high)
-
-    def distance(self, first: int) -> Estimate:
-        """The sum of |terms| from a place on, with its range."""
-        value = float(np.abs(self.means[first:]).sum())
-        if self.number == 1:
-            return Estimate.within(value, 0.0, 1.0)
-        off = np.abs(self.drawn[:, first:] - self.means[first:]).sum(axis=1)
-        # A resample varies less than a sample: Bessel's correction.
-        used = int(np.count_nonzero(self.means[first:]))
-        off *= math.sqrt(self.number / max(1, self.number - used))
-        width = np.quantile(off, _LEVEL[1] - _LEVEL[0])
-        low, high = np.clip([value - width, value + width], 0.0, 1.0)
-        return Estimate.within(value, low, high)
-
-
-def _bootstrap(terms: np.ndarray, seed: int) -> _Bootstrap:
-    number = len(terms)
-    random = np.random.default_rng(seed)
-    most = max(1, _AT_ONCE // number)
-    means = []
-    for first in range(0, NUM_RESAMPLES, most):
-        size = min(most, NUM_RESAMPLES - first)
-        drawn = random.integers(number, size=(size, number))
-        drawn += number * np.arange(size)[:, np.newaxis]
-        times = np.bincount(drawn.ravel(), minlength=size * number)
-        means.append(times.reshape(size, number) @ terms / number)
-    return _Bootstrap(number, terms.mean(axis=0), np.concatenate(means))

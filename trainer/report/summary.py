@@ -1,4 +1,4 @@
-"""What a run came to, in a few lines, from what its files say."""
+"""The results of a run in a few lines, read from its files."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,14 +14,14 @@ def lines(
     places: Mapping[str, str],
     best_by: str = "loss",
 ) -> dict[str, str]:
-    """Name and value of every line that there is something to say about.
+    """Name -> value of each result that the run has.
 
     Args:
       stages: name -> lines of metrics.jsonl.
       parameters: stage -> number of parameters.
       evaluation: the content of evaluation.json, or {}.
-      places: what -> where it lies.
-      best_by: "loss" or "accuracy", which of them chose the checkpoint.
+      places: what the run made -> its path.
+      best_by: "loss" or "accuracy", whichever chose the best checkpoint.
     """
     found: dict[str, str] = {}
     for stage, events in stages.items():
@@ -40,13 +40,13 @@ def lines(
 
 
 def table(found: Mapping[str, str]) -> str:
-    """The lines as text, values below each other."""
+    """The lines as text, with the values in one column."""
     width = max(map(len, found), default=0) + 2
     return "\n".join(f"{name:<{width}}{value}" for name, value in found.items())
 
 
 def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
-    """The classifier's results with their ranges; {} where there are none."""
+    """The classifier's results with their intervals; {} if there are none."""
     found = {}
     if classifier := evaluation.get("classifier"):
         number = evaluation["documents"]["evaluated"]
@@ -56,9 +56,11 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
         found[f"test F1 of {classifier['f1_of']}"] = _with_range(
             classifier["f1"]
         )
-        found["test calibration error"] = _with_range(
-            classifier["calibration_error"]
-        )
+        # Evaluations by older versions have none.
+        if overconfidence := classifier.get("overconfidence"):
+            found["test overconfidence"] = (
+                f"{_with_range(overconfidence)}, mean confidence minus accuracy"
+            )
     for name, accuracy in evaluation.get("parts", {}).items():
         found[f"test accuracy, {name} alone"] = _with_range(accuracy)
     if gain := evaluation.get("gain_over_ngrams"):

@@ -1,4 +1,4 @@
-"""The best words for every [MASK] of some sentences, epoch by epoch."""
+"""The likeliest words for each [MASK] of some sentences, after every epoch."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,18 +10,18 @@ import tensorflow as tf
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import modeling
 
-_MOST = 20  # Times in a run; more would hide everything else.
+_MOST = 20  # Times in a run; more would bury all other output.
 
 
 class FillIns(keras.callbacks.Callback):
-    """Prints the fill-ins of some sentences after every epoch.
+    """Prints what the model fills in after every epoch.
 
-    After every n-th and the last, where a run has more than 20 epochs.
+    If a run has more than 20 epochs, after every n-th and the last.
 
     Args:
-      sentences: with masks.
-      tokenizer: of the model.
-      top_k: how many words for each mask.
+      sentences: texts with [MASK] in them.
+      tokenizer: the tokenizer of the model.
+      top_k: number of words shown for each mask.
       record: called with the step and an event for metrics.jsonl.
     """
 
@@ -38,13 +38,13 @@ class FillIns(keras.callbacks.Callback):
         self._top_k = top_k
         self._tokenizer = tokenizer
         self._record = record
-        self._place = 0  # Steps done of the epoch.
+        self._steps_of_epoch = 0
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        """Remembers the step, because the last epoch may be shorter."""
-        self._place = batch + 1
+        """Counts the steps, because the last epoch may be shorter."""
+        self._steps_of_epoch = batch + 1
 
     def on_epoch_end(
         self, epoch: int, logs: dict[str, Any] | None = None
@@ -61,7 +61,7 @@ class FillIns(keras.callbacks.Callback):
             _print(sentence, masks)
             found.append({"text": sentence, "masks": masks})
         if self._record:
-            step = epoch * self.params["steps"] + self._place
+            step = epoch * self.params["steps"] + self._steps_of_epoch
             self._record(step, {"event": "fill_ins", "fill_ins": found})
 
 
@@ -80,16 +80,26 @@ def fill_in(
     *,
     top_k: int,
 ) -> list[list[tuple[str, float]]]:
-    """The `top_k` (token, probability) for every mask, the best first."""
+    """For each mask the likeliest tokens and their probabilities.
+
+    Args:
+      model: a masked language model.
+      tokenizer: its tokenizer.
+      sentence: text with masks; what does not fit into one row is cut off.
+      top_k: number of tokens for each mask; special tokens are left out.
+
+    Returns:
+      A list for each mask, the likeliest token first.
+    """
     ids = tokenizer.encode_prompt(sentence)[: model.encoder.sequence_length]
     positions = np.flatnonzero(ids == tokenizer.special.mask)
     if not len(positions):
         return []
     batch = modeling.features(tf.constant(ids[np.newaxis]))
     batch["mask_positions"] = tf.constant(positions[np.newaxis], tf.int32)
-    # Not a tf.function: it would be traced for every length of a sentence.
+    # As a tf.function it would be traced anew for each length of a sentence.
     logits = model(batch)[0]  # [M, V]
-    # Padding, unknown and the like are no answer.
+    # Padding, unknown and other special tokens are not answers.
     is_special = tokenizer.is_special
     logits = tf.where(is_special, -np.inf, logits)
     k = min(top_k, np.count_nonzero(~is_special))
@@ -104,7 +114,7 @@ def fill_in(
 
 
 def _complete(sentence: str, number: int, token: str) -> str:
-    """The sentence with its mask of that number replaced."""
+    """The sentence with one of its masks replaced by a token."""
     parts = sentence.split(tokenizer_lib.MASK)
     before = tokenizer_lib.MASK.join(parts[: number + 1])
     after = tokenizer_lib.MASK.join(parts[number + 1 :])

@@ -1,4 +1,4 @@
-"""The sentences that a run fills in: those of the config, or of its text."""
+"""The prompts of a run: those of the config, or made from its own text."""
 
 from collections.abc import Iterator
 
@@ -9,20 +9,20 @@ from input_pipeline import manifest, packing, stream
 from input_pipeline import tokenizer as tokenizer_lib
 
 _NUMBER = 2
-_NUM_ROWS = 256  # Among these first ones of validation they are looked for.
-_LEAST, _MOST, _CUT = 6, 20, 15  # Tokens; what has more than 20 is cut at 15.
+_NUM_ROWS = 256  # Only the first validation rows are searched.
+# Tokens: at least 6 if possible; a text of more than 20 is cut after 15.
+_LEAST, _MOST, _CUT = 6, 20, 15
 
 
 def choose(
     config: schema.EvaluationConfig, prepared: manifest.Prepared
 ) -> tuple[str, ...]:
-    """The configured sentences, else two of validation with a word hidden.
+    """The configured sentences, or else two validation texts with a mask each.
 
-    The same rows always give the same sentences. Each hides another word, the
-    most frequent one in it that does not belong to the words of which two
-    thirds of the text consist. Short sentences, long ones and those with
-    unknown words are taken only where there are no others; those whose words
-    are all that frequent, never.
+    The same rows always give the same sentences. The words that make up two
+    thirds of all text are never hidden; of the others in a text, the mask hides
+    the most frequent one. The two texts hide different words. Short texts, long
+    ones and those with unknown words are chosen only if there are no others.
     """
     if config.sentences or not prepared.roles["validation"].num_rows:
         return config.sentences
@@ -57,7 +57,7 @@ def choose(
 
 
 def _segments(prepared: manifest.Prepared) -> Iterator[np.ndarray]:
-    """The ids of every segment of the first validation rows."""
+    """The token ids of each text in the first validation rows."""
     number = min(_NUM_ROWS, prepared.roles["validation"].num_rows)
     rows = stream.validation_rows(prepared, global_batch_size=number)
     _, slots = next(iter(rows))

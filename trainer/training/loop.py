@@ -136,7 +136,7 @@ class Best:
 
 @dataclasses.dataclass
 class _Interval:
-    """Sums since the last log line, or since an epoch began."""
+    """Sums since the last log line, the last record or the last epoch."""
 
     sums: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
@@ -219,28 +219,37 @@ class Loop:
 
     def _train(self, iterator: Any, step: int) -> None:
         plan, epoch = self.plan, -1
-        recent = whole = _Interval()
+        recent, whole, unrecorded = _Interval(), _Interval(), _Interval()
         while not (plan.finishes(step, self.best.step) or self._callback_stops):
             if step // plan.steps_per_epoch != epoch:
                 epoch, whole = step // plan.steps_per_epoch, _Interval()
                 self.callbacks.on_epoch_begin(epoch)
-            step, signal_stops = self._call(iterator, step, recent, whole)
+            intervals = recent, whole, unrecorded
+            step, signal_stops = self._call(iterator, step, intervals)
             stops = signal_stops or self._callback_stops
+            logs = dict[str, float]()
             if step % plan.log_every == 0 or plan.ends_epoch(step) or stops:
-                self.metrics.write(
-                    step, {**self._logs(recent, step), **recent.totals()}
-                )
+                logs = self._logs(recent, step)
                 if "waiting" in recent.sums:
                     self.pace.compare(recent.sums["waiting"] / recent.seconds)
                 recent = _Interval()
+            if logs or plan.saves(step):
+                # A run that resumes from a checkpoint between two log lines
+                # has nothing else to know its earlier totals from.
+                self.metrics.write(step, {**logs, **unrecorded.totals()})
+                unrecorded = _Interval()
             self._after(step, whole, signal_stops=signal_stops)
         if not plan.finishes(step, self.best.step):
             _log.info("A callback asked to stop after step %d.", step)
 
     def _call(
-        self, iterator: Any, step: int, recent: _Interval, whole: _Interval
+        self, iterator: Any, step: int, intervals: tuple[_Interval, ...]
     ) -> tuple[int, bool]:
-        """Runs to the next boundary: (step there, whether a signal came)."""
+        """Runs to the next boundary: (step there, whether a signal came).
+
+        The sums are added to each of the intervals; the first one counts since
+        the last log line.
+        """
         plan = self.plan
         self.trace.at(step)
         self.callbacks.on_train_batch_begin(step % plan.steps_per_epoch)
@@ -259,10 +268,11 @@ class Loop:
                 "The loss or its gradient is not finite between steps"
                 f" {step} and {reached}. {_REMEDY}"
             )
-        recent.add(sums, seconds)
-        whole.add(sums, seconds)
+        for interval in intervals:
+            interval.add(sums, seconds)
         place = (reached - 1) % plan.steps_per_epoch
-        self.callbacks.on_train_batch_end(place, self._logs(recent, reached))
+        logs = self._logs(intervals[0], reached)
+        self.callbacks.on_train_batch_end(place, logs)
         # At the end there is nothing left to stop.
         return reached, float(wants_stop) > 0 and reached < plan.num_steps
 

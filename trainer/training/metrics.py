@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import pathlib
 import time
 from collections.abc import Sequence
@@ -12,7 +13,8 @@ import tensorflow as tf
 
 import storage
 
-# An object is written anew when something is added, so it is done rarely.
+_log = logging.getLogger(__name__)
+# Appending rewrites the whole object, so it is done rarely.
 _STORE_SECONDS = 30.0
 
 
@@ -20,11 +22,11 @@ class MetricsLog:
     """Appends events to `metrics.jsonl` and to TensorBoard's files.
 
     Args:
-      workdir: where both lie.
-      stage: written into every event.
-      first_step: where the run goes on; later events of the stage, written
-        by a future that was lost, are removed.
-      enabled: False on workers that are not the chief: nothing is written.
+      workdir: the directory of both.
+      stage: name of the training stage, part of every event.
+      first_step: step at which the run starts or resumes. Later events of the
+        stage, from steps after the restored checkpoint, are removed.
+      enabled: False on workers that are not the chief; they write nothing.
     """
 
     def __init__(
@@ -52,7 +54,7 @@ class MetricsLog:
         self._open.callback(self.flush)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        """Records finite numbers, by name, of a step."""
+        """Records named finite numbers that were measured at a step."""
         if not self._enabled:
             return
         event = {"stage": self._stage, "step": step, **values}
@@ -65,7 +67,7 @@ class MetricsLog:
             self.flush()
 
     def flush(self) -> None:
-        """Writes what waits, so that no checkpoint comes before its events."""
+        """Writes pending events, so that no checkpoint precedes its events."""
         if self._waiting:
             storage.append(self._path, self._waiting)
             self._board.flush()
@@ -73,7 +75,7 @@ class MetricsLog:
             self._flushed = time.monotonic()
 
     def __enter__(self) -> Self:
-        """Itself; the files are closed at the end of the block."""
+        """Returns itself; the files are closed at the end of the block."""
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -82,16 +84,16 @@ class MetricsLog:
 
 
 def board_directory(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
-    """Where TensorBoard finds what a stage recorded."""
+    """Directory of a stage's TensorBoard files."""
     return storage.path_of(workdir) / "tensorboard" / stage
 
 
 def append(
     workdir: str | pathlib.Path, stage: str, step: int, values: dict[str, Any]
 ) -> None:
-    """Records what is no number, as JSON; the chief calls it.
+    """Records an event of anything but numbers; only the chief calls this.
 
-    Such an event has the key "event"; it is cut back like all others.
+    Such an event has the key "event"; it is removed like all others.
     """
     event = {"stage": stage, "step": step, **values}
     path = storage.path_of(workdir) / "metrics.jsonl"
@@ -99,26 +101,34 @@ def append(
 
 
 def read(workdir: str | pathlib.Path, stage: str) -> list[dict[str, Any]]:
-    """The events of a stage, in order; a torn last line is left out."""
-    path = storage.path_of(workdir) / "metrics.jsonl"
-    if not path.exists():
-        return []
-    events = map(_parse, _lines(path))
-    return [event for event in events if event.get("stage") == stage]
+    """The events of a stage, in order."""
+    return read_all(workdir).get(stage, [])
+
+
+def read_all(workdir: str | pathlib.Path) -> dict[str, list[dict[str, Any]]]:
+    """Stage -> its events, in order; damaged lines are left out.
+
+    A kill can damage the last line, a power cut any line; one warning says
+    how many there are.
+    """
+    stages: dict[str, list[dict[str, Any]]] = {}
+    for _, event in _good_lines(storage.path_of(workdir) / "metrics.jsonl"):
+        stages.setdefault(event["stage"], []).append(event)
+    return stages
 
 
 def last_fifths(events: Sequence[dict[str, Any]]) -> tuple[float, float]:
     """Training accuracy in the last fifth of the steps and the one before it.
 
     Returns:
-      Before and last; twice 0 where there is a single event, or none.
+      The one before and the last; twice 0 if there are fewer than two events.
     """
     measured = [(e["step"], e["accuracy"]) for e in events if "accuracy" in e]
     if len(measured) < 2:
         return 0.0, 0.0
     steps, accuracies = np.array(measured).T
     last = int(np.searchsorted(steps, 0.8 * steps[-1], side="right"))
-    # Where events are that rare, the one before counts.
+    # If the fifth before has no event of its own, the preceding one counts.
     last = max(last, 1)
     before = int(np.searchsorted(steps, 0.6 * steps[-1], side="right"))
     before = min(before, last - 1)
@@ -132,25 +142,40 @@ def last_fifths(events: Sequence[dict[str, Any]]) -> tuple[float, float]:
 
 
 def _cut_back(path: pathlib.Path, *, stage: str, step: int) -> None:
+    """Removes damaged lines and the events of a stage after a step."""
+    if path.exists():
+        kept = [
+            line + "\n"
+            for line, event in _good_lines(path)
+            if event["stage"] != stage or event["step"] <= step
+        ]
+        storage.write_bytes(path, "".join(kept).encode())
+
+
+def _good_lines(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:
+    """The lines of `metrics.jsonl` that are events, each with its event."""
     if not path.exists():
-        return
-    kept = []
-    for line in _lines(path):
-        event = _parse(line)
-        if event and (event["stage"] != stage or event["step"] <= step):
-            kept.append(line + "\n")
-    storage.write_bytes(path, "".join(kept).encode())
+        return []
+    # A power cut leaves bytes behind that are not text.
+    lines = path.read_bytes().decode(errors="replace").split("\n")
+    events = [(line, _parse(line)) for line in lines if line]
+    good = [(line, event) for line, event in events if event]
+    if len(good) < len(events):
+        _log.warning(
+            "%s: skipped %d damaged line(s)", path, len(events) - len(good)
+        )
+    return good
 
 
-def _lines(path: pathlib.Path) -> list[str]:
-    # A power cut leaves bytes behind that are no text.
-    return path.read_bytes().decode(errors="replace").split("\n")
-
-
-def _parse(line: str) -> dict[str, Any]:
+def _parse(line: str) -> dict[str, Any] | None:
+    """The event of a line; None if the line is damaged."""
     try:
-        event: dict[str, Any] = json.loads(line)
-        event["stage"], event["step"]
-    except (ValueError, TypeError, KeyError):
-        return {}  # The process was killed while it wrote this line.
-    return event
+        event = json.loads(line)
+        stage, step = event["stage"], event["step"]
+        # An event with a name may hold anything, all others hold numbers.
+        numbers = () if "event" in event else event.keys() - {"stage"}
+        is_good = isinstance(stage, str) and type(step) is int
+        is_good &= all(isinstance(event[key], int | float) for key in numbers)
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
+    return event if is_good else None

@@ -1,5 +1,6 @@
 """Tests of trainer/commands/predict.py."""
 
+import io
 import json
 import os
 import pathlib
@@ -8,7 +9,9 @@ import subprocess
 import sys
 
 import pytest
+import tensorflow as tf
 
+import storage
 from trainer import main as cli
 from trainer.commands import export, predict
 from trainer.run import Run
@@ -92,6 +95,44 @@ def test_what_is_not_read_of_a_line_is_counted(exported):
         None,
         3,
     ]
+
+
+class Two(tf.Module):
+    """Is equally sure of two labels."""
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
+    def classify(self, text):
+        halves = tf.fill([tf.size(text), 2], 0.5)
+        return {"probabilities": halves, "label": tf.fill([1], "caf\u00e9")}
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
+def test_json_holds_in_any_encoding(
+    encoding, tiny, one_device, tmp_path, monkeypatch
+):
+    facts = {
+        "format": loading.FORMAT,
+        "tokenizer": "word",
+        "signatures": ["classify"],
+        "labels": ["neg", "caf\u00e9 \u5f88"],
+        "mask": "[MASK]",
+        "checkpoints": {},
+    }
+    with storage.new_directory(tmp_path / "export", facts=facts) as directory:
+        model = Two()
+        tf.saved_model.save(
+            model, str(directory / loading.FOLDER), {"classify": model.classify}
+        )
+    (tmp_path / "lines").write_text("a line\n")
+    content = io.BytesIO()
+    monkeypatch.setattr(
+        sys, "stdout", io.TextIOWrapper(content, encoding=encoding)
+    )
+    config = tiny({"predict.input": str(tmp_path / "lines")})
+    predict.run(config, workdir=str(tmp_path), runtime=one_device)
+    answer = json.loads(content.getvalue().decode(encoding))
+    assert answer["label"] == "caf\u00e9"
+    assert answer["probabilities"] == {"neg": 0.5, "caf\u00e9 \u5f88": 0.5}
 
 
 def test_no_lines_no_answers(exported, tmp_path, capfd):

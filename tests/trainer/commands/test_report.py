@@ -6,6 +6,7 @@ import shutil
 import pytest
 
 from trainer.commands import evaluate, report
+from trainer.run import Run
 
 
 @pytest.fixture
@@ -13,10 +14,21 @@ def workdir(finished, tmp_path):
     return shutil.copytree(finished.workdir, tmp_path / "run")
 
 
-def test_a_pretraining_alone(workdir, tiny):
+@pytest.fixture
+def table(tiny, one_device, capsys):
+    """A function: workdir -> what is printed."""
+
+    def run(workdir):
+        report.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
+        return capsys.readouterr().out
+
+    return run
+
+
+def test_a_pretraining_alone(workdir, table):
     lines = dict(
         line.split(maxsplit=1)
-        for line in report.write(tiny(), workdir=str(workdir))
+        for line in table(workdir)
         .replace("pretrain: ", "")
         .replace("real tokens seen", "tokens")
         .splitlines()
@@ -27,14 +39,14 @@ def test_a_pretraining_alone(workdir, tiny):
     assert lines["encoder"] == str(workdir / "checkpoints" / "pretrain")
     assert "classifier" not in lines
     text = (workdir / report.FILE).read_text()
-    assert text.count("<svg") == 3
+    assert text.count("data:image/svg+xml") == 3
     assert "the movie was [MASK] and i [MASK] it" in text
     assert "test split" not in text
 
 
-def test_with_an_evaluation(workdir, tiny):
+def test_with_an_evaluation(workdir, table):
     some = {"value": 0.9, "low": 0.8, "high": 0.95}
-    names = ("accuracy", "loss", "f1", "calibration_error")
+    names = ("accuracy", "loss", "f1", "overconfidence")
     evaluation = {
         "documents": {"evaluated": 7},
         "classifier": {"f1_of": "x", **dict.fromkeys(names, some)},
@@ -44,12 +56,15 @@ def test_with_an_evaluation(workdir, tiny):
     }
     (workdir / evaluate.RESULT).write_text(json.dumps(evaluation))
     (workdir / evaluate.PICTURE).write_bytes(b"picture")
-    table = report.write(tiny(), workdir=str(workdir))
+    table = table(workdir)
     assert "0.9000 (0.8000 to 0.9500), of 7 documents" in table
     text = (workdir / report.FILE).read_text()
     assert "so &lt;so&gt;" in text
     assert "data:image/png;base64,cGljdHVyZQ==" in text
+    (workdir / evaluate.PICTURE).unlink()
+    assert table(workdir) == table
+    assert "so &lt;so&gt;" in (workdir / report.FILE).read_text()
 
 
-def test_a_workdir_that_holds_nothing(tmp_path, tiny):
-    assert report.write(tiny(), workdir=str(tmp_path)).startswith("report")
+def test_a_workdir_that_holds_nothing(tmp_path, table):
+    assert table(tmp_path).startswith("report")

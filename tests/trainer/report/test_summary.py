@@ -24,7 +24,7 @@ EVALUATION = {
         "accuracy": estimate(0.9),
         "loss": estimate(0.25),
         "f1": estimate(0.91),
-        "calibration_error": estimate(0.02),
+        "overconfidence": estimate(0.02),
     },
     "gain_over_control": {"accuracy": estimate(0.05)},
 }

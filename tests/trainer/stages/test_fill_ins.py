@@ -1,6 +1,7 @@
 """Tests of trainer/commands/fill_ins.py."""
 
-import json
+import io
+import sys
 import types
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline import manifest, prepare
+from trainer import main as cli
 from trainer import modeling
 from trainer.stages import fill_ins, pretraining_task
 from trainer.training import strategy as strategy_lib
@@ -74,21 +76,6 @@ def test_the_same_on_several_devices(create, prepared, precision):
     assert one == two
 
 
-def test_bfloat16_is_near(create, prepared):
-    results = [
-        fill_ins.fill_in(
-            create(None, precision), prepared.tokenizer, SENTENCE, top_k=4
-        )
-        for precision in ("float32", "bfloat16")
-    ]
-    for exact, rounded in zip(*results, strict=True):
-        np.testing.assert_allclose(
-            [rate for _, rate in exact],
-            [rate for _, rate in rounded],
-            rtol=0.05,
-        )
-
-
 def test_no_more_words_than_there_are(create, prepared):
     tokenizer = prepared.tokenizer
     num_words = tokenizer.vocabulary_size - len(tokenizer.special.ids())
@@ -127,32 +114,6 @@ def test_prints_text_probability_and_token(create, prepared, tiny, capsys):
         assert completed == f"{before}{token}{after}"
 
 
-def test_records_an_event_at_the_step(create, prepared, tiny, capsys):
-    events = []
-    callback = fill_ins.FillIns(
-        tiny().evaluation.sentences,
-        prepared.tokenizer,
-        top_k=2,
-        record=lambda *event: events.append(event),
-    )
-    callback.set_model(create())
-    callback.set_params({"steps": 15, "epochs": 3})
-    callback.on_train_batch_end(9)
-    callback.on_train_batch_end(14)
-    callback.on_epoch_end(0)
-    callback.on_train_batch_end(2)  # The run ends inside an epoch.
-    callback.on_epoch_end(2)
-    assert [step for step, _ in events] == [15, 33]
-    assert {event["event"] for _, event in events} == {"fill_ins"}
-    ((_, event), _) = events
-    (found,) = json.loads(json.dumps(event))["fill_ins"]
-    assert found["text"] == "the movie was [MASK] and i [MASK] it"
-    assert [len(masked) for masked in found["masks"]] == [2, 2]
-    for token, rate in found["masks"][0]:
-        assert token in prepared.tokenizer.vocabulary
-        assert 0 < rate < 1
-
-
 @pytest.mark.parametrize(
     ("epochs", "shown"),
     [
@@ -181,10 +142,38 @@ def test_many_epochs_are_not_all_shown(
     assert len(capsys.readouterr().out.splitlines()) == len(steps)
 
 
-def test_a_run_records_them_after_every_epoch(finished, look):
+def test_an_encoding_that_cannot_show_them_does_not_end_a_run(
+    changes, tmp_path, monkeypatch
+):
+    flags = {
+        **changes,
+        "evaluation.sentences": ["\u5f88 na\u00efve [MASK]"],
+        "train.num_steps": 2,
+        "evaluation.every_steps": 0,
+    }
+    content = io.BytesIO()
+    monkeypatch.setattr(
+        sys, "stdout", io.TextIOWrapper(content, encoding="latin-1")
+    )
+    argv = [f"--config.{name}={value}" for name, value in flags.items()]
+    workdir = f"--workdir={tmp_path}"
+    assert cli.main(["--mode=pretrain", workdir, *argv]) == 0
+    assert "  ? na\u00efve [MASK]\n".encode("latin-1") in content.getvalue()
+
+
+def test_a_run_records_them_after_every_epoch(finished, look, prepared):
     found = [e for e in look.events(finished.workdir) if "event" in e]
+    # The last epoch is shorter.
     assert [event["step"] for event in found] == [15, 30, 33]
-    assert {event["stage"] for event in found} == {"pretrain"}
+    assert {(e["stage"], e["event"]) for e in found} == {
+        ("pretrain", "fill_ins")
+    }
+    (sentence,) = found[0]["fill_ins"]
+    assert sentence["text"] == "the movie was [MASK] and i [MASK] it"
+    assert [len(masked) for masked in sentence["masks"]] == [2, 2]
+    for token, rate in sentence["masks"][0]:
+        assert token in prepared.tokenizer.vocabulary
+        assert 0 < rate < 1
 
 
 def test_a_piece_of_a_word_is_joined(prepared, create, tiny, capsys):

@@ -297,6 +297,21 @@ def test_resumed_metrics_are_those_of_one_run(tmp_path):
     assert lines(tmp_path / "cut") == lines(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("kill", [3, 4, 5])
+def test_a_kill_between_two_log_lines_loses_no_token(tmp_path, kill):
+    def killed(event):
+        if event == ("call begins", kill):
+            raise RuntimeError
+
+    plan = {"log_every": 6, "checkpoint_every": 2, "steps_per_call": 1}
+    before = World(tmp_path, act=killed, **plan)
+    with pytest.raises(RuntimeError):
+        before.run()
+    World(tmp_path, first_step=before.saved[-1][0], **plan).run()
+    assert sum(before.logged("real_tokens").values()) == 10 * 12
+    assert [*before.logged()] == [6, 12]
+
+
 def test_a_signal_saves_at_once_and_ends_the_run(tmp_path):
     world = World(tmp_path)
     world.stop_after, world.stop.number = 4, signal.SIGINT

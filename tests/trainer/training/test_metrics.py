@@ -59,26 +59,40 @@ def test_what_is_kept_ends_with_the_restored_step(tmp_path, first_step):
 
 
 @pytest.mark.parametrize(
-    "torn",
+    "damaged",
     [
         b'{"stage": "pretrain", "step": 4, "lo',
         b'{"stage": "pretrain"}',
+        b'{"stage": "pretrain", "step": "4"}',
+        b'{"stage": "pretrain", "step": 4, "loss": "2.5"}',
+        b'{"stage": ["pretrain"], "step": 4}',
         b"7",
         b"[]",
+        b"[" * 100_000,
         b"\0\0\0\0",
         b'{"stage": "pre\xff\xfe',
         '{"text": "\u2028'.encode(),
     ],
 )
-def test_a_torn_line_is_dropped(tmp_path, torn):
+def test_a_damaged_line_is_skipped_with_a_warning(tmp_path, damaged, caplog):
     _fill(tmp_path, [1, 2])
-    with (tmp_path / "metrics.jsonl").open("ab") as file:
-        file.write(torn)
-    assert _steps(tmp_path) == [1, 2]
-    _fill(tmp_path, [3], first_step=2)
-    assert _steps(tmp_path) == [1, 2, 3]
-    lines = (tmp_path / "metrics.jsonl").read_text().splitlines()
-    assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+    path = tmp_path / "metrics.jsonl"
+    for content in (
+        path.read_bytes() + damaged,
+        damaged + b"\n" + path.read_bytes(),
+    ):
+        path.write_bytes(content)
+        caplog.clear()
+        assert _steps(tmp_path) == [1, 2]
+        assert len(caplog.records) == 1
+        assert "metrics.jsonl: skipped 1 damaged line" in caplog.text
+        _fill(tmp_path, [3], first_step=2)
+        lines = path.read_text().splitlines()
+        assert [json.loads(line)["step"] for line in lines] == [1, 2, 3]
+        caplog.clear()
+        _fill(tmp_path, [], first_step=2)
+        assert _steps(tmp_path) == [1, 2]
+        assert not caplog.records
 
 
 def test_tensorboard_gets_the_same(tmp_path):
