@@ -170,7 +170,19 @@ def test_a_label_whose_probability_underflows_has_a_finite_loss(dtype, eager):
     )
     wanted = [200.0 + np.log(2), np.log(4), np.log(2)]
     np.testing.assert_allclose(each, wanted, rtol=1e-6)
-    np.testing.assert_array_equal(correct, [0, 1, 1])
+    np.testing.assert_array_equal(correct, [0, 0, 1])
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+def test_of_equally_likely_tokens_the_first_is_the_guess(jit):
+    # In bfloat16 the logits 8.00 and 8.01 are equal, and larger than 7.
+    hidden = tf.cast(tf.ones([4, 1]), tf.bfloat16)
+    kernel = tf.constant([[7.0], [8.0], [8.01], [8.0]])
+    function = tf.function(chunked, jit_compile=jit, autograph=False)
+    _, _, correct, *_ = function(
+        hidden, kernel, tf.zeros([4]), tf.range(4), tf.ones([4])
+    )
+    np.testing.assert_array_equal(correct, [0, 1, 0, 0])
 
 
 def test_an_unused_entry_changes_nothing():
