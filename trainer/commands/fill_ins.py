@@ -38,7 +38,7 @@ class FillIns(keras.callbacks.Callback):
         self._top_k = top_k
         self._tokenizer = tokenizer
         self._record = record
-        self._place = 0  # Steps done of the epoch.
+        self._place = 0  # Steps done of the epoch; 0 if done before resuming.
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
@@ -61,7 +61,8 @@ class FillIns(keras.callbacks.Callback):
             _print(sentence, masks)
             found.append({"text": sentence, "masks": masks})
         if self._record:
-            step = epoch * self.params["steps"] + self._place
+            steps = self.params["steps"]
+            step = epoch * steps + (self._place or steps)
             self._record(step, {"event": "fill_ins", "fill_ins": found})
 
 

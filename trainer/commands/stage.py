@@ -202,7 +202,7 @@ def _train(
                 ).run(
                     iter(trainee.batches(first_step)),
                     first_step=first_step,
-                    owes_validation=owes_validation,
+                    validation_due=owes_validation,
                 )
             averages.trade()
     except runtime.Stopped:

@@ -193,15 +193,15 @@ class Loop:
     pace: workers.Pace = dataclasses.field(default_factory=workers.Pace)
 
     def run(
-        self, iterator: Any, *, first_step: int, owes_validation: bool = False
+        self, iterator: Any, *, first_step: int, validation_due: bool = False
     ) -> None:
         """Trains to the end.
 
         Args:
           iterator: yields batches from `first_step` on.
           first_step: where to begin.
-          owes_validation: a signal came in the last step before validation,
-            which is made up for first.
+          validation_due: a signal came in the last step before validation,
+            which is made up for first, with the end of the epoch.
 
         Raises:
           runtime.Stopped: a signal came; the run has been saved before.
@@ -211,11 +211,24 @@ class Loop:
         self.callbacks.on_train_begin()
         try:
             with self.trace:
-                if owes_validation:
-                    self._save(first_step, validates=True)
+                if validation_due:
+                    self._make_up(first_step)
                 self._train(iterator, first_step)
         finally:
             self.callbacks.on_train_end()
+
+    def _make_up(self, step: int) -> None:
+        """Validates the first step and ends its epoch, if it was the last."""
+        plan = self.plan
+        epoch = (step - 1) // plan.steps_per_epoch
+        if plan.ends_epoch(step):
+            self.callbacks.on_epoch_begin(epoch)
+        validation = self._save(step, validates=True)
+        if plan.ends_epoch(step):
+            # The means over the training steps went with the process.
+            self.callbacks.on_epoch_end(
+                epoch, {f"val_{name}": v for name, v in validation.items()}
+            )
 
     def _train(self, iterator: Any, step: int) -> None:
         plan, epoch = self.plan, -1

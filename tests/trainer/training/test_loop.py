@@ -412,10 +412,27 @@ def test_a_callback_stops_the_run(tmp_path, event, saved, last):
 
 def test_a_validation_that_a_signal_left_out_is_made_up_for(tmp_path):
     world = World(tmp_path, first_step=6)
-    world.run(owes_validation=True)
+    world.run(validation_due=True)
     assert world.saved == [(6, 5.0), (12, 5.0)]
     assert world.logged("validation_loss") == {6: 5.0, 12: 5.0}
     assert world.calls == [(6, 6)]
+    assert world.best.step == 6
+    # The callbacks of the epoch are called, too, at its last step.
+    assert world.epochs() == [
+        ("epoch begins", 0),
+        ("epoch ends", 0),
+        ("epoch begins", 1),
+        ("epoch ends", 1),
+    ]
+    assert world.names().index("save") < world.names().index("epoch ends")
+
+
+def test_a_validation_in_mid_epoch_ends_no_epoch(tmp_path):
+    world = World(tmp_path, first_step=4, evaluate_every=4)
+    world.run(validation_due=True)
+    assert world.saved[0] == (4, 5.0)
+    assert world.epochs()[:2] == [("epoch begins", 0), ("epoch ends", 0)]
+    assert world.calls == [(4, 2), (6, 2), (8, 4)]
 
 
 @pytest.mark.parametrize(
