@@ -177,7 +177,6 @@ class Loop:
       stop: the signals that end the run early.
       trace: records the steps `plan.profiled`.
       best: kept up to date; where patience ends, it ends the run.
-      pace: looks for a slow worker, where there are several.
     """
 
     plan: Plan
@@ -190,7 +189,6 @@ class Loop:
     stop: signals.StopSignal
     trace: profiling.Trace
     best: Best = dataclasses.field(default_factory=Best)
-    pace: workers.Pace = dataclasses.field(default_factory=workers.Pace)
 
     def run(
         self, iterator: Any, *, first_step: int, validation_due: bool = False
@@ -231,7 +229,7 @@ class Loop:
             )
 
     def _train(self, iterator: Any, step: int) -> None:
-        plan, epoch = self.plan, -1
+        plan, epoch, slow = self.plan, -1, ""
         recent = whole = _Interval()
         while not (plan.finishes(step, self.best.step) or self._callback_stops):
             if step // plan.steps_per_epoch != epoch:
@@ -244,7 +242,18 @@ class Loop:
                     step, {**self._logs(recent, step), **recent.totals()}
                 )
                 if "waiting" in recent.sums:
-                    self.pace.compare(recent.sums["waiting"] / recent.seconds)
+                    before = slow
+                    slow, longer = workers.slow_worker(
+                        recent.sums["waiting"] / recent.seconds
+                    )
+                    # Twice in a row: compiling and the like take but one.
+                    if slow and slow == before:
+                        _log.info(
+                            "%s is slow: the others wait for it %.0f %% of the"
+                            " time",
+                            slow,
+                            100 * longer,
+                        )
                 recent = _Interval()
             self._after(step, whole, signal_stops=signal_stops)
         if not plan.finishes(step, self.best.step):
