@@ -169,7 +169,7 @@ def _train(
     try:
         if owes_validation or not plan.finishes(first_step, best.step):
             if first_step:
-                averages.trade()  # The checkpoint holds them as its weights.
+                averages.swap()  # The checkpoint holds them as its weights.
             with metrics.MetricsLog(
                 workdir,
                 stage=trainee.stage,
@@ -204,7 +204,7 @@ def _train(
                     first_step=first_step,
                     validation_due=owes_validation,
                 )
-            averages.trade()
+            averages.swap()
     except runtime.Stopped:
         _say_what_is_there(trainee, workdir, saved, [_GO_ON])
         raise
