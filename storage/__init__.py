@@ -19,10 +19,12 @@ from storage.directories import (
     write_bytes,
     write_json,
 )
+from storage.lease import LostLeaseError
 
 __all__ = [
     "MANIFEST",
     "DamagedError",
+    "LostLeaseError",
     "append",
     "complete",
     "exclusive",

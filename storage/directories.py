@@ -114,6 +114,7 @@ def remove_directory(path: str | os.PathLike[str]) -> None:
     """Deletes a directory, if it is there: first what makes it complete."""
     doomed = path_of(path)
     if in_store(doomed):
+        lease.require(doomed)
         (doomed / MANIFEST).unlink(missing_ok=True)
         _remove_tree(doomed)
     elif doomed.exists():
@@ -127,6 +128,7 @@ def remove_unfinished(parent: str | os.PathLike[str], pattern: str) -> None:
     """Deletes what killed writers left of the names that match `pattern`."""
     folder = path_of(parent)
     if in_store(folder):
+        lease.require(folder / pattern)
         left = {*folder.glob(pattern)} - {*complete(folder, pattern)}
         near = pathlib.Path(tempfile.gettempdir())
         left |= {*near.glob(f"{_temporary_prefix(folder)}*")}
@@ -211,6 +213,7 @@ def write_bytes(path: str | os.PathLike[str], content: bytes) -> None:
     """Replaces a file, at once and on the disk."""
     final = path_of(path)
     if in_store(final):
+        lease.require(final)
         final.write_bytes(content)
         return
     temporary = final.with_name(f"{final.name}.tmp-{os.getpid()}")
@@ -228,6 +231,7 @@ def append(path: str | os.PathLike[str], text: str) -> None:
     """Adds to the end of a file; in an object store it is written anew."""
     file = path_of(path)
     if in_store(file):
+        lease.require(file)
         before = file.read_bytes() if file.exists() else b""
         file.write_bytes(before + text.encode())
         return
@@ -286,6 +290,7 @@ def _upload(directory: pathlib.Path, final: pathlib.Path) -> None:
     """Copies every file to an object store, the manifest last."""
     files = [path for path in directory.rglob("*") if path.is_file()]
     for path in sorted(files, key=lambda path: path.name == MANIFEST):
+        lease.require(final)  # Copying the file before took its time.
         name = path.relative_to(directory).as_posix()
         with path.open("rb") as near, (final / name).open("wb") as far:
             far.write(b"")  # Else TensorFlow makes no object of an empty file.

@@ -16,6 +16,15 @@ from collections.abc import Iterator
 _log = logging.getLogger(__name__)
 _BEAT_SECONDS = 10.0
 _SILENT_BEATS = 4  # After so many without a change nobody is there.
+_held: dict[pathlib.Path, str] = {}  # Object -> what this process wrote in it.
+
+
+class LostLeaseError(ValueError):
+    """Another process has taken over what this one was the only one to write.
+
+    It happens to a process that showed no sign of life for 40 seconds: it was
+    stopped, or its network was cut.
+    """
 
 
 @contextlib.contextmanager
@@ -30,7 +39,9 @@ def held(path: pathlib.Path, *, busy: str) -> Iterator[None]:
       busy: the message of the ValueError where somebody else is alive.
     """
     _await_silence(path, busy)
-    own = f"{socket.gethostname()} {os.getpid()} {os.urandom(8).hex()}"
+    _held[path] = own = (
+        f"{socket.gethostname()} {os.getpid()} {os.urandom(8).hex()}"
+    )
     path.write_text(own)
     ended = threading.Event()
     beating = threading.Thread(
@@ -42,8 +53,25 @@ def held(path: pathlib.Path, *, busy: str) -> Iterator[None]:
     finally:
         ended.set()
         beating.join()
+        del _held[path]
         if _read(path).startswith(own):
             path.unlink(missing_ok=True)
+
+
+def require(path: pathlib.Path) -> None:
+    """Call it before each change in an object store.
+
+    Raises:
+      LostLeaseError: this process held a lease on a folder around `path`, and
+        another process has it now, or has had it since.
+    """
+    for lock, own in [*_held.items()]:
+        if lock.parent in path.parents and not _read(lock).startswith(own):
+            raise LostLeaseError(
+                f"{lock}: another process took over while this one was"
+                " stopped or had no network for 40 seconds. Nothing has been"
+                " saved or deleted since; the other one goes on."
+            )
 
 
 def _await_silence(path: pathlib.Path, busy: str) -> None:
@@ -70,7 +98,11 @@ def _beat(path: pathlib.Path, own: str, ended: threading.Event) -> None:
         number += 1
         try:
             if not (now := _read(path)).startswith(own):
-                _log.error("%s: %s has taken over; this run stops", path, now)
+                _log.error(
+                    "%s: %s has taken over; this run stops",
+                    path,
+                    now or "another process",
+                )
                 os.kill(os.getpid(), signal.SIGTERM)
                 return
             path.write_text(f"{own} {number}")

@@ -33,9 +33,13 @@ _STATE = "state.json"
 _LOSS_SCALE = "loss_scale/"
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass
 class Checkpoints:
     """The checkpoints of one stage of a run.
+
+    Only those are ever deleted that this run wrote or goes on from: the
+    restored one, those before it, and those saved since. A later one that
+    was there already is damaged and stays until its step is saved again.
 
     Attributes:
       directory: `<workdir>/checkpoints/<stage>`.
@@ -44,6 +48,7 @@ class Checkpoints:
 
     directory: pathlib.Path
     keep_last: int = 3
+    _own: set[int] = dataclasses.field(default_factory=set, init=False)  # Steps
 
     def save(
         self,
@@ -54,15 +59,32 @@ class Checkpoints:
     ) -> None:
         """Writes a checkpoint of `state["step"]` and deletes old ones.
 
-        Later checkpoints go too: they are damaged, or from an undone future.
+        Raises:
+          ValueError: another trainer has saved this step meanwhile.
         """
         storage.remove_unfinished(self.directory, "step-*")
-        path = self._path(state["step"])
+        step = state["step"]
+        path = self._path(step)
+        if path in self._newest_first() and step not in self._own:
+            with contextlib.suppress(storage.DamagedError):
+                storage.verify(path)
+                raise ValueError(
+                    f"{path} has been saved by another trainer, which this one"
+                    " does not overwrite. Let one trainer at a time work in a"
+                    " --workdir; the same command goes on from there."
+                )
         with storage.new_directory(path, facts={}, replace=True) as temporary:
             _write_arrays(temporary / _WEIGHTS, weights)
             _write_arrays(temporary / _OPTIMIZER, optimizer)
             (temporary / _STATE).write_text(json.dumps(state) + "\n")
-        self._delete_old(state["step"])
+        self._own.add(step)
+        own = [p for p in self._newest_first() if _step_of(p) in self._own]
+        # A later one of the own is from weights that have been replaced.
+        present = [p for p in own if _step_of(p) <= step]
+        kept = {*present[: self.keep_last], best_of(present)}
+        for old in own:
+            if old not in kept:
+                storage.remove_directory(old)
 
     def restore(
         self,
@@ -98,6 +120,8 @@ class Checkpoints:
             ]
             for assign in assigns:
                 assign()
+            steps = map(_step_of, self._newest_first())
+            self._own = {step for step in steps if step <= state["step"]}
             return state
         if self._newest_first():
             raise ValueError(
@@ -107,11 +131,11 @@ class Checkpoints:
         return {}
 
     def exist(self) -> bool:
-        """Whether there is any, damaged or not."""
+        """Whether there is a checkpoint, damaged or not."""
         return bool(self._newest_first())
 
     def last_step(self) -> int:
-        """Of the newest, damaged or not; 0 where there is none."""
+        """Step of the newest checkpoint, damaged or not; 0 if there is none."""
         return max(map(_step_of, self._newest_first()), default=0)
 
     def last_state(self) -> dict[str, Any]:
@@ -156,14 +180,6 @@ class Checkpoints:
             key=_step_of,
             reverse=True,
         )
-
-    def _delete_old(self, step: int) -> None:
-        paths = self._newest_first()
-        present = [path for path in paths if _step_of(path) <= step]
-        kept = {*present[: self.keep_last], best_of(present)}
-        for path in paths:
-            if path not in kept:
-                storage.remove_directory(path)
 
 
 def of_stage(

@@ -251,19 +251,37 @@ def test_nothing_good_left_is_an_error_and_nothing_is_deleted(run):
 
 
 @pytest.mark.parametrize("keep_last", [1, 3])
-def test_a_damaged_future_does_not_crowd_out_the_present(tmp_path, keep_last):
-    run = Run(tmp_path, keep_last=keep_last)
+def test_later_damaged_checkpoints_stay_and_do_not_count(tmp_path, keep_last):
+    before = Run(tmp_path)
     for step in (10, 20, 30):
-        run.save(step)
+        before.save(step)
     for step in (20, 30):
-        path = tmp_path / _name(step)
-        path.mkdir(exist_ok=True)
-        (path / "manifest.json").write_text("{")
-    if keep_last == 3:
-        assert run.restore() == {"step": 10}
+        (tmp_path / _name(step) / "manifest.json").write_text("{")
+    run = Run(tmp_path, keep_last=keep_last)
+    assert run.restore() == {"step": 10}
     run.save(15)
     assert run.restore() == {"step": 15}
-    assert run.names()[-1] == _name(15)
+    kept = [15] if keep_last == 1 else [10, 15]
+    assert run.names() == [_name(n) for n in (*kept, 20, 30)]
+    run.save(20)  # A damaged one may be replaced.
+    assert run.restore() == {"step": 20}
+
+
+def test_a_checkpoint_of_another_trainer_is_neither_deleted_nor_replaced(
+    tmp_path,
+):
+    run, other = Run(tmp_path, keep_last=1), Run(tmp_path)
+    run.save(1)
+    other.restore()
+    for step in (2, 4, 6):
+        other.save(step, note="other")
+    run.save(3)
+    assert run.names() == [_name(n) for n in (2, 3, 4, 6)]
+    with pytest.raises(ValueError, match=f"{_name(4)} has been saved by anoth"):
+        run.save(4)
+    assert run.restore() == {"step": 6, "note": "other"}
+    run.save(7)  # What it goes on from is its own, with what led there.
+    assert run.names() == [_name(7)]
 
 
 def test_a_step_may_be_saved_again(run):
@@ -388,6 +406,25 @@ def test_round_trip_through_a_store(far, bucket, caplog):
     assert "state.json has 1 bytes" in caplog.text
 
 
+def test_a_trainer_that_lost_its_lease_changes_nothing(far, bucket):
+    lock = "gs://bucket/run/.lock"
+    with storage.exclusive(lock, wait=False):
+        far.save(4)
+        other = Run(far.checkpoints.directory, keep_last=9)
+        other.restore()
+        for step in (5, 6):
+            other.save(step)
+        bucket.objects[lock] = b"another host 1 456"
+        before = dict(bucket.objects)
+        for step in (4, 5, 7):
+            with pytest.raises(storage.LostLeaseError, match="took over"):
+                far.save(step)
+        with pytest.raises(storage.LostLeaseError):
+            storage.append("gs://bucket/run/metrics.jsonl", "{}")
+        assert dict(bucket.objects) == before
+    assert dict(bucket.objects) == before
+
+
 @pytest.mark.parametrize("step", [3, 4])
 def test_a_save_to_a_store_may_end_before_any_change(far, bucket, step):
     """Step 3 is there already and is replaced; 4 is new."""
@@ -395,6 +432,7 @@ def test_a_save_to_a_store_may_end_before_any_change(far, bucket, step):
     for number in itertools.count():
         bucket.objects.clear()
         bucket.objects.update(before)
+        far.restore()
         bucket.changes_left = number
         try:
             far.save(step, validation_loss=0.5)
@@ -449,7 +487,7 @@ keras = types.ModuleType("keras")
 keras.Variable = Variable
 keras.ops = types.SimpleNamespace(convert_to_numpy=lambda v: v.value)
 sys.modules["keras"] = keras
-from tests.trainer import conftest
+from tests import bucket
 from trainer import checkpoint
 import storage
 weights = [Variable(np.zeros([3, 2], "f4"), "kernel"),
@@ -457,7 +495,7 @@ weights = [Variable(np.zeros([3, 2], "f4"), "kernel"),
 optimizer = [Variable(np.zeros([], "i8"), "iteration"),
              Variable(np.zeros([3, 2], "f4"), "momentum")]
 if len(sys.argv) > 2:
-    conftest.Bucket(sys.argv[2]).install()
+    bucket.Bucket(sys.argv[2]).install()
 checkpoints = checkpoint.Checkpoints(storage.path_of(sys.argv[1]))
 state = checkpoints.restore(weights=weights, optimizer=optimizer)
 step = state.get("step", 0)

@@ -38,7 +38,7 @@ class FillIns(keras.callbacks.Callback):
         self._top_k = top_k
         self._tokenizer = tokenizer
         self._record = record
-        self._steps_of_epoch = 0
+        self._steps_of_epoch = 0  # 0 if it was done before resuming.
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
@@ -61,7 +61,8 @@ class FillIns(keras.callbacks.Callback):
             _print(sentence, masks)
             found.append({"text": sentence, "masks": masks})
         if self._record:
-            step = epoch * self.params["steps"] + self._steps_of_epoch
+            steps = self.params["steps"]
+            step = epoch * steps + (self._steps_of_epoch or steps)
             self._record(step, {"event": "fill_ins", "fill_ins": found})
 
 

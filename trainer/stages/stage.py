@@ -118,7 +118,7 @@ def _train(
     try:
         if owes_validation or not plan.finishes(first_step, best.step):
             if first_step:
-                averages.trade()  # The checkpoint holds them as its weights.
+                averages.swap()  # The checkpoint holds them as its weights.
             with metrics.MetricsLog(
                 workdir,
                 stage=task.stage,
@@ -151,9 +151,9 @@ def _train(
                 ).run(
                     iter(task.batches(first_step)),
                     first_step=first_step,
-                    owes_validation=owes_validation,
+                    validation_due=owes_validation,
                 )
-            averages.trade()
+            averages.swap()
     except runtime.Stopped:
         _say_what_is_there(task, workdir, saved, [_GO_ON])
         raise

@@ -230,13 +230,14 @@ def _softmax(
 ) -> _Chunk:
     """The losses of one chunk, and what its gradients need."""
     probabilities = fusion.softmax(_logits(x, table, bias))
-    best = _largest(probabilities)
+    guess = _best(probabilities)
+    best = tf.cast(tf.gather(probabilities, guess, batch_dims=1), tf.float32)
     right = tf.cast(tf.gather(probabilities, label, batch_dims=1), tf.float32)
 
     underflows = right < _SMALLEST[x.dtype]
 
     def exactly() -> tf.Tensor:  # The largest probability is at least 1 / V.
-        # Computed again, which is rare: the first ones are in nobody's way.
+        # This is rare, so the logits are computed again instead of kept.
         again = _logits(x, table, bias)
         top = tf.cast(tf.reduce_max(again, axis=-1), tf.float32)
         of_label = tf.cast(tf.gather(again, label, batch_dims=1), tf.float32)
@@ -246,7 +247,7 @@ def _softmax(
     loss = tf.cond(
         tf.reduce_any(underflows), exactly, lambda: -tf.math.log(right)
     )
-    return _Chunk(loss, tf.cast(right >= best, tf.float32), probabilities)
+    return _Chunk(loss, tf.cast(guess == label, tf.float32), probabilities)
 
 
 def _logits(x: tf.Tensor, table: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
@@ -255,19 +256,16 @@ def _logits(x: tf.Tensor, table: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     return tf.nn.bias_add(product, tf.cast(bias, x.dtype))
 
 
-def _largest(probabilities: tf.Tensor) -> tf.Tensor:
-    """float32 [R].
+def _best(probabilities: tf.Tensor) -> tf.Tensor:
+    """The most likely token of each row, the first of equals: int32 [R].
 
     The bits of numbers that are not negative are ordered as the numbers are;
-    on a CPU the maximum of bfloat16 is not vectorized, that of integers is.
+    on a CPU, integers are searched twice as fast as bfloat16.
     """
     is_bfloat16 = probabilities.dtype == tf.bfloat16
     if is_bfloat16 and fusion.is_for_cpus(probabilities):
-        bits = tf.bitcast(probabilities, tf.int16)
-        largest = tf.bitcast(tf.reduce_max(bits, axis=-1), tf.bfloat16)
-    else:
-        largest = tf.reduce_max(probabilities, axis=-1)
-    return tf.cast(largest, tf.float32)
+        probabilities = tf.bitcast(probabilities, tf.int16)
+    return tf.argmax(probabilities, axis=-1, output_type=tf.int32)
 
 
 class _ChunkGradients(NamedTuple):

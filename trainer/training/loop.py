@@ -177,7 +177,6 @@ class Loop:
       stop: the signals that end the run early.
       trace: records the steps `plan.profiled`.
       best: kept up to date; where patience ends, it ends the run.
-      pace: looks for a slow worker, where there are several.
     """
 
     plan: Plan
@@ -190,18 +189,17 @@ class Loop:
     stop: signals.StopSignal
     trace: profiling.Trace
     best: Best = dataclasses.field(default_factory=Best)
-    pace: workers.Pace = dataclasses.field(default_factory=workers.Pace)
 
     def run(
-        self, iterator: Any, *, first_step: int, owes_validation: bool = False
+        self, iterator: Any, *, first_step: int, validation_due: bool = False
     ) -> None:
         """Trains to the end.
 
         Args:
           iterator: yields batches from `first_step` on.
           first_step: where to begin.
-          owes_validation: a signal came in the last step before validation,
-            which is made up for first.
+          validation_due: a signal came in the last step before validation,
+            which is made up for first, with the end of the epoch.
 
         Raises:
           runtime.Stopped: a signal came; the run has been saved before.
@@ -211,14 +209,27 @@ class Loop:
         self.callbacks.on_train_begin()
         try:
             with self.trace:
-                if owes_validation:
-                    self._save(first_step, validates=True)
+                if validation_due:
+                    self._make_up(first_step)
                 self._train(iterator, first_step)
         finally:
             self.callbacks.on_train_end()
 
+    def _make_up(self, step: int) -> None:
+        """Validates the first step and ends its epoch, if it was the last."""
+        plan = self.plan
+        epoch = (step - 1) // plan.steps_per_epoch
+        if plan.ends_epoch(step):
+            self.callbacks.on_epoch_begin(epoch)
+        validation = self._save(step, validates=True)
+        if plan.ends_epoch(step):
+            # The means over the training steps went with the process.
+            self.callbacks.on_epoch_end(
+                epoch, {f"val_{name}": v for name, v in validation.items()}
+            )
+
     def _train(self, iterator: Any, step: int) -> None:
-        plan, epoch = self.plan, -1
+        plan, epoch, slow, named = self.plan, -1, "", ""
         recent, whole, unrecorded = _Interval(), _Interval(), _Interval()
         while not (plan.finishes(step, self.best.step) or self._callback_stops):
             if step // plan.steps_per_epoch != epoch:
@@ -231,7 +242,19 @@ class Loop:
             if step % plan.log_every == 0 or plan.ends_epoch(step) or stops:
                 logs = self._logs(recent, step)
                 if "waiting" in recent.sums:
-                    self.pace.compare(recent.sums["waiting"] / recent.seconds)
+                    before = slow
+                    slow, longer = workers.slow_worker(
+                        recent.sums["waiting"] / recent.seconds
+                    )
+                    # Twice in a row: compiling and the like take but one.
+                    if slow and slow == before != named:
+                        named = slow
+                        _log.info(
+                            "%s is slow: the others wait for it %.0f %% of the"
+                            " time",
+                            slow,
+                            100 * longer,
+                        )
                 recent = _Interval()
             if logs or plan.saves(step):
                 # A run that resumes from a checkpoint between two log lines

@@ -162,9 +162,9 @@ def mean(
 
 
 class Averages:
-    """Trades the weights for their moving averages, and back.
+    """Swaps the weights with their moving averages, and back.
 
-    While they are traded, the model computes with the averages, and a
+    While they are swapped, the model computes with the averages, and a
     checkpoint holds them as its weights (Polyak and Juditsky, 1992; kept by
     Keras' `use_ema`).
     """
@@ -174,15 +174,15 @@ class Averages:
         optimizer: keras.optimizers.Optimizer,
         variables: list[keras.Variable],
     ) -> None:
-        """Does nothing where the optimizer keeps no averages."""
+        """If the optimizer keeps no averages, swapping does nothing."""
         inner = getattr(optimizer, "inner_optimizer", optimizer)
         averages = (
             inner._model_variables_moving_average if inner.use_ema else []
         )
         self._pairs = list(zip(variables, averages, strict=bool(averages)))
 
-    def trade(self) -> None:
-        """Exchanges them; a second call brings the weights back."""
+    def swap(self) -> None:
+        """Swaps them; a second call brings the weights back."""
         for variable, average in self._pairs:
             value = variable.numpy()
             variable.assign(average.numpy())
@@ -191,11 +191,11 @@ class Averages:
     @contextlib.contextmanager
     def used(self) -> Iterator[None]:
         """The block computes with the averages."""
-        self.trade()
+        self.swap()
         try:
             yield
         finally:
-            self.trade()
+            self.swap()
 
 
 def layer_scales(

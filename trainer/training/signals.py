@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, seen while TensorFlow computes."""
+"""Ctrl-C, SIGTERM and SIGHUP, seen while TensorFlow computes."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import tensorflow as tf
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignal:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
+from tensorflow.python.data.ops import multi_device_iterator_ops
 from tensorflow.python.eager import context
 
 from configs import schema
@@ -54,6 +55,7 @@ def create(
         )
     if num_virtual_devices:
         _split_device(num_virtual_devices)
+    _disable_device_autotuning()
     return builders[name]()
 
 
@@ -187,6 +189,24 @@ def describe(strategy: tf.distribute.Strategy) -> str:
         f"{type(strategy).__name__}: {strategy.num_replicas_in_sync}"
         f" replica(s); here {', '.join(names)}"
     )
+
+
+def _disable_device_autotuning() -> None:
+    """Keeps tf.data's autotuning out of the iterators of the replicas.
+
+    A distributed data set reads through one more iterator for each device,
+    whose options cannot be set from outside. Its autotuning thread sleeps for
+    up to 60 seconds, and may sleep through the cancellation that its release
+    waits for: it is woken before `CancellationManager` says "cancelled".
+    """
+    original = multi_device_iterator_ops._create_device_dataset
+    options = tf.data.Options()
+    options.autotune.enabled = False
+
+    def create_device_dataset(*args: Any) -> tf.data.Dataset:
+        return original(*args).with_options(options)
+
+    multi_device_iterator_ops._create_device_dataset = create_device_dataset
 
 
 def _local_devices() -> list[str]:

@@ -1,13 +1,12 @@
-"""What the workers of a cluster tell each other, aside from the training graph.
+"""Messages between the workers of a cluster, outside the training graph.
 
-Through the key-value store of TensorFlow's coordination service: text of any
-length, whatever the device, and an error instead of a wait for one that is
-gone.
+They go through the key-value store of TensorFlow's coordination service, which
+takes text of any length on any device. If a worker is lost, the others get an
+error instead of waiting for ever.
 """
 
 import itertools
 import json
-import logging
 import statistics
 import threading
 from collections.abc import Callable
@@ -17,46 +16,45 @@ from typing import Any
 import tensorflow as tf
 from tensorflow.python.eager import context
 
-from trainer import cluster as cluster_lib
-from trainer.training import strategy as strategy_lib
+from trainer import cluster
+from trainer.training import strategy as strategies
 
-_log = logging.getLogger(__name__)
-_PATIENCE_MILLISECONDS = 10_000  # Then one looks whether all are still there.
-_SLOW = 0.2  # Of the time that the others wait; less is not worth a word.
+_TIMEOUT_MILLISECONDS = 10_000  # Then it is checked that all workers live.
+_SLOW = 0.2  # Share of the time; shorter waits are not worth a message.
 _numbers = itertools.count()
 
 
 def require_equal(
     strategy: tf.distribute.Strategy, facts: dict[str, Any], *, remedy: str
 ) -> None:
-    """Compares what must be the same on all workers, which all call this.
+    """Compares facts that must be equal on all workers; all of them call it.
 
     Args:
-      strategy: of the run; one of a single process has nothing to compare.
-      facts: by name, nested, as JSON has it.
-      remedy: what to do where they differ.
+      strategy: of the run; a single process has nothing to compare.
+      facts: name -> JSON value or nested facts.
+      remedy: sentence for the error: what to do if they differ.
 
     Raises:
       ValueError: on every worker, with every difference.
       LostError: a worker is gone.
     """
-    if not strategy_lib.has_workers(strategy):
+    if not strategies.has_workers(strategy):
         return
-    told = _exchange(_flat(facts))
-    names = sorted({name for flat in told.values() for name in flat})
+    received = _exchange(_flat(facts))
+    names = sorted({name for flat in received.values() for name in flat})
     differences = []
     for name in names:
         values: dict[str, list[str]] = {}
-        for worker, flat in told.items():
+        for worker, flat in received.items():
             values.setdefault(flat.get(name, "nothing"), []).append(worker)
         if len(values) > 1:
             shown = (f"{v} ({', '.join(who)})" for v, who in values.items())
             differences.append(f"{name}: {', '.join(shown)}")
     if differences:
-        # The store goes with the chief; so it waits until all have read.
-        number = _tell("read")
-        if strategy_lib.is_chief(strategy):
-            _hear(number)
+        # The store ends with the chief, which waits until all have read it.
+        number = _send("read")
+        if strategies.is_chief(strategy):
+            _receive(number)
         raise ValueError(
             f"The workers differ in {'; '.join(differences)}. {remedy}"
         )
@@ -64,66 +62,57 @@ def require_equal(
 
 def slowest(strategy: tf.distribute.Strategy, seconds: float) -> float:
     """The longest time of any worker; all call it and get the same number."""
-    if not strategy_lib.has_workers(strategy):
+    if not strategies.has_workers(strategy):
         return seconds
     return max(_exchange(seconds).values())
 
 
-class Pace:
-    """Says in the log of the chief for whom all others wait."""
+def slow_worker(waiting: float) -> tuple[str, float]:
+    """The worker that the others wait for; all workers call it.
 
-    def __init__(self) -> None:
-        self._suspect = ""
-        self._told = False
+    Args:
+      waiting: share of the time that this worker spent waiting for others.
 
-    def compare(self, waiting: float) -> None:
-        """Takes the share of the time that this worker waited; all call it.
-
-        A slow worker is named once, at its second time in a row: compiling and
-        other short disturbances take but one.
-        """
-        shares = _exchange(waiting)
-        slowest = min(shares, key=lambda name: shares[name])
-        others = [share for name, share in shares.items() if name != slowest]
-        longer = statistics.fmean(others or [waiting]) - shares[slowest]
-        suspect = slowest if longer > _SLOW else ""
-        if suspect != self._suspect:
-            self._suspect, self._told = suspect, False
-        elif suspect and not self._told:
-            self._told = True
-            _log.info(
-                "%s is slow: the others wait for it %.0f %% of the time",
-                suspect,
-                100 * longer,
-            )
+    Returns:
+      Its name and by how much larger the others' share is than its own;
+      "" and 0 if the difference is small.
+    """
+    shares = _exchange(waiting)
+    slowest = min(shares, key=lambda name: shares[name])
+    others = [share for name, share in shares.items() if name != slowest]
+    longer = statistics.fmean(others or [waiting]) - shares[slowest]
+    return (slowest, longer) if longer > _SLOW else ("", 0.0)
 
 
 def _exchange(value: Any) -> dict[str, Any]:
-    return _hear(_tell(value))
+    return _receive(_send(value))
 
 
-def _tell(value: Any) -> int:
-    """Tells the others; all do it equally often. Returns how often before."""
-    cluster, number = cluster_lib.from_environment(), next(_numbers)
+def _send(value: Any) -> int:
+    """Sends a value to all workers; returns the number of the message.
+
+    All workers send equally often, so that numbers mean the same everywhere.
+    """
+    members, number = cluster.from_environment(), next(_numbers)
     service = context.context()
 
     def store() -> None:
-        key, old = (_key(n, cluster.me) for n in (number, number - 2))
+        key, old = (_key(n, members.me) for n in (number, number - 2))
         service.set_config_key_value(key, json.dumps(value))
         if number > 1:
-            # All have told something since, and so have heard this.
+            # All have sent a later message, and so have received this one.
             service.delete_config_key_value(old)
 
-    _await(store, cluster)
+    _await(store, members)
     return number
 
 
-def _hear(number: int) -> dict[str, Any]:
-    """What all workers told, by their names; the chief's first."""
-    cluster = cluster_lib.from_environment()
+def _receive(number: int) -> dict[str, Any]:
+    """Worker -> its message of that number; the chief comes first."""
+    members = cluster.from_environment()
     return {
-        name: json.loads(_wait_for(_key(number, name), cluster))
-        for name in cluster.addresses
+        name: json.loads(_wait_for(_key(number, name), members))
+        for name in members.addresses
     }
 
 
@@ -131,20 +120,20 @@ def _key(number: int, name: str) -> str:
     return f"cloze/{number}/{name}"
 
 
-def _wait_for(key: str, cluster: cluster_lib.Cluster) -> str:
+def _wait_for(key: str, members: cluster.Cluster) -> str:
     while True:
         try:
             return str(
                 context.context().get_config_key_value(
-                    key, timeout_in_ms=_PATIENCE_MILLISECONDS
+                    key, timeout_in_ms=_TIMEOUT_MILLISECONDS
                 )
             )
         except tf.errors.DeadlineExceededError:
-            cluster.check()
+            members.check()
 
 
-def _await(act: Callable[[], None], cluster: cluster_lib.Cluster) -> None:
-    """Calls what would wait without an end for a chief that is frozen."""
+def _await(act: Callable[[], None], members: cluster.Cluster) -> None:
+    """Calls `act`, which would wait for ever for a chief that is frozen."""
     end: futures.Future[None] = futures.Future()
 
     def work() -> None:
@@ -154,10 +143,10 @@ def _await(act: Callable[[], None], cluster: cluster_lib.Cluster) -> None:
         except Exception as error:
             end.set_exception(error)
 
-    # A daemon: nobody waits for it when the program ends.
+    # A daemon thread does not keep the program from ending.
     threading.Thread(target=work, daemon=True).start()
-    while not futures.wait([end], _PATIENCE_MILLISECONDS / 1_000).done:
-        cluster.check()
+    while not futures.wait([end], _TIMEOUT_MILLISECONDS / 1_000).done:
+        members.check()
     end.result()
 
 

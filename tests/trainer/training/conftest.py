@@ -244,7 +244,7 @@ def worker(directory, num_steps, accumulation_steps):
         seconds = time.perf_counter() - start
     end = {
         "done": int(done),
-        "told": stop.number,
+        "signal": stop.number,
         "chief": strategy_lib.is_chief(strategy),
         "waiting": float(sums["waiting"]) / seconds,
     }

@@ -92,25 +92,30 @@ def assert_equal(got, wanted, *, tolerance):
         np.testing.assert_allclose(ours / scale, theirs / scale, atol=tolerance)
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+SIZES = [
+    (1, 1.0),
+    (5, [0, 0, 1, 0, 0]),
+    (7, 0.0),
+    (PART - 1, 1.0),
+    (PART, 1.0),
+    (PART + 1, 1.0),
+    (2 * PART + 1, 1.0),
+    (CHUNK - PART, 1.0),
+    (CHUNK - 1, 0.5),
+    (CHUNK, 1.0),
+    (CHUNK + 1, 1.0),
+    (2 * CHUNK + PART + 3, 1.0),
+]
+
+
 @pytest.mark.parametrize(
-    ("num_entries", "used"),
+    ("num_entries", "used", "jit"),
     [
-        (1, 1.0),
-        (5, [0, 0, 1, 0, 0]),
-        (7, 0.0),
-        (PART - 1, 1.0),
-        (PART, 1.0),
-        (PART + 1, 1.0),
-        (2 * PART, 1.0),
-        (2 * PART + 1, 1.0),
-        (CHUNK - PART, 1.0),
-        (CHUNK - 1, 0.5),
-        (CHUNK - 1, 1.0),
-        (CHUNK, 1.0),
-        (CHUNK + 1, 1.0),
-        (2 * CHUNK + 3, 0.4),
-        (2 * CHUNK + PART + 3, 1.0),
+        *[(*size, False) for size in SIZES],
+        # XLA compiles for seconds: one, two and three sizes of chunks.
+        (7, 0.0, True),
+        (PART + 1, 1.0, True),
+        (2 * CHUNK + 3, 0.4, True),
     ],
 )
 def test_losses_and_gradients_equal_the_dense_ones(num_entries, used, jit):
@@ -170,7 +175,19 @@ def test_a_label_whose_probability_underflows_has_a_finite_loss(dtype, eager):
     )
     wanted = [200.0 + np.log(2), np.log(4), np.log(2)]
     np.testing.assert_allclose(each, wanted, rtol=1e-6)
-    np.testing.assert_array_equal(correct, [0, 1, 1])
+    np.testing.assert_array_equal(correct, [0, 0, 1])
+
+
+@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
+def test_of_equally_likely_tokens_the_first_is_the_guess(jit):
+    # In bfloat16 the logits 8.00 and 8.01 are equal, and larger than 7.
+    hidden = tf.cast(tf.ones([4, 1]), tf.bfloat16)
+    kernel = tf.constant([[7.0], [8.0], [8.01], [8.0]])
+    function = tf.function(chunked, jit_compile=jit, autograph=False)
+    _, _, correct, *_ = function(
+        hidden, kernel, tf.zeros([4]), tf.range(4), tf.ones([4])
+    )
+    np.testing.assert_array_equal(correct, [0, 1, 0, 0])
 
 
 def test_an_unused_entry_changes_nothing():
@@ -188,9 +205,16 @@ def test_weights_other_than_one_scale_losses_and_gradients():
     assert_equal(chunked(*data), dense(*data), tolerance=1e-6)
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
-@pytest.mark.parametrize("num_entries", [PART - 1, PART + 1, CHUNK + PART + 1])
-@pytest.mark.parametrize("dtype", CHUNKS)
+@pytest.mark.parametrize(
+    ("dtype", "num_entries", "jit"),
+    [
+        (tf.float32, PART - 1, False),
+        (tf.float32, PART + 1, True),
+        (tf.float32, CHUNK + PART + 1, True),
+        (tf.bfloat16, PART + 1, False),
+        (tf.bfloat16, CHUNK + PART + 1, False),
+    ],
+)
 def test_without_training_the_losses_are_the_same(dtype, num_entries, jit):
     """With loops over chunks of one, two and three sizes."""
     num_entries += CHUNKS[dtype] - CHUNK if num_entries > CHUNK else 0
@@ -275,11 +299,16 @@ def dense_in_two_levels(hidden, kernel, bias, labels, weights, rates):
     ), all_tokens
 
 
-@pytest.mark.parametrize("jit", [False, True], ids=["graph", "xla"])
 @pytest.mark.parametrize(
-    ("num_entries", "used"), [(1, 1.0), (9, [1, 0] * 4 + [1]), (CHUNK + 9, 0.5)]
+    ("num_frequent", "num_entries", "used", "jit"),
+    [
+        (1, 9, [1, 0] * 4 + [1], False),
+        (20, 1, 1.0, False),
+        (20, CHUNK + 9, 0.5, False),
+        (20, PART + 9, 0.5, True),
+        (VOCABULARY - 1, 9, [1, 0] * 4 + [1], False),
+    ],
 )
-@pytest.mark.parametrize("num_frequent", [1, 20, VOCABULARY - 1])
 def test_two_levels_equal_the_dense_ones(num_frequent, num_entries, used, jit):
     data = entries(num_entries, used)
     rates = np.random.default_rng(5).random(VOCABULARY - num_frequent) + 0.1

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from configs import runtime
 from tests.trainer.training import conftest as tiny
-from trainer.training import loop, metrics, signals
+from trainer.training import loop, metrics, signals, workers
 
 
 def _plan(**fields):
@@ -115,7 +115,7 @@ class World:
 
     def __init__(self, path, *, first_step=0, act=lambda event: None, **plan):
         self.events, self.saved, self.calls = [], [], []
-        self.shares, self.more_sums = [], {}
+        self.more_sums = {}
         self.stop_after = math.inf  # A signal comes in this step.
         self.loss_of = float
         self.validation = {"loss": 5.0, "accuracy": 0.5}
@@ -174,7 +174,6 @@ class World:
                 stop=self.stop,
                 trace=self.trace,
                 best=self.best,
-                pace=types.SimpleNamespace(compare=self.shares.append),
             ).run(None, first_step=self.first_step, **kwargs)
 
     def logged(self, name="loss"):
@@ -188,19 +187,24 @@ class World:
         return [e[:2] for e in self.events if e[0].startswith("epoch")]
 
 
-def test_the_pace_is_compared_where_the_run_logs(tmp_path):
-    world = World(tmp_path, log_every=4, steps_per_call=2)
+def test_a_worker_that_is_slow_twice_in_a_row_is_named(
+    tmp_path, monkeypatch, caplog
+):
+    world, shares = World(tmp_path, log_every=2), []
     world.more_sums = {"waiting": 1e-9}
-    world.run()
-    assert list(world.logged()) == [4, 6, 8, 12]
-    assert len(world.shares) == 4
-    assert all(0 < share < 1 for share in world.shares)
+    found = iter(["worker 1", "", "worker 1", "worker 2", "worker 2", ""])
 
+    def slow_worker(share):
+        shares.append(share)
+        return next(found), 0.45
 
-def test_one_process_compares_no_pace(tmp_path):
-    world = World(tmp_path)
-    world.run()
-    assert not world.shares
+    monkeypatch.setattr(workers, "slow_worker", slow_worker)
+    with caplog.at_level("INFO"):
+        world.run()
+    assert caplog.messages == [
+        "worker 2 is slow: the others wait for it 45 % of the time"
+    ]
+    assert all(0 < share < 1 for share in shares)
 
 
 def test_a_whole_run_in_order(tmp_path):
@@ -427,10 +431,27 @@ def test_a_callback_stops_the_run(tmp_path, event, saved, last):
 
 def test_a_validation_that_a_signal_left_out_is_made_up_for(tmp_path):
     world = World(tmp_path, first_step=6)
-    world.run(owes_validation=True)
+    world.run(validation_due=True)
     assert world.saved == [(6, 5.0), (12, 5.0)]
     assert world.logged("validation_loss") == {6: 5.0, 12: 5.0}
     assert world.calls == [(6, 6)]
+    assert world.best.step == 6
+    # The callbacks of the epoch are called, too, at its last step.
+    assert world.epochs() == [
+        ("epoch begins", 0),
+        ("epoch ends", 0),
+        ("epoch begins", 1),
+        ("epoch ends", 1),
+    ]
+    assert world.names().index("save") < world.names().index("epoch ends")
+
+
+def test_a_validation_in_mid_epoch_ends_no_epoch(tmp_path):
+    world = World(tmp_path, first_step=4, evaluate_every=4)
+    world.run(validation_due=True)
+    assert world.saved[0] == (4, 5.0)
+    assert world.epochs()[:2] == [("epoch begins", 0), ("epoch ends", 0)]
+    assert world.calls == [(4, 2), (6, 2), (8, 4)]
 
 
 @pytest.mark.parametrize(

@@ -216,7 +216,7 @@ def test_averages_are_those_of_the_formula(precision):
     np.testing.assert_array_equal(variables[0].numpy(), weight)
 
 
-def test_without_averages_nothing_is_traded():
+def test_without_averages_nothing_is_swapped():
     variables = _variables()
     optimizer = optimizers.create(
         _config(), variables, num_steps=9, precision="float32"

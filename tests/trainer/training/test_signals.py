@@ -11,7 +11,9 @@ from tests.trainer.training import conftest as tiny
 from trainer.training import signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+)
 def test_a_long_call_ends_soon_after_the_signal(number):
     with signals.StopSignal() as stop:
         model = tiny.create(tiny.mirrored(1), flag=stop.flag)

@@ -320,7 +320,7 @@ def test_two_workers_are_one_process_and_stop_together(tmp_path):
         assert tiny.largest_relative(its_losses, losses) < 1e-5
         assert tiny.largest_difference(its_weights, weights) < 1e-5
     assert [end["chief"] for end in ends] == [True, False]
-    assert [end["told"] for end in ends] == [0, signal.SIGTERM]
+    assert [end["signal"] for end in ends] == [0, signal.SIGTERM]
     assert ends[0]["done"] == ends[1]["done"]
     assert 0 < ends[0]["done"] < 200_000
     for end in ends:

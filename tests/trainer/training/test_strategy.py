@@ -59,6 +59,35 @@ def test_virtual_devices_come_first_or_not_at_all():
         strategy_lib.create("mirrored", num_virtual_devices=3)
 
 
+RELEASED = """
+import os, time
+import tensorflow as tf
+from trainer.training import strategy as strategy_lib
+strategy = strategy_lib.create("mirrored", num_virtual_devices=4)
+data = strategy_lib.distribute(
+    strategy, lambda *_: tf.data.Dataset.range(10**9).batch(2)
+)
+for _ in range(3):
+    iterator = iter(data)
+    next(iterator)
+    time.sleep(1.5)  # Autotuning would sleep longer and longer.
+    start = time.perf_counter()
+    del iterator
+    print(time.perf_counter() - start, flush=True)
+"""
+
+
+def test_iterators_of_many_replicas_are_released_at_once():
+    process = tiny.start(RELEASED)
+    try:
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    seconds = [float(line) for line in out.splitlines()]
+    assert len(seconds) == 3, err
+    assert max(seconds) < 0.5
+
+
 FRESH = """
 import sys
 from trainer.training import strategy
