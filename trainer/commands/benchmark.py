@@ -11,14 +11,12 @@ import tensorflow as tf
 import storage
 from configs import schema
 from configs.runtime import Runtime
-from trainer.commands.benchmarks import attention, head, serving, step
 from trainer.commands.benchmarks import input as input_benchmark
+from trainer.commands.benchmarks import serving, step
 
 _log = logging.getLogger(__name__)
 _MEASURES = {
     "step": step.measure,
-    "head": head.measure,
-    "attention": attention.measure,
     "input": input_benchmark.measure,
     "serving": serving.measure,
 }
