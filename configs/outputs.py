@@ -78,21 +78,18 @@ class InspectConfig:
 class BenchmarkConfig:
     """What `--mode=benchmark` measures."""
 
-    # step: of training; head, attention: parts of it; input: prepared rows to
-    # masked batches; serving: the export's answers.
+    # step: a training step; input: prepared rows to masked batches; serving:
+    # the export's answers.
     what: str = "step"
-    reference: bool = False  # In turns with the Keras example's own way.
-    num_rounds: int = 10  # Timed rounds, after one that is thrown away.
+    # Time the step of the Keras example as well, alternating with ours.
+    reference: bool = False
+    num_rounds: int = 10  # Timed rounds, after a warm-up round.
 
     def __post_init__(self) -> None:
-        checks.choice(
-            "benchmark.what",
-            self.what,
-            ("step", "head", "attention", "input", "serving"),
-        )
+        checks.choice("benchmark.what", self.what, ("step", "input", "serving"))
         checks.require(
-            not self.reference or self.what in ("step", "head", "attention"),
-            f"benchmark.reference=True goes with a step, head or attention, not"
-            f" with benchmark.what={self.what}; leave it out.",
+            not self.reference or self.what == "step",
+            "benchmark.reference=True needs benchmark.what=step, but it is"
+            f" {self.what}; leave the reference out.",
         )
         checks.at_least("benchmark.num_rounds", self.num_rounds, 3)

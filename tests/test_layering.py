@@ -152,8 +152,6 @@ def test_xla_is_asked_for_in_few_places():
     assert modules == {
         "trainer.fusion",
         "trainer.training.step",
-        "trainer.commands.benchmarks.attention",
-        "trainer.commands.benchmarks.head",
         "trainer.commands.checkups.devices",
     }
 

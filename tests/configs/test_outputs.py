@@ -37,5 +37,5 @@ def test_what_has_no_reference_is_refused_with_one(what):
     config.update_from_flattened_dict({"benchmark.what": what})
     schema.Config.from_config_dict(config)
     config.benchmark.reference = True
-    with pytest.raises(ValueError, match=f"not with benchmark.what={what}"):
+    with pytest.raises(ValueError, match=f"but it is {what}"):
         schema.Config.from_config_dict(config)

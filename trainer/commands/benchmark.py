@@ -7,15 +7,13 @@ import os
 import tensorflow as tf
 
 import storage
-from trainer.commands.benchmarks import attention, head, serving, step
 from trainer.commands.benchmarks import input as input_benchmark
+from trainer.commands.benchmarks import serving, step
 from trainer.run import Run
 
 _log = logging.getLogger(__name__)
 _MEASURES = {
     "step": step.measure,
-    "head": head.measure,
-    "attention": attention.measure,
     "input": input_benchmark.measure,
     "serving": serving.measure,
 }

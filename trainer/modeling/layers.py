@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from configs import schema
 from trainer import fusion
-from trainer.modeling import attention, normalization
+from trainer.modeling import attention
 
 _MULTIPLIER, _INCREMENT = 1664525, 1013904223  # Of `pcg3d`.
 _PHILOX = 1  # "auto" picks an algorithm 100 times slower under XLA on a CPU.
@@ -208,10 +208,12 @@ class LayerFactory:
             name=name,
         )
 
-    def norm(self, name: str) -> normalization.LayerNorm:
-        """LayerNorm over the last axis, in float32."""
-        return normalization.LayerNorm(
-            epsilon=self.model.layer_norm_epsilon, dtype=self.dtype, name=name
+    def norm(self, name: str) -> keras.layers.LayerNormalization:
+        """LayerNorm over the last axis; computed in float32."""
+        return keras.layers.LayerNormalization(
+            epsilon=self.model.layer_norm_epsilon,
+            dtype=self.dtype,
+            name=name,
         )
 
     def initializer(

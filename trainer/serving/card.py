@@ -1,6 +1,7 @@
 """The model card: what was exported, from what, how good, how to load it."""
 
 import pathlib
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,8 @@ import storage
 
 FILE = "README.md"
 _Facts = Mapping[str, Any]
+# An underscore inside a word marks nothing in Markdown.
+_MARKS = re.compile(r"[\\`*{}\[\]()#|~$!]|(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])")
 _NOT_EVALUATED = "Not evaluated yet: `--mode=evaluate` writes them here."
 _FOLDERS = {
     "huggingface": (
@@ -63,7 +66,7 @@ def rewrite_card(
 def _answers(facts: _Facts) -> str:
     what = {
         "classify": "`classify`: the class of a text, one of "
-        + ", ".join(f"`{label}`" for label in facts["labels"]),
+        + ", ".join(f'"{_escaped(label)}"' for label in facts["labels"]),
         "embed": f"`embed`: {facts['hidden_size']} numbers for a text, the mean"
         f" of the final states of the {facts['embed_stage']} encoder",
         "fill_mask": f"`fill_mask`: the {facts['top_k']} best tokens for each"
@@ -94,8 +97,7 @@ def _data(facts: _Facts) -> str:
             for name in ("documents", "tokens_kept", "tokens_cut"):
                 key = f"{stage}: {role} {name.replace('_', ' ')}"
                 numbers[key] = rows[name]
-        fingerprint = facts["fingerprints"][stage]
-        numbers[f"{stage}: fingerprint"] = f"`{fingerprint}`"
+        numbers[f"{stage}: fingerprint"] = facts["fingerprints"][stage]
     numbers["tokenizer"] = (
         f"{facts['tokenizer']}, {facts['vocabulary_size']:,} tokens"
     )
@@ -186,7 +188,10 @@ def _table(values: _Facts) -> str:
     """Two columns; "" if there is nothing to show."""
     if not values:
         return ""
-    rows = [f"| {name} | {_shown(value)} |" for name, value in values.items()]
+    rows = [
+        f"| {_escaped(name)} | {_shown(value)} |"
+        for name, value in values.items()
+    ]
     return "\n".join(["| what | value |", "|---|---|", *rows])
 
 
@@ -194,4 +199,13 @@ def _shown(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.6g}"
     is_count = isinstance(value, int) and not isinstance(value, bool)
-    return f"{value:,}" if is_count else str(value).replace("|", "\\|")
+    return f"{value:,}" if is_count else _escaped(str(value))
+
+
+def _escaped(text: str) -> str:
+    """One line of text that neither Markdown nor HTML interprets."""
+    line = " ".join(text.split())
+    # Entities instead of `html.escape`: quotation marks can stay.
+    for mark, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;")):
+        line = line.replace(mark, entity)
+    return _MARKS.sub(r"\\\g<0>", line)

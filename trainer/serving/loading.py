@@ -12,6 +12,7 @@ from typing import Any
 import tensorflow as tf
 
 import storage
+from trainer.serving import operations
 
 DIRECTORY = "export"  # In the workdir.
 FOLDER = "saved_model"  # In the export.
@@ -59,7 +60,8 @@ def load(directory: str | pathlib.Path) -> Exported:
 
     Raises:
       ValueError: a file is missing or changed, it is no export of this
-        format, or it needs a package that is not installed.
+        format, its graph has operations that no export has, or it needs a
+        package that is not installed.
     """
     try:
         facts = storage.verify(directory)
@@ -73,9 +75,11 @@ def load(directory: str | pathlib.Path) -> Exported:
             f"{directory} is no export of format {FORMAT}, but"
             f" {facts.get('format')!r}; export again with --mode=export."
         )
+    folder = str(storage.path_of(directory) / FOLDER)
+    operations.check(folder)
     if facts["tokenizer"] == "wordpiece":
         _import_operations(directory)
-    module = tf.saved_model.load(str(storage.path_of(directory) / FOLDER))
+    module = tf.saved_model.load(folder)
     # The module owns the variables: without it they are gone.
     signatures = {
         name: _keeping(module, module.signatures[name])

@@ -39,9 +39,9 @@ def test_pure_step_computes_the_step(stage, parts, monkeypatch):
         "configs/sample.py",
         changes={**CHANGES, "config.train.accumulation_steps": str(parts)},
     )
-    trainee = lower.create_task(config, stage, tf.distribute.get_strategy())
-    step = trainee.create_step()
-    variables = trainee.model.variables + trainee.optimizer.variables
+    task = lower.create_task(config, stage, tf.distribute.get_strategy())
+    step = task.create_step()
+    variables = task.model.variables + task.optimizer.variables
     batch = _batch(lower.batch_spec(config, stage, 4), np.random.default_rng(3))
     number = first_row = tf.constant(2, tf.int64)
 

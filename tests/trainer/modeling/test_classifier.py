@@ -111,16 +111,6 @@ def test_pooling_by_hand():
     assert 7.0 <= attended[2, 0] <= 8.0
 
 
-def test_attention_is_a_softmax_within_the_document():
-    scores = tf.constant([1.0, 2.0, 50.0, -3.0, 2.0])
-    owners = tf.constant([0, 0, -1, 1, 0])
-    weights = classifier._weights(scores, owners, num_documents=3).numpy()
-    expected = np.exp([1.0, 2.0, 2.0]) / np.exp([1.0, 2.0, 2.0]).sum()
-    np.testing.assert_allclose(weights[[0, 1, 4]], expected, rtol=1e-6)
-    assert weights[2] == 0
-    assert weights[3] == 1
-
-
 @pytest.mark.parametrize(("num_classes", "logits"), [(2, 1), (3, 3), (5, 5)])
 def test_logits_and_probabilities(num_classes, logits):
     model = _model(num_classes=num_classes)
@@ -208,16 +198,6 @@ def test_gradients_reach_everything(jit_compile):
         if variable.path.endswith("key/bias"):  # Cancelled by softmax.
             continue
         assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, variable.path
-
-
-def test_the_seed_of_fine_tuning_makes_the_weights():
-    first, same, other = _model(), _model(), _model(seed=1)
-    for a, b in zip(first.variables, same.variables, strict=True):
-        np.testing.assert_array_equal(a.numpy(), b.numpy())
-    assert any(
-        (a.numpy() != b.numpy()).any()
-        for a, b in zip(first.variables, other.variables, strict=True)
-    )
 
 
 def test_padding_is_pooled_only_where_it_is_attended():

@@ -1,7 +1,6 @@
 """The encoder: isolation, positions, layouts, and BERT number by number."""
 
 import keras
-import keras_hub
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -70,14 +69,14 @@ def test_documents_of_a_row_do_not_see_each_other(normalization):
     assert np.abs(before[0, :5] - after[0, :5]).max() > 0.01
 
 
-def test_padding_does_not_matter():
-    encoder = _encoder()
+@pytest.mark.parametrize("attend_padding", [False, True])
+def test_padding_matters_only_if_it_is_attended_to(attend_padding):
+    encoder = _encoder(attend_padding=attend_padding)
     batch = _packed([5, 4])
     changed = {**batch, "token_ids": batch["token_ids"].copy()}
     changed["token_ids"][0, 9:] = 33
-    states = encoder(batch).numpy()
-    np.testing.assert_array_equal(states[0, :9], encoder(changed)[0, :9])
-    assert np.isfinite(states).all()
+    difference = np.abs(encoder(batch) - encoder(changed))[0, :9].max()
+    assert difference > 0.01 if attend_padding else difference == 0
 
 
 def test_a_row_of_padding_is_finite():
@@ -88,14 +87,6 @@ def test_a_row_of_padding_is_finite():
     assert np.isfinite(states.numpy()).all()
     gradient = tape.gradient(states, encoder.trainable_variables[3])
     assert np.isfinite(gradient.numpy()).all()
-
-
-def test_attend_padding_has_no_mask():
-    encoder = _encoder(attend_padding=True)
-    batch = _packed([5, 4])
-    changed = {**batch, "token_ids": batch["token_ids"].copy()}
-    changed["token_ids"][0, 9:] = 33
-    assert np.abs(encoder(batch) - encoder(changed))[0, :9].max() > 0.01
 
 
 @pytest.mark.parametrize("positions", ["learned", "rotary"])
@@ -188,13 +179,6 @@ def test_dropout_does_not_know_the_layout():
     assert np.abs(whole - other_step).max() > 0.1
 
 
-def test_equal_rows_are_dropped_differently():
-    encoder = _encoder(dropout=0.2)
-    tokens = np.repeat(_tokens(), 2, axis=0)
-    states = encoder(modeling.features(tokens), noise=_noise()).numpy()
-    assert np.abs(states[0] - states[1]).max() > 0.1
-
-
 def test_dropout_indices_are_distinct():
     encoder = _encoder(embedding_norm=True, num_layers=3)
     indices = [
@@ -230,30 +214,6 @@ def test_compiled_with_dynamic_rows_and_extra_keys(jit_compile):
     )
 
 
-def test_variable_paths_are_unique_and_stand_alone():
-    encoder = _encoder(embedding_norm=True, token_types=True)
-    paths = [variable.path for variable in encoder.variables]
-    assert len(set(paths)) == len(paths)
-    assert all(path.startswith("encoder/") for path in paths)
-    assert "encoder/transformer_layer_1/attention/query/kernel" in paths
-
-
-def test_initial_weights_are_a_function_of_the_seed():
-    def weights(seed):
-        encoder = _encoder(seed=seed)
-        return {v.path: v.numpy() for v in encoder.variables}
-
-    keras.utils.set_random_seed(1)
-    first = weights(5)
-    keras.utils.set_random_seed(2)
-    again, other = weights(5), weights(6)
-    drawn = [path for path in first if path.endswith(("kernel", "embeddings"))]
-    for path, array in first.items():
-        np.testing.assert_array_equal(array, again[path])
-        assert (path in drawn) == bool((array != other[path]).any())
-    assert len({first[path].tobytes() for path in drawn}) == len(drawn) == 14
-
-
 # Keras 3.15 converts to NumPy in a way that NumPy 2 deprecates.
 @pytest.mark.filterwarnings("ignore:__array__ impl:DeprecationWarning")
 def test_config_rebuilds_the_encoder(tmp_path):
@@ -266,91 +226,6 @@ def test_config_rebuilds_the_encoder(tmp_path):
     for ours, theirs in zip(encoder.variables, loaded.variables, strict=True):
         assert ours.path == theirs.path
         np.testing.assert_array_equal(ours.numpy(), theirs.numpy())
-
-
-def test_an_impossible_config_is_refused():
-    with pytest.raises(ValueError, match="num_heads=5"):
-        modeling.Encoder(
-            vocabulary_size=9, sequence_length=4, hidden_size=16, num_heads=5
-        )
-
-
-def test_bfloat16_keeps_float32_variables():
-    encoder = _encoder(dtype="mixed_bfloat16", embedding_norm=True)
-    batch = modeling.features(_tokens(num_rows=2))
-    states = encoder(batch)
-    assert states.dtype == tf.bfloat16
-    assert {v.dtype for v in encoder.variables} == {"float32"}
-    exact = _encoder(embedding_norm=True)(batch)
-    assert np.abs(exact - tf.cast(states, tf.float32)).mean() < 0.02
-
-
-def test_summary_shows_every_layer():
-    lines = []
-    _encoder().summary(print_fn=lines.append, line_length=100)
-    text = "\n".join(map(str, lines))
-    assert "transformer_layer_1" in text
-    assert "(None, 12, 16)" in text
-    assert "unbuilt" not in text
-
-
-# Ours -> BertBackbone's, by the last parts of the path.
-BERT_NAMES = {
-    "embedding_norm": "embeddings_layer_norm",
-    "type_embedding": "segment_embedding",
-    "attention/": "self_attention_layer/",
-    "attention_norm": "self_attention_layer_norm",
-    "intermediate": "feedforward_intermediate_dense",
-    "output_dense": "feedforward_output_dense",
-    "feedforward_norm": "feedforward_layer_norm",
-}
-
-
-def _bert_path(path):
-    path = path.removeprefix("encoder/")
-    for ours, theirs in BERT_NAMES.items():
-        if path.startswith(ours) or f"/{ours}" in path:
-            return path.replace(ours, theirs, 1)
-    return path
-
-
-def test_bert_shape_equals_bert_backbone():
-    encoder = _encoder(
-        normalization="post",
-        activation="gelu_tanh",
-        embedding_norm=True,
-        token_types=True,
-        layer_norm_epsilon=1e-12,
-    )
-    backbone = keras_hub.models.BertBackbone(
-        vocabulary_size=VOCABULARY,
-        num_layers=2,
-        num_heads=4,
-        hidden_dim=16,
-        intermediate_dim=24,
-        max_sequence_length=SLOTS,
-    )
-    theirs = {v.path: v for v in backbone.variables}
-    for number, variable in enumerate(encoder.variables):
-        drawn = tf.random.stateless_normal(variable.shape, [number, 0], 0, 0.3)
-        variable.assign(drawn)
-        theirs.pop(_bert_path(variable.path)).assign(drawn)
-    left = {path.split("/")[0] for path in theirs if "seed_gen" not in path}
-    assert left == {"pooled_dense"}
-    tokens = _tokens(num_rows=3)
-    tokens[0, 4:] = tokens[1, 9:] = 0
-    batch = modeling.features(tokens)
-    expected = backbone(
-        {
-            "token_ids": tokens,
-            "segment_ids": np.zeros_like(tokens),
-            "padding_mask": (tokens != 0).astype(np.int32),
-        }
-    )["sequence_output"]
-    real = tokens != 0
-    np.testing.assert_allclose(
-        encoder(batch).numpy()[real], expected.numpy()[real], atol=1e-5
-    )
 
 
 # Attention alone always computes its weights again for the gradient.

@@ -1,5 +1,6 @@
 """The masked-LM head, its model, and one step of it under a strategy."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -89,18 +90,13 @@ def test_logits_are_the_explicit_product(tie_embeddings, head_transform):
     assert logits.shape == (3, 2, VOCABULARY)
     np.testing.assert_allclose(logits, expected, atol=1e-4)
     assert len(model.head.transform) == 2 * head_transform
-
-
-@pytest.mark.parametrize("tie_embeddings", [False, True])
-def test_hidden_and_projection_make_the_logits(tie_embeddings):
-    model = _model(tie_embeddings=tie_embeddings)
-    batch = _batch()
+    # What a loss that never holds all logits gets instead.
     hidden, kernel, bias = model.predictions(batch)
     assert hidden.shape == (6, 16)
     assert kernel.shape == (VOCABULARY, 16)
     logits = tf.matmul(hidden, kernel, transpose_b=True) + bias
     np.testing.assert_allclose(
-        tf.reshape(logits, [3, 2, -1]), model(batch), atol=1e-5
+        tf.reshape(logits, [3, 2, -1]), expected, atol=1e-4
     )
 
 
@@ -134,7 +130,10 @@ def test_initial_weights_are_a_function_of_the_seed():
             if v.path.endswith(("kernel", "embeddings"))
         }
 
-    first, again, other = drawn(1), drawn(1), drawn(2)
+    keras.utils.set_random_seed(1)
+    first = drawn(1)
+    keras.utils.set_random_seed(2)  # Nothing global counts.
+    again, other = drawn(1), drawn(2)
     for path, array in first.items():
         np.testing.assert_array_equal(array, again[path])
         assert (array != other[path]).all()

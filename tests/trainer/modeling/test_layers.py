@@ -150,24 +150,6 @@ def test_dropout_realises_its_rate(rate):
     np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=0.01)
 
 
-def test_dropout_without_noise_is_the_identity():
-    x = tf.random.stateless_normal([2, 3], [0, 1])
-    np.testing.assert_array_equal(_dropout(0.9)(x), x)
-
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("shape", [(3,), (5, 8)])
-def test_dropout_does_not_know_the_layout(dtype, shape):
-    x = tf.cast(tf.random.stateless_normal([8, *shape], [0, 1]), dtype)
-    whole = _dropout()(x, noise=_noise())
-    parts = [
-        _dropout()(x[first : first + 4], noise=_noise(first_row=first))
-        for first in (0, 4)
-    ]
-    assert whole.dtype == dtype
-    np.testing.assert_array_equal(whole, tf.concat(parts, 0))
-
-
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_dropout_compiles_with_its_gradient(jit_compile):
     layer = _dropout(0.25)
@@ -258,13 +240,6 @@ def test_attention_is_multi_head_attention():
     np.testing.assert_allclose(ours(x), theirs(x, x), atol=1e-5)
 
 
-def test_attention_drops_weights_with_noise():
-    make = _factory(attention_dropout=0.5)
-    layer = layers.SelfAttention(make, dropout_index=0, name="attention")
-    x = tf.random.stateless_normal([2, 5, 12], [0, 1])
-    assert np.abs(layer(x) - layer(x, noise=_noise())).max() > 1e-5
-
-
 def _run_layer(normalization):
     make = _factory(normalization=normalization, initializer_range=0.5)
     layer = layers.TransformerLayer(make, dropout_index=0, name="layer")
@@ -287,34 +262,6 @@ def test_pre_norm_keeps_the_sum():
     h = x + layer.attention(layer.attention_norm(x))
     f = layer.output_dense(layer.intermediate(layer.feedforward_norm(h)))
     np.testing.assert_allclose(y, h + f)
-
-
-def test_layer_dropout_indices_are_distinct():
-    layer = layers.TransformerLayer(_factory(), dropout_index=4, name="layer")
-    indices = [
-        part.index
-        for part in layer._flatten_layers()
-        if isinstance(part, layers.Dropout)
-    ]
-    assert sorted(indices) == [4, 5, 6]
-
-
-@pytest.mark.parametrize("initializer_range", [0.0, 0.02])
-def test_initial_weights_are_a_function_of_the_seed(initializer_range):
-    def draws(seed, stream):
-        make = _factory(seed, stream, initializer_range=initializer_range)
-        table = make.embedding(6, "table")
-        kernel = make.initializer()
-        table.build(None)
-        return [table.embeddings.numpy(), kernel((6, 12)).numpy()]
-
-    keras.utils.set_random_seed(1)
-    first = draws(3, 0)
-    keras.utils.set_random_seed(2)
-    again = draws(3, 0)
-    np.testing.assert_array_equal(first, again)
-    arrays = [*first, *draws(4, 0), *draws(3, 1)]
-    assert len({array.tobytes() for array in arrays}) == 6
 
 
 @pytest.mark.parametrize(

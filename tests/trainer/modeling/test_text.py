@@ -220,18 +220,6 @@ def test_the_window_holds_the_masks(kind):
         )
 
 
-def test_a_long_text_is_seen_through_the_window():
-    model, tokens = create_masked_lm(), tokenizer_of("word")
-    words = text(40).split()
-    words[20] = MASK
-    (ids,) = tokens.codec.prompt_ids(tf.constant([" ".join(words)])).to_list()
-    expected, _ = filled_in(model, tokens, ids[16:24])
-    result = model(tf.constant([" ".join(words)]))
-    assert result["tokens"][0, 0].numpy().astype(str).tolist() == list(
-        expected[0]
-    )
-
-
 def test_masks_too_far_apart_have_no_answer():
     model = create_masked_lm()
     apart = " ".join([MASK, text(20), MASK])
@@ -246,14 +234,6 @@ def test_no_more_answers_than_ordinary_tokens():
     assert model.top_k == len(LETTERS)
     rates = model(tf.constant([MASK]))["probabilities"]
     assert float(tf.reduce_sum(rates)) == pytest.approx(1, abs=1e-5)
-
-
-def test_embed_of_both():
-    for model in (create_classifier(), create_masked_lm()):
-        result = model.embed(tf.constant(TEXTS))
-        assert result.shape == (len(TEXTS), MODEL["hidden_size"])
-        assert not result[0].numpy().any()
-        assert np.isfinite(result).all()
 
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece"])

@@ -46,10 +46,10 @@ METRICS = {"pretrain": {"step": 120, "validation_loss": 2.625}}
 def test_it_says_what_the_model_is_and_how_to_load_it():
     text = card.write_card(FACTS, METRICS)
     for part in (
-        "`bad`, `good`",
+        '"bad", "good"',
         "| pretrain: train tokens kept | 654,321 |",
         "| finetune: train tokens kept | 4,321 |",
-        "`4567cdef`",
+        "| finetune: fingerprint | 4567cdef |",
         "word, 12,345 tokens",
         "| validation_loss | 2.5 |",
         "| last validation: validation_loss | 2.625 |",
@@ -61,6 +61,29 @@ def test_it_says_what_the_model_is_and_how_to_load_it():
     ):
         assert part in text
     assert "tensorflow_text" not in text
+
+
+def test_data_is_neither_markdown_nor_html():
+    hostile = "x\n\n# Heading\n<script>alert(1)</script> `a` | b & [c](d) _e_"
+    config = schema.Config().to_dict()
+    config["data"]["path"] = hostile
+    config["model"] = {"activation": hostile}
+    text = card.write_card(
+        {**FACTS, "labels": [hostile, "snake_case"], "config": config},
+        {"pretrain": {hostile: hostile}, "test": {hostile: 1}},
+    )
+    lines = text.splitlines()
+    assert not [line for line in lines if line.startswith("# Heading")]
+    assert "<script>" not in text
+    escaped = (
+        r"x \# Heading &lt;script&gt;alert\(1\)&lt;/script&gt; \`a\` \| b"
+        r" &amp; \[c\]\(d\) \_e\_"
+    )
+    assert f'one of "{escaped}", "snake_case"' in text
+    assert f"| source | sample {escaped} |" in lines
+    assert f"| model.activation | {escaped} |" in lines
+    assert f"| last validation: {escaped} | {escaped} |" in lines
+    assert f"| {escaped} | 1 |" in lines
 
 
 def test_word_pieces_need_another_import():

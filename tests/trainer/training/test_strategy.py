@@ -353,7 +353,7 @@ def _check_tpu_graph(concrete):
     return types
 
 
-def _trainee(tpu, stage, parts=1):
+def _task(tpu, stage, parts=1):
     """The real model of a stage, small, and the batch of one of two cores."""
     changes = {
         "config.data.sequence_length": "12",
@@ -369,8 +369,8 @@ def _trainee(tpu, stage, parts=1):
         "config.finetune.average_decay": "0.9",
     }
     config = overrides.load_config("configs/sample.py", changes=changes)
-    trainee = lower.create_task(config, stage, tpu)
-    return trainee, lower.batch_spec(config, stage, 8)
+    task = lower.create_task(config, stage, tpu)
+    return task, lower.batch_spec(config, stage, 8)
 
 
 class Feed:
@@ -394,8 +394,8 @@ def test_a_tpu_computes_in_bfloat16_and_compiles_by_itself(tpu):
     ("stage", "parts"), [("pretrain", 1), ("pretrain", 2), ("finetune", 1)]
 )
 def test_the_step_traces_for_a_tpu(tpu, stage, parts):
-    trainee, spec = _trainee(tpu, stage, parts)
-    train_call = trainee.create_train_call(tf.Variable(0.0))
+    task, spec = _task(tpu, stage, parts)
+    train_call = task.create_train_call(tf.Variable(0.0))
 
     @tf.function(autograph=False)
     def call(batch, first_step, num_steps):
@@ -406,7 +406,7 @@ def test_the_step_traces_for_a_tpu(tpu, stage, parts):
             spec, tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)
         )
     )
-    num_variables = len(trainee.variables)
+    num_variables = len(task.variables)
     assert types["ResourceApplyAdam"] == num_variables
     # Gradients, sums, and whether a worker wants to stop.
     values = num_variables + len(objective.SUMS) + 1
@@ -417,9 +417,9 @@ def test_the_step_traces_for_a_tpu(tpu, stage, parts):
     ("stage", "num_sums"), [("pretrain", 13), ("finetune", 4)]
 )
 def test_evaluation_traces_for_a_tpu(tpu, stage, num_sums):
-    trainee, spec = _trainee(tpu, stage)
+    task, spec = _task(tpu, stage)
     evaluation_call = step_lib.create_evaluation_call(
-        tpu, trainee.evaluation_objective, jit=trainee.arithmetic.jit
+        tpu, task.evaluation_objective, jit=task.arithmetic.jit
     )
 
     @tf.function(autograph=False)

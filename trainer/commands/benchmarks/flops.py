@@ -1,15 +1,16 @@
-"""Useful floating-point operations: of real tokens and predicted slots alone.
+"""Useful floating-point operations: those of real tokens and predicted slots.
 
-Forward and backward (twice the forward) of the matrix products; padding, other
-segments, unused entries and elementwise work count nothing. D width,
-F intermediate size, V vocabulary.
+Only matrix products count, forward and backward (twice the forward). Padding,
+other segments, unused entries and elementwise work count nothing. B rows,
+L slots, D width, F intermediate size, V vocabulary.
 """
 
 import numpy as np
 
 from configs import schema
 
-_FORWARD_AND_BACKWARD = 3
+# A multiplication and an addition, in the forward pass and twice backward.
+_PER_WEIGHT = 2.0 * 3
 
 
 def masked_lm(
@@ -19,42 +20,26 @@ def masked_lm(
     segment_ids: np.ndarray,
     num_predicted: float,
 ) -> float:
-    """Of one step whose rows have `segment_ids`, int32 [B, L]."""
+    """FLOPs of a pretraining step on rows with int32 [B, L] `segment_ids`."""
     width = model.hidden_size
-    return encoder(model, segment_ids) + head(
-        num_predicted, vocabulary_size + width * model.head_transform, width
-    )
+    head = width * vocabulary_size + width**2 * model.head_transform
+    return encoder(model, segment_ids) + _PER_WEIGHT * num_predicted * head
 
 
 def encoder(model: schema.ModelConfig, segment_ids: np.ndarray) -> float:
-    """All layers, on rows that have `segment_ids`, int32 [B, L]."""
+    """FLOPs of all layers on rows with int32 [B, L] `segment_ids`."""
+    width = model.hidden_size
+    # Query, key, value and output [D, D], then [D, F] and [F, D].
+    weights = 4 * width**2 + 2 * width * model.intermediate_size
     num_tokens = int(np.count_nonzero(segment_ids))
     return model.num_layers * (
-        projections(model, num_tokens=num_tokens)
-        + feed_forward(model, num_tokens=num_tokens)
-        + attention(model, segment_ids)
+        _PER_WEIGHT * num_tokens * weights + attention(model, segment_ids)
     )
-
-
-def projections(model: schema.ModelConfig, *, num_tokens: int) -> float:
-    """Query, key, value and output of one layer."""
-    return _FORWARD_AND_BACKWARD * 2.0 * num_tokens * 4 * model.hidden_size**2
-
-
-def feed_forward(model: schema.ModelConfig, *, num_tokens: int) -> float:
-    """The two products of one layer."""
-    weights = 2 * model.hidden_size * model.intermediate_size
-    return _FORWARD_AND_BACKWARD * 2.0 * num_tokens * weights
 
 
 def attention(model: schema.ModelConfig, segment_ids: np.ndarray) -> float:
-    """Scores and mixing of one layer: each token with those of its segment."""
+    """FLOPs of one layer's scores and mixing, each token with its segment."""
     pairs = sum(
         int(np.square(np.bincount(row)[1:]).sum()) for row in segment_ids
     )
-    return _FORWARD_AND_BACKWARD * 2 * 2.0 * pairs * model.hidden_size
-
-
-def head(num_predicted: float, vocabulary_size: int, width: int) -> float:
-    """The logits of so many slots."""
-    return _FORWARD_AND_BACKWARD * 2.0 * num_predicted * width * vocabulary_size
+    return _PER_WEIGHT * 2 * pairs * model.hidden_size

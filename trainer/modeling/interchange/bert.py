@@ -1,15 +1,23 @@
-"""Which of our models are BERT, and which variables such a model has."""
+"""BERT by three names: ours, Hugging Face's and KerasHub's.
+
+D width, F intermediate size, H heads, K = D / H, L slots, V vocabulary.
+"""
 
 import dataclasses
-from collections.abc import Sequence
-from typing import Any
+import math
+import pathlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from configs import schema
 from input_pipeline import strings
+from trainer.modeling import encoder as encoders
 from trainer.modeling.initial import Initial, Weights
 
 NUM_TYPES = 2
-# What makes a model BERT; besides it has one of two activations.
+# What makes a model BERT, besides one of two activations.
 SHAPE: dict[str, Any] = {
     "normalization": "post",
     "embedding_norm": True,
@@ -19,13 +27,147 @@ SHAPE: dict[str, Any] = {
     "attend_padding": False,
     "positions": "learned",
 }
-# Variables with a row for every token.
-_BY_TOKEN = ("encoder/token_embedding/embeddings", "masked_lm_head/bias")
 ACTIVATIONS = ("gelu", "gelu_tanh")
 
 
+_LEAVES = {  # Ours -> those of Hugging Face.
+    "embeddings": "weight",
+    "kernel": "weight",
+    "bias": "bias",
+    "gamma": "weight",
+    "beta": "bias",
+}
+
+
+class Size(NamedTuple):
+    """A number in config.json, by its three names."""
+
+    ours: str
+    huggingface: str
+    keras_hub: str
+
+
+SIZES = (
+    Size("num_layers", "num_hidden_layers", "num_layers"),
+    Size("hidden_size", "hidden_size", "hidden_dim"),
+    Size("num_heads", "num_attention_heads", "num_heads"),
+    Size("intermediate_size", "intermediate_size", "intermediate_dim"),
+    Size("vocabulary_size", "vocab_size", "vocabulary_size"),
+    Size("sequence_length", "max_position_embeddings", "max_sequence_length"),
+)
+
+
+class Variable(NamedTuple):
+    """A variable of a BERT, by its three names.
+
+    Attributes:
+      path: ours.
+      shape: ours and KerasHub's.
+      huggingface: the name in Hugging Face's files, without `bert.`.
+      huggingface_shape: their kernels are matrices [out, in].
+      keras_hub: the path in a BertBackbone; "" = it has no such variable.
+    """
+
+    path: str
+    shape: tuple[int, ...]
+    huggingface: str
+    huggingface_shape: tuple[int, ...]
+    keras_hub: str
+
+    def to_huggingface(self, array: np.ndarray) -> np.ndarray:
+        """The float32 array that Hugging Face stores."""
+        if self.path.endswith("/kernel"):
+            array = array.reshape(self.huggingface_shape[::-1]).T
+        array = array.reshape(self.huggingface_shape)
+        return np.ascontiguousarray(array, np.float32)
+
+    def from_huggingface(self, array: np.ndarray) -> np.ndarray:
+        """Our float32 array; the inverse of `to_huggingface`."""
+        array = array.T if self.path.endswith("/kernel") else array
+        return np.ascontiguousarray(array.reshape(self.shape), np.float32)
+
+
+def variables(sizes: Mapping[str, int]) -> list[Variable]:
+    """All variables of a BERT-shaped `MaskedLM` with these `SIZES` of ours."""
+    width = sizes["hidden_size"]
+    heads = (sizes["num_heads"], width // sizes["num_heads"])
+    inner = sizes["intermediate_size"]
+
+    # Leaf of our path -> our shape, and that of Hugging Face.
+    def table(rows: int) -> dict[str, Any]:
+        return {"embeddings": ((rows, width), (rows, width))}
+
+    def dense(
+        inputs: tuple[int, ...], outputs: tuple[int, ...]
+    ) -> dict[str, Any]:
+        rows, columns = math.prod(outputs), math.prod(inputs)
+        return {
+            "kernel": ((*inputs, *outputs), (rows, columns)),
+            "bias": (outputs, (rows,)),
+        }
+
+    norm = {leaf: ((width,), (width,)) for leaf in ("gamma", "beta")}
+    split, joined = dense((width,), heads), dense(heads, (width,))
+    up, down = dense((width,), (inner,)), dense((inner,), (width,))
+    square = dense((width,), (width,))
+    vocabulary_size = sizes["vocabulary_size"]
+    by_token = {"bias": ((vocabulary_size,), (vocabulary_size,))}
+    # fmt: off
+    rows = [
+        ("encoder/token_embedding", "embeddings.word_embeddings",
+         "token_embedding", table(vocabulary_size)),
+        ("encoder/position_embedding", "embeddings.position_embeddings",
+         "position_embedding", table(sizes["sequence_length"])),
+        ("encoder/type_embedding", "embeddings.token_type_embeddings",
+         "segment_embedding", table(NUM_TYPES)),
+        ("encoder/embedding_norm", "embeddings.LayerNorm",
+         "embeddings_layer_norm", norm),
+        ("masked_lm_head/transform_dense", "cls.predictions.transform.dense",
+         "", square),
+        ("masked_lm_head/transform_norm", "cls.predictions.transform.LayerNorm",
+         "", norm),
+        ("masked_lm_head", "cls.predictions", "", by_token),
+    ]
+    for n in range(sizes["num_layers"]):
+        rows += [
+            (f"encoder/transformer_layer_{n}/{ours}",
+             f"encoder.layer.{n}.{huggingface}",
+             f"transformer_layer_{n}/{keras_hub}", leaves)
+            for ours, huggingface, keras_hub, leaves in (
+                ("attention/query", "attention.self.query",
+                 "self_attention_layer/query", split),
+                ("attention/key", "attention.self.key",
+                 "self_attention_layer/key", split),
+                ("attention/value", "attention.self.value",
+                 "self_attention_layer/value", split),
+                ("attention/attention_output", "attention.output.dense",
+                 "self_attention_layer/attention_output", joined),
+                ("attention_norm", "attention.output.LayerNorm",
+                 "self_attention_layer_norm", norm),
+                ("intermediate", "intermediate.dense",
+                 "feedforward_intermediate_dense", up),
+                ("output_dense", "output.dense",
+                 "feedforward_output_dense", down),
+                ("feedforward_norm", "output.LayerNorm",
+                 "feedforward_layer_norm", norm),
+            )
+        ]
+    # fmt: on
+    return [
+        Variable(
+            f"{ours}/{leaf}",
+            shape,
+            f"{huggingface}.{_LEAVES[leaf]}",
+            huggingface_shape,
+            keras_hub and f"{keras_hub}/{leaf}",
+        )
+        for ours, huggingface, keras_hub, leaves in rows
+        for leaf, (shape, huggingface_shape) in leaves.items()
+    ]
+
+
 def why_not_bert(model: schema.ModelConfig) -> str:
-    """The fields that keep a model from being BERT; "" = it is."""
+    """The fields that keep a model from being BERT; "" if it is one."""
     wrong = [
         f"model.{name}={getattr(model, name)} (BERT: {value})"
         for name, value in SHAPE.items()
@@ -43,47 +185,6 @@ def require(why_not: str, target: str) -> None:
     """Raises ValueError if there is a reason not to write a model so."""
     if why_not:
         raise ValueError(f"The model cannot become {target}: {why_not}.")
-
-
-def shapes(
-    model: schema.ModelConfig, *, vocabulary_size: int, sequence_length: int
-) -> dict[str, tuple[int, ...]]:
-    """The shape of every variable of a BERT-shaped `MaskedLM`, by path."""
-    width, inner = model.hidden_size, model.intermediate_size
-    heads = (model.num_heads, width // model.num_heads)
-    result = {
-        "encoder/token_embedding/embeddings": (vocabulary_size, width),
-        "encoder/position_embedding/embeddings": (sequence_length, width),
-        "encoder/type_embedding/embeddings": (NUM_TYPES, width),
-        **_norm("encoder/embedding_norm", width),
-    }
-    for number in range(model.num_layers):
-        layer = f"encoder/transformer_layer_{number}"
-        for name in ("query", "key", "value"):
-            dense = f"{layer}/attention/{name}"
-            result[f"{dense}/kernel"] = (width, *heads)
-            result[f"{dense}/bias"] = heads
-        output = f"{layer}/attention/attention_output"
-        result |= {
-            f"{output}/kernel": (*heads, width),
-            f"{output}/bias": (width,),
-            **_norm(f"{layer}/attention_norm", width),
-            f"{layer}/intermediate/kernel": (width, inner),
-            f"{layer}/intermediate/bias": (inner,),
-            f"{layer}/output_dense/kernel": (inner, width),
-            f"{layer}/output_dense/bias": (width,),
-            **_norm(f"{layer}/feedforward_norm", width),
-        }
-    return result | {
-        "masked_lm_head/transform_dense/kernel": (width, width),
-        "masked_lm_head/transform_dense/bias": (width,),
-        **_norm("masked_lm_head/transform_norm", width),
-        "masked_lm_head/bias": (vocabulary_size,),
-    }
-
-
-def _norm(path: str, width: int) -> dict[str, tuple[int, ...]]:
-    return {f"{path}/gamma": (width,), f"{path}/beta": (width,)}
 
 
 def check_vocabulary(
@@ -115,24 +216,62 @@ def check_vocabulary(
         )
 
 
-def with_padding_first(initial: Initial) -> Initial:
-    """The same model, in which [PAD] has id 0: a row is padded with zeros.
+def sizes_of(encoder: encoders.Encoder) -> dict[str, int]:
+    """The `SIZES` of an encoder of ours."""
+    fields = dataclasses.asdict(encoder.model_config) | {
+        "vocabulary_size": encoder.vocabulary_size,
+        "sequence_length": encoder.sequence_length,
+    }
+    return {size.ours: fields[size.ours] for size in SIZES}
 
-    Where it has another, it changes places with the token of id 0.
+
+def initial(
+    directory: pathlib.Path,
+    *,
+    form: str,
+    sizes: Mapping[str, int],
+    vocabulary: Sequence[str],
+    read_weights: Callable[[], Weights],
+    **fields: Any,
+) -> Initial:
+    """A BERT on the disk in which [PAD] has id 0: rows are padded with zeros.
+
+    If it has another id, it changes places with the token of id 0.
+
+    Args:
+      directory: where it lies.
+      form: what the directory is, for messages.
+      sizes: all `SIZES`, by our names.
+      vocabulary: the tokens by id.
+      read_weights: see `Initial`.
+      fields: further ones of `ModelConfig`.
+
+    Raises:
+      ValueError: the vocabulary is not one of BERT, or has another size.
     """
-    place = initial.vocabulary.index("[PAD]")
-    if not place:
-        return initial
-    order = list(range(len(initial.vocabulary)))
+    check_vocabulary(
+        vocabulary,
+        size=sizes["vocabulary_size"],
+        source=f"The vocabulary in {directory}",
+    )
+    of_model = {field.name for field in dataclasses.fields(schema.ModelConfig)}
+    shape = {name: n for name, n in sizes.items() if name in of_model}
+    place = vocabulary.index("[PAD]")
+    order = list(range(len(vocabulary)))
     order[0], order[place] = place, 0
 
-    def read_weights() -> Weights:
-        arrays, dropped = initial.read_weights()
-        by_token = {k: v[order] for k, v in arrays.items() if k in _BY_TOKEN}
-        return Weights(arrays | by_token, dropped)
+    def read_in_order() -> Weights:
+        arrays, dropped = read_weights()
+        by_token = ("encoder/token_embedding/embeddings", "masked_lm_head/bias")
+        moved = {k: v[order] for k, v in arrays.items() if k in by_token}
+        return Weights(arrays | moved, dropped)
 
-    return dataclasses.replace(
-        initial,
-        vocabulary=[initial.vocabulary[i] for i in order],
-        read_weights=read_weights,
+    return Initial(
+        path=str(directory),
+        form=form,
+        kind="wordpiece",
+        vocabulary=[vocabulary[i] for i in order],
+        model_config=schema.ModelConfig(**SHAPE, **shape, **fields),
+        sequence_length=sizes["sequence_length"],
+        read_weights=read_in_order if place else read_weights,
     )

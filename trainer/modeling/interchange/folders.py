@@ -1,4 +1,4 @@
-"""The folders of other libraries: which one is it, and writing all of them."""
+"""The folders of other libraries: telling which one it is, writing them all."""
 
 import pathlib
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ def read_bert(directory: str | pathlib.Path) -> Initial:
     directory = pathlib.Path(directory)
     config = huggingface.read_json(directory / "config.json")
     if "registered_name" in config or "class_name" in config:
-        return bert.with_padding_first(keras_hub.read_keras_hub(directory))
+        return keras_hub.read_keras_hub(directory)
     if "model_type" in config or "architectures" in config:
-        return bert.with_padding_first(huggingface.read_huggingface(directory))
+        return huggingface.read_huggingface(directory)
     raise ValueError(
         f"{directory} is neither a KerasHub preset nor a Hugging Face model:"
         " its config.json has no registered_name and no model_type."

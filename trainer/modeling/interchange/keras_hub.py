@@ -1,7 +1,7 @@
 """BERT as a KerasHub preset: a BertBackbone with its tokenizer."""
 
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -17,16 +17,6 @@ FORM = "KerasHub BERT preset"
 _ACTIVATION = "gelu_tanh"
 _EPSILON = 1e-12
 _CLASSES = ("keras_hub>BertBackbone", "keras_nlp>BertBackbone")
-# Ours -> theirs, by the beginning of the path or of the part in a layer.
-_NAMES = {
-    "embedding_norm/": "embeddings_layer_norm/",
-    "type_embedding/": "segment_embedding/",
-    "attention/": "self_attention_layer/",
-    "attention_norm/": "self_attention_layer_norm/",
-    "intermediate/": "feedforward_intermediate_dense/",
-    "output_dense/": "feedforward_output_dense/",
-    "feedforward_norm/": "feedforward_layer_norm/",
-}
 
 
 def why_not_keras_hub(model: schema.ModelConfig) -> str:
@@ -67,16 +57,14 @@ def write_keras_hub(
         size=encoder.vocabulary_size,
         source="The vocabulary of the model",
     )
-    backbone = _create(
-        shape,
-        vocabulary_size=encoder.vocabulary_size,
-        sequence_length=encoder.sequence_length,
-    )
+    sizes = bert.sizes_of(encoder)
+    backbone = _create(sizes, dropout=shape.dropout)
     theirs = {variable.path: variable for variable in backbone.variables}
-    for variable in encoder.variables:
-        theirs[_name(variable.path)].assign(
-            keras.ops.convert_to_numpy(variable)
-        )
+    ours = {variable.path: variable for variable in encoder.variables}
+    for variable in bert.variables(sizes):
+        if variable.keras_hub:
+            array = keras.ops.convert_to_numpy(ours[variable.path])
+            theirs[variable.keras_hub].assign(array)
     pooler = backbone.pooled_dense.kernel
     draw = np.random.default_rng(0).normal(0, 0.02, pooler.shape)
     pooler.assign(draw.astype(np.float32))
@@ -102,43 +90,29 @@ def read_keras_hub(directory: pathlib.Path) -> Initial:
         )
     try:
         fields = content["config"]
-        shape = schema.ModelConfig(
-            num_layers=int(fields["num_layers"]),
-            hidden_size=int(fields["hidden_dim"]),
-            num_heads=int(fields["num_heads"]),
-            intermediate_size=int(fields["intermediate_dim"]),
-            activation=_ACTIVATION,
-            dropout=float(fields.get("dropout", 0.1)),
-            attention_dropout=float(fields.get("dropout", 0.1)),
-            layer_norm_epsilon=_EPSILON,
-            **bert.SHAPE,
-        )
-        size = int(fields["vocabulary_size"])
-        length = int(fields["max_sequence_length"])
+        sizes = {size.ours: int(fields[size.keras_hub]) for size in bert.SIZES}
+        dropout = float(fields.get("dropout", 0.1))
         num_types = int(fields.get("num_segments", bert.NUM_TYPES))
     except (KeyError, TypeError) as error:
         raise ValueError(
-            f"{directory}/config.json is none of a BertBackbone: {error!r}."
+            f"{directory}/config.json does not describe a BertBackbone:"
+            f" {error!r}."
         ) from error
     if num_types != bert.NUM_TYPES:
         raise ValueError(
             f"{directory} holds a BERT with num_segments={num_types}; only"
             f" {bert.NUM_TYPES} can be read."
         )
-    vocabulary = _read_vocabulary(directory)
-    bert.check_vocabulary(
-        vocabulary, size=size, source=f"The vocabulary in {directory}"
-    )
-    return Initial(
-        path=str(directory),
+    return bert.initial(
+        directory,
         form=FORM,
-        kind="wordpiece",
-        vocabulary=vocabulary,
-        model_config=shape,
-        sequence_length=length,
-        read_weights=lambda: _read_weights(
-            directory, shape, vocabulary_size=size, sequence_length=length
-        ),
+        sizes=sizes,
+        vocabulary=_read_vocabulary(directory),
+        read_weights=lambda: _read_weights(directory, sizes, dropout=dropout),
+        activation=_ACTIVATION,
+        dropout=dropout,
+        attention_dropout=dropout,
+        layer_norm_epsilon=_EPSILON,
     )
 
 
@@ -157,10 +131,10 @@ def _read_vocabulary(directory: pathlib.Path) -> list[str]:
 
 
 def _read_weights(
-    directory: pathlib.Path, shape: schema.ModelConfig, **sizes: int
+    directory: pathlib.Path, sizes: dict[str, int], *, dropout: float
 ) -> Weights:
     # Built from numbers: the classes that a preset names are not looked up.
-    backbone = _create(shape, **sizes)
+    backbone = _create(sizes, dropout=dropout)
     sharded = directory / "model.weights.json"
     path = sharded if sharded.exists() else directory / "model.weights.h5"
     try:
@@ -175,13 +149,9 @@ def _read_weights(
         for variable in backbone.trainable_variables
     }
     wanted = {
-        path: arrays.pop(_name(path))
-        for path in bert.shapes(
-            shape,
-            vocabulary_size=sizes["vocabulary_size"],
-            sequence_length=sizes["sequence_length"],
-        )
-        if path.startswith("encoder/")
+        variable.path: arrays.pop(variable.keras_hub)
+        for variable in bert.variables(sizes)
+        if variable.keras_hub
     }
     dropped = [*arrays]
     if (directory / "task.weights.h5").exists():
@@ -189,32 +159,12 @@ def _read_weights(
     return Weights(wanted, sorted(dropped))
 
 
-def _create(
-    shape: schema.ModelConfig, *, vocabulary_size: int, sequence_length: int
-) -> Any:
+def _create(sizes: Mapping[str, int], *, dropout: float) -> Any:
     import keras_hub
 
     return keras_hub.models.BertBackbone(
-        vocabulary_size=vocabulary_size,
-        num_layers=shape.num_layers,
-        num_heads=shape.num_heads,
-        hidden_dim=shape.hidden_size,
-        intermediate_dim=shape.intermediate_size,
-        dropout=shape.dropout,
-        max_sequence_length=sequence_length,
+        **{size.keras_hub: sizes[size.ours] for size in bert.SIZES},
+        dropout=dropout,
         num_segments=bert.NUM_TYPES,
         dtype="float32",
     )
-
-
-def _name(path: str) -> str:
-    """BertBackbone's path of a variable of our encoder."""
-    path = path.removeprefix("encoder/")
-    layer = ""
-    if path.startswith("transformer_layer_"):
-        layer, _, path = path.partition("/")
-        layer += "/"
-    for ours, theirs in _NAMES.items():
-        if path.startswith(ours):
-            return f"{layer}{theirs}{path.removeprefix(ours)}"
-    return f"{layer}{path}"

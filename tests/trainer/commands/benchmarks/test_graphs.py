@@ -22,18 +22,3 @@ def test_finds_the_largest_tensor_in_a_loop_inside_a_function():
     )
     assert largest.shape == (7, 11, 13)
     assert largest.num_bytes == 2 * 7 * 11 * 13
-
-
-def test_shapes_that_are_not_known_are_left_out():
-    @tf.function
-    def function(x):
-        return tf.concat([x, x], axis=0)
-
-    spec = tf.TensorSpec([None, 100])
-    concrete = function.get_concrete_function(spec)
-    assert all(
-        tensor.shape.is_fully_defined() == (tensor.shape.rank == 0)
-        for tensor in graphs.tensors(concrete.graph)
-        if tensor.dtype == tf.float32
-    )
-    assert graphs.largest_tensor(concrete).num_bytes == 4  # The axis.

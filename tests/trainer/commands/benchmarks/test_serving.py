@@ -2,7 +2,6 @@
 
 import itertools
 
-import numpy as np
 import pytest
 
 from configs import schema
@@ -34,33 +33,6 @@ def test_measures_the_classifier_of_an_export(
     assert 0 < total <= result["cold_start_seconds"] + 0.02  # Rounded each.
 
 
-@pytest.mark.parametrize("names", [("embed", "fill_mask"), ("classify",)])
-def test_asks_for_states_where_there_are_no_classes(
-    few_calls, tiny, one_device, tmp_path, monkeypatch, names
-):
-    asked = []
-
-    def answer(name):
-        def call(text):
-            asked.append((name, len(text)))
-            return {}
-
-        return call
-
-    (tmp_path / "export").mkdir()
-    signatures = {name: answer(name) for name in names}
-    monkeypatch.setattr(
-        loading, "load", lambda _: loading.Exported({}, signatures)
-    )
-    monkeypatch.setattr(serving, "_cold_start", lambda *_: {})
-    config = tiny({"benchmark.num_rounds": 3})
-    result = serving.measure(config, str(tmp_path), one_device)
-    assert result["signature"] == names[0]
-    # Sizes take turns, and every round asks for the same.
-    round_ = [(names[0], 1)] * 3 + [(names[0], 4)] * 2
-    assert asked == round_ * 4
-
-
 def test_throws_the_first_round_away(
     few_calls, tiny, one_device, tmp_path, monkeypatch
 ):
@@ -82,15 +54,6 @@ def test_throws_the_first_round_away(
     assert result["batch_1_texts_per_second"] == 0.5
     assert result["batch_4_texts_per_second"] == 2.0
     assert result["batch_4_milliseconds_p99"] == 2_000
-
-
-def test_percentiles_and_the_median_round():
-    seconds = np.array([[0.1, 0.1], [0.2, 0.2], [0.4, 0.4]])
-    assert serving._describe(8, seconds) == {
-        "batch_8_texts_per_second": 40.0,
-        "batch_8_milliseconds_p50": 200.0,
-        "batch_8_milliseconds_p99": 400.0,
-    }
 
 
 def test_texts_are_stored_documents_over_again(tmp_path):

@@ -58,8 +58,8 @@ def test_measures_a_step_and_the_reference(
     ],
 )
 def test_a_quarter_of_the_rows_where_there_is_one(tiny, one_device, more, rows):
-    trainee = steps.create_task(tiny(more), one_device)
-    quarter = step._quarter(trainee)
+    task = steps.create_task(tiny(more), one_device)
+    quarter = step._quarter(task)
     assert (quarter and quarter.train.global_batch_size) == rows
 
 
@@ -76,8 +76,3 @@ def test_verdict(waits, quarter, share, verdict):
     seconds = {"step": [9.0, 1.0, 1.0], "quarter": [quarter]}
     found = step._verdict(seconds, waits=waits, share_of_peak=share)
     assert found.startswith(verdict)
-
-
-def test_the_share_of_the_input_is_that_of_most_rounds():
-    seconds = {"step": [1.0, 3.0, 9.0], "fed": [2.0, 4.0, 1.0]}
-    assert step._input_share(seconds) == pytest.approx(0.25)

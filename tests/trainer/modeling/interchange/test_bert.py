@@ -7,6 +7,7 @@ import tensorflow as tf
 from configs import bert_base, bert_small, sample, schema
 from input_pipeline import strings
 from trainer import modeling
+from trainer.modeling import interchange
 from trainer.modeling.interchange import bert, why_not_keras_hub
 
 SHAPE = {
@@ -52,42 +53,32 @@ def test_the_sample_is_no_bert():
     )
 
 
-def test_padding_becomes_the_first_token(create, vocabulary):
-    model = create()
+def test_padding_becomes_the_first_token(create, vocabulary, tmp_path):
+    model, other = create(), create(seed=1)
     ids = np.array([[4, 5, 6, 2, 8, 1]])
     vocabulary[0], vocabulary[3] = vocabulary[3], vocabulary[0]
-    initial = modeling.Initial(
-        path="there",
-        form="BERT",
-        kind="wordpiece",
-        vocabulary=tuple(vocabulary),
-        model_config=model.encoder.model_config,
-        sequence_length=model.encoder.sequence_length,
-        read_weights=lambda: modeling.Weights(
-            {v.path: v.numpy() for v in model.variables}, ["pooler"]
-        ),
-    )
-    first = bert.with_padding_first(initial)
-    assert bert.with_padding_first(first) is first
-    assert first.vocabulary[0] == "[PAD]"
-    assert first.vocabulary[3] == vocabulary[0]
-    assert first.vocabulary[4:] == vocabulary[4:]
-    other = create(seed=1)
-    assert first.read_weights().assign(other.variables).dropped == ["pooler"]
+    interchange.write_huggingface(tmp_path, model, vocabulary)
+    initial = interchange.read_bert(tmp_path)
+    assert initial.vocabulary[0] == "[PAD]"
+    assert initial.vocabulary[3] == vocabulary[0]
+    assert initial.vocabulary[4:] == vocabulary[4:]
+    initial.read_weights().assign(other.variables)
     batch = {"mask_positions": tf.constant([[0, 3]])}
     before = model({**modeling.features(ids, pad_id=99), **batch})
-    moved = [[first.vocabulary.index(vocabulary[i]) for i in ids[0]]]
+    moved = [[initial.vocabulary.index(vocabulary[i]) for i in ids[0]]]
     after = other({**modeling.features(moved, pad_id=99), **batch})
-    order = [first.vocabulary.index(token) for token in vocabulary]
+    order = [initial.vocabulary.index(token) for token in vocabulary]
     np.testing.assert_array_equal(before, tf.gather(after, order, axis=-1))
 
 
-def test_shapes_are_those_of_the_model():
-    config = schema.ModelConfig(**SHAPE)
-    sizes = {"vocabulary_size": 23, "sequence_length": 8}
-    model = modeling.create_masked_lm(config, **sizes)
-    expected = {v.path: tuple(v.shape) for v in model.variables}
-    assert bert.shapes(config, **sizes) == expected
+def test_the_table_has_every_variable_of_the_model(create):
+    model = create()
+    table = bert.variables(bert.sizes_of(model.encoder))
+    assert {row.path: row.shape for row in table} == {
+        v.path: tuple(v.shape) for v in model.variables
+    }
+    for names in ([r.path for r in table], [r.huggingface for r in table]):
+        assert len(set(names)) == len(names)
 
 
 @pytest.mark.parametrize(

@@ -20,12 +20,12 @@ from trainer import modeling
 from trainer.modeling import interchange
 
 ROOT = pathlib.Path(__file__).resolve().parents[4]
-LAYERS, WIDTH, INNER, LENGTH = 2, 12, 20, 10
+WIDTH, INNER, LENGTH = 12, 20, 10
 CONFIG = {
     "architectures": ["BertForMaskedLM"],
     "model_type": "bert",
     "hidden_size": WIDTH,
-    "num_hidden_layers": LAYERS,
+    "num_hidden_layers": 2,
     "num_attention_heads": 3,
     "intermediate_size": INNER,
     "hidden_act": "gelu",
@@ -35,38 +35,17 @@ CONFIG = {
 }
 
 
-def _carried(size):
-    """Tensors that a Hugging Face BertForMaskedLM has, and we carry."""
-    shapes = {
-        "bert.embeddings.word_embeddings.weight": (size, WIDTH),
-        "bert.embeddings.position_embeddings.weight": (LENGTH, WIDTH),
-        "bert.embeddings.token_type_embeddings.weight": (2, WIDTH),
-        "bert.embeddings.LayerNorm": None,
-        "cls.predictions.bias": (size,),
-        "cls.predictions.transform.dense": (WIDTH, WIDTH),
-        "cls.predictions.transform.LayerNorm": None,
-    }
-    for number in range(LAYERS):
-        layer = f"bert.encoder.layer.{number}"
-        for name in ("query", "key", "value"):
-            shapes[f"{layer}.attention.self.{name}"] = (WIDTH, WIDTH)
-        shapes |= {
-            f"{layer}.attention.output.dense": (WIDTH, WIDTH),
-            f"{layer}.attention.output.LayerNorm": None,
-            f"{layer}.intermediate.dense": (INNER, WIDTH),
-            f"{layer}.output.dense": (WIDTH, INNER),
-            f"{layer}.output.LayerNorm": None,
-        }
-    draw = np.random.default_rng(0)
-    tensors = {}
-    for name, shape in shapes.items():
-        full = [(name, shape)]
-        if not name.endswith((".weight", ".bias")):
-            shape = shape or (WIDTH,)
-            full = [(f"{name}.weight", shape), (f"{name}.bias", shape[:1])]
-        for key, value in full:
-            tensors[key] = draw.normal(0, 0.5, value).astype(np.float32)
-    return tensors
+# A part of what transformers write, as an example of names and shapes.
+SHAPES = {
+    "bert.embeddings.word_embeddings.weight": (16, WIDTH),
+    "bert.embeddings.LayerNorm.bias": (WIDTH,),
+    "bert.encoder.layer.1.attention.self.query.weight": (WIDTH, WIDTH),
+    "bert.encoder.layer.1.attention.output.LayerNorm.weight": (WIDTH,),
+    "bert.encoder.layer.0.intermediate.dense.weight": (INNER, WIDTH),
+    "bert.encoder.layer.0.output.dense.weight": (WIDTH, INNER),
+    "cls.predictions.transform.dense.weight": (WIDTH, WIDTH),
+    "cls.predictions.bias": (16,),
+}
 
 
 def _not_carried():
@@ -78,22 +57,28 @@ def _not_carried():
     }
 
 
-@pytest.fixture(name="folder")
-def _folder(tmp_path, vocabulary):
+@pytest.fixture
+def folder(create, tmp_path, vocabulary):
     """A function: tensors and changes of config.json -> a folder with them."""
 
-    def create(tensors=None, **config):
-        path = tmp_path / "theirs"
-        path.mkdir(exist_ok=True)
-        content = {**CONFIG, "vocab_size": len(vocabulary), **config}
-        (path / "config.json").write_text(json.dumps(content))
-        (path / "vocab.txt").write_text("\n".join(vocabulary) + "\n")
-        if tensors is None:
-            tensors = _carried(len(vocabulary)) | _not_carried()
-        safetensors.numpy.save_file(tensors, path / "model.safetensors")
+    path = tmp_path / "theirs"
+    model = create(activation="gelu")
+    interchange.write_huggingface(path, model, vocabulary)
+    written = json.loads((path / "config.json").read_text())
+
+    def make(tensors=None, **config):
+        (path / "config.json").write_text(json.dumps(written | config))
+        if tensors is not None:
+            safetensors.numpy.save_file(tensors, path / "model.safetensors")
         return path
 
-    return create
+    return make
+
+
+@pytest.fixture
+def carried(folder):
+    """The tensors that we write."""
+    return safetensors.numpy.load_file(folder() / "model.safetensors")
 
 
 def _model(initial):
@@ -108,8 +93,9 @@ def _model(initial):
     return model, given.dropped
 
 
-def test_what_is_carried_comes_back_bit_equal(folder, tmp_path):
-    theirs = folder()
+def test_what_is_carried_comes_back_bit_equal(folder, carried, tmp_path):
+    assert SHAPES.items() <= {k: v.shape for k, v in carried.items()}.items()
+    theirs = folder(carried | _not_carried())
     initial = interchange.read_bert(theirs)
     model, dropped = _model(initial)
     assert dropped == [
@@ -121,11 +107,10 @@ def test_what_is_carried_comes_back_bit_equal(folder, tmp_path):
     ours = tmp_path / "ours"
     interchange.write_huggingface(ours, model, initial.vocabulary)
     written = safetensors.numpy.load_file(ours / "model.safetensors")
-    read = safetensors.numpy.load_file(theirs / "model.safetensors")
-    assert set(written) == set(_carried(len(initial.vocabulary)))
+    assert written.keys() == carried.keys()
     for name, tensor in written.items():
         assert tensor.dtype == np.float32
-        assert tensor.tobytes() == read[name].tobytes(), name
+        assert tensor.tobytes() == carried[name].tobytes(), name
     config = json.loads((ours / "config.json").read_text())
     assert {k: config[k] for k in CONFIG} == CONFIG
     assert config["pad_token_id"] == initial.vocabulary.index("[PAD]")
@@ -140,8 +125,7 @@ def test_what_is_carried_comes_back_bit_equal(folder, tmp_path):
         np.testing.assert_array_equal(array, value)
 
 
-def test_names_without_prefix_and_of_old(folder, vocabulary):
-    carried = _carried(len(vocabulary))
+def test_names_without_prefix_and_of_old(folder, carried):
     expected = interchange.read_bert(folder(carried)).read_weights()
     old = {
         name.removeprefix("bert.")
@@ -163,8 +147,7 @@ def test_names_without_prefix_and_of_old(folder, vocabulary):
     }
 
 
-def test_several_files_and_half_precision(folder, vocabulary):
-    carried = _carried(len(vocabulary))
+def test_several_files_and_half_precision(folder, carried):
     expected = interchange.read_bert(folder(carried)).read_weights().arrays
     path = folder({})
     (path / "model.safetensors").unlink()
@@ -180,10 +163,10 @@ def test_several_files_and_half_precision(folder, vocabulary):
         np.testing.assert_allclose(found[name], array, rtol=1e-3, atol=1e-6)
 
 
-def test_bfloat16_is_widened(folder, vocabulary):
+def test_bfloat16_is_widened(folder, carried):
     rounded = {
         name: tf.cast(tensor, tf.bfloat16).numpy()
-        for name, tensor in _carried(len(vocabulary)).items()
+        for name, tensor in carried.items()
     }
     found = interchange.read_bert(folder(rounded)).read_weights().arrays
     table = rounded["bert.embeddings.word_embeddings.weight"]
@@ -258,7 +241,7 @@ def test_a_pickle_is_refused_and_not_run(folder, monkeypatch, tmp_path):
         ({"is_decoder": True}, "is_decoder=True"),
         ({"tie_word_embeddings": False}, "tie_word_embeddings=False"),
         ({"position_embedding_type": "relative_key"}, "'relative_key'"),
-        ({"hidden_size": None}, "none of a BERT"),
+        ({"hidden_size": None}, "does not describe a BERT"),
         ({"vocab_size": 99}, "holds 16 tokens, but .* 99 rows"),
     ],
 )
@@ -267,15 +250,15 @@ def test_another_model_is_refused(folder, changes, message):
         interchange.read_bert(folder(**changes))
 
 
-def test_weights_that_do_not_fit_the_config(folder, vocabulary):
-    tensors = _carried(len(vocabulary))
+def test_weights_that_do_not_fit_the_config(folder, carried):
+    tensors = dict(carried)
     path = folder(tensors, intermediate_size=INNER + 1)
     with pytest.raises(ValueError, match=r"intermediate.dense.weight .*shape"):
         interchange.read_bert(path).read_weights()
     tensors.pop("bert.encoder.layer.1.attention.self.key.bias")
     with pytest.raises(ValueError, match="layer.1.attention.self.key.bias"):
         interchange.read_bert(folder(tensors)).read_weights()
-    tensors = _carried(len(vocabulary))
+    tensors = dict(carried)
     tensors["cls.predictions.decoder.weight"] = np.ones([16, WIDTH], "f4")
     with pytest.raises(ValueError, match="not its token embedding"):
         interchange.read_bert(folder(tensors)).read_weights()
