@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, seen while TensorFlow computes."""
+"""Ctrl-C, SIGTERM and SIGHUP, seen while TensorFlow computes."""
 
 import os
 import signal
@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import tensorflow as tf
 
-_STOPPING = (signal.SIGINT, signal.SIGTERM)
+_STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class StopSignal:
@@ -47,6 +47,11 @@ class StopSignal:
             self._writer.fileno(), warn_on_full_buffer=False
         )
         for number in _STOPPING:
+            if (
+                number == signal.SIGHUP
+                and signal.getsignal(number) is signal.SIG_IGN
+            ):
+                continue  # Started by `nohup`.
             self._previous[number] = signal.signal(number, _ignore)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()

@@ -11,7 +11,9 @@ from tests.trainer.training import conftest as tiny
 from trainer.training import signals
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
+)
 def test_a_long_call_ends_soon_after_the_signal(number):
     with signals.StopSignal() as stop:
         model = tiny.create(tiny.mirrored(1), flag=stop.flag)
@@ -89,6 +91,18 @@ def test_other_signals_stop_nothing():
         assert stop.number == 0
     finally:
         signal.signal(signal.SIGUSR1, before)
+
+
+def test_a_hangup_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As `nohup` does.
+    try:
+        with signals.StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+        assert stop.number == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_another_thread_leaves_signals_alone():
