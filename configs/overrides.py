@@ -4,16 +4,14 @@
 `--config.train.num_steps=100`.
 """
 
-import ast
 import dataclasses
 import difflib
 import inspect
-import io
 import json
 import math
 import pathlib
+import re
 import runpy
-import tokenize
 import traceback
 import typing
 from collections.abc import Iterable, Iterator, Mapping
@@ -35,29 +33,22 @@ _ALLOWED = {
 }
 
 
+# The comments above a field, its name, and the comment beside it.
+_FIELD = re.compile(r"((?:^    #.*\n)*)^    (\w+): .*?(#.*)?$", re.MULTILINE)
+
+
 def _fields(section: Any, prefix: str) -> Iterator[tuple[str, type, str]]:
     """Name, type and comment of every field."""
-    source = inspect.getsource(section)
     comments = {
-        token.start[0]: token.string.lstrip("# ")
-        for token in tokenize.generate_tokens(io.StringIO(source).readline)
-        if token.type == tokenize.COMMENT
+        name: " ".join(re.findall("# (.*)", above + beside))
+        for above, name, beside in _FIELD.findall(inspect.getsource(section))
     }
-    types = typing.get_type_hints(section)
-    [definition] = ast.parse(source).body
-    assert isinstance(definition, ast.ClassDef)
-    begin = definition.lineno
-    for node in definition.body:
-        if isinstance(node, ast.AnnAssign):
-            assert isinstance(node.target, ast.Name) and node.end_lineno
-            name, end = node.target.id, node.end_lineno + 1
-            comment = [comments[n] for n in range(begin, end) if n in comments]
-            if dataclasses.is_dataclass(types[name]):
-                yield from _fields(types[name], f"{prefix}{name}.")
-            else:
-                kind = typing.get_origin(types[name]) or types[name]
-                yield f"{prefix}{name}", kind, " ".join(comment)
-        begin = (node.end_lineno or 0) + 1
+    for name, kind in typing.get_type_hints(section).items():
+        if dataclasses.is_dataclass(kind):
+            yield from _fields(kind, f"{prefix}{name}.")
+        else:
+            kind = typing.get_origin(kind) or kind
+            yield f"{prefix}{name}", kind, comments.get(name, "")
 
 
 _FIELDS = [*_fields(schema.Config, "config.")]
@@ -75,8 +66,7 @@ def load_config(path: str, *, changes: Mapping[str, str]) -> schema.Config:
     values = flags.FlagValues()  # type: ignore[no-untyped-call]
     define_flags(path, values)
     words = [f"--{name}={value}" for name, value in changes.items()]
-    parse(["", *words], values)
-    return checked(values)
+    return parse(["", *words], values)
 
 
 def read_file(path: str) -> ml_collections.ConfigDict:
@@ -86,9 +76,11 @@ def read_file(path: str) -> ml_collections.ConfigDict:
       ValueError: there is no such file, it fails, or it holds no config.
     """
     if not pathlib.Path(path).is_file():
+        others = map(str, pathlib.Path(path).parent.glob("*.py"))
+        near = difflib.get_close_matches(path, others, n=1)
         raise ValueError(
             f"--config={path} is not a file; name a Python file that defines"
-            f" get_config(){_neighbour(path)}."
+            f" get_config(){', such as ' if near else ''}{''.join(near)}."
         )
     config = _read_record(path) if path.endswith(".json") else _run_file(path)
     fields = dict(_flatten(config.to_dict(), "config."))
@@ -124,11 +116,11 @@ def define_flags(path: str, values: flags.FlagValues) -> None:
         values[name].help = comment
 
 
-def parse(words: list[str], values: flags.FlagValues) -> None:
-    """Gives the flags their values; `words` begin with the program's name.
+def parse(words: list[str], values: flags.FlagValues) -> schema.Config:
+    """The checked config after `words`, which begin with the program's name.
 
     Raises:
-      ValueError: a flag does not exist or has a value of another type.
+      ValueError: a flag does not exist, or its value is not allowed.
     """
     try:
         rest = values(words)
@@ -138,14 +130,8 @@ def parse(words: list[str], values: flags.FlagValues) -> None:
         name = str(error).removeprefix("flag --").partition("=")[0]
         allowed = f"; give {_ALLOWED[_TYPES[name]]}" if name in _TYPES else ""
         raise ValueError(f"{error}{allowed}.") from error
-    except flags.Error as error:
-        raise ValueError(f"{error}.") from error
     if rest[1:]:
         raise ValueError(f"{rest[1]!r} is not a flag; write --name=value.")
-
-
-def checked(values: flags.FlagValues) -> schema.Config:
-    """The frozen config; raises ValueError on a value that is not allowed."""
     config = values["config"].value
     assert isinstance(config, ml_collections.ConfigDict)
     _check_types(dict(_flatten(config.to_dict(), "config.")), "")
@@ -173,14 +159,14 @@ def _unknown(name: str, known: Iterable[str]) -> str:
 def _check_types(fields: Mapping[str, Any], place: str) -> None:
     for name, value in fields.items():
         kind = _TYPES[name]
-        # To Python, True is an int as well.
-        good = isinstance(value, kind) and (kind is bool) == (
-            isinstance(value, bool)
+        items = value if isinstance(value, tuple) else ()
+        good = (
+            isinstance(value, kind)
+            # To Python, True is an int as well.
+            and isinstance(value, bool) == (kind is bool)
+            and (not isinstance(value, float) or math.isfinite(value))
+            and all(isinstance(item, str) for item in items)
         )
-        if isinstance(value, float):
-            good = good and math.isfinite(value)
-        if isinstance(value, tuple):
-            good = good and all(isinstance(item, str) for item in value)
         if not good:
             raise ValueError(
                 f"{place}{name}={value!r} must be {_ALLOWED[kind]}."
@@ -227,9 +213,11 @@ def _read_record(path: str) -> ml_collections.ConfigDict:
     try:
         record = json.loads(pathlib.Path(path).read_text())
         config = schema.Config.from_dict(record["config"])
+    # Anything may stand in the file.
     except (
+        ArithmeticError,
         AttributeError,
-        KeyError,
+        LookupError,
         RecursionError,
         TypeError,
         ValueError,
@@ -239,10 +227,3 @@ def _read_record(path: str) -> ml_collections.ConfigDict:
             " that of a workdir, or a Python file that defines get_config()."
         ) from error
     return ml_collections.ConfigDict(dataclasses.asdict(config))
-
-
-def _neighbour(path: str) -> str:
-    folder = pathlib.Path(path).parent
-    names = [str(p) for p in folder.glob("*.py") if p.stem != "__init__"]
-    near = difflib.get_close_matches(path, names, n=1)
-    return f", such as {near[0]}" if near else ""

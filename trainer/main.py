@@ -10,6 +10,7 @@ import logging
 import os
 import pathlib
 import platform
+import re
 import signal
 import sys
 import threading
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name = signal.Signals(number).name
         message = f"stopped by {name}; the same command resumes"
         return _end(error, message, 128 + number)
-    except ValueError as error:
+    except (ValueError, flags.Error) as error:
         return _end(error, str(error), 2)
     except cluster.LostError as error:
         return _end(error, str(error), 1)
@@ -91,19 +92,17 @@ def _run(argv: Sequence[str]) -> None:
     _set_up_libraries()
     values = _define_flags()
     # The fields of the config become flags once its file is known.
-    try:
-        words = values(["cloze", *argv], known_only=True)
-    except flags.Error as error:
-        raise ValueError(f"{error}.") from error
+    words = values(["cloze", *argv], known_only=True)
     if values.help:
         return print(_usage(values))
-    path = values.config or _default_config(words)
+    own = re.search(r"config\.data\.source[= ](?!sample\b)", " ".join(words))
+    default = "configs/default.py" if own else "configs/sample.py"
+    path = pathlib.Path(values.config or default)
     del values.config  # The flag becomes the config itself.
-    overrides.define_flags(path, values)
+    overrides.define_flags(str(path), values)
     if values.helpfull:
         return print(_usage(values))
-    overrides.parse(words, values)
-    config = overrides.checked(values)
+    config = overrides.parse(words, values)
     layout = runtime.Runtime(values.strategy, values.num_virtual_devices)
     if layout.strategy == "multi_worker":
         workers = cluster.from_environment()  # Refuses a bad one.
@@ -115,7 +114,10 @@ def _run(argv: Sequence[str]) -> None:
             " alone; --strategy=multi_worker is for several",
             layout.strategy,
         )
-    workdir = values.workdir or _default_workdir(pathlib.Path(path))
+    # The record of a run lies in its workdir.
+    recorded = path.suffix == ".json"
+    default = str(path.parent) if recorded else f"runs/{path.stem}"
+    workdir = values.workdir or default
     if os.path.isfile(workdir):
         raise ValueError(f"--workdir={workdir} is a file; name a directory.")
     if values.mode not in _WITHOUT_TEXT:
@@ -134,66 +136,28 @@ def _define_flags() -> flags.FlagValues:
     """
     values = flags.FlagValues()  # type: ignore[no-untyped-call]
     values.set_gnu_getopt()
-    flags.DEFINE_enum(
-        "strategy",
-        "mirrored",
-        runtime.STRATEGIES,
-        "where to compute",
-        flag_values=values,
-    )
-    flags.DEFINE_enum(
-        "mode", "all", [*MODES], "what to do, see above", flag_values=values
-    )
-    flags.DEFINE_string(
-        "config",
-        "",
+    layouts = runtime.STRATEGIES
+    flags.DEFINE_enum("strategy", "mirrored", layouts, "where to run", values)
+    flags.DEFINE_enum("mode", "all", [*MODES], "what to do", values)
+    text = (
         "Python file with get_config(), or the config.json of a run; default:"
-        " configs/sample.py, or configs/default.py with --config.data.source",
-        flag_values=values,
+        " configs/sample.py, or configs/default.py with --config.data.source"
     )
-    flags.DEFINE_string(
-        "workdir",
-        "",
-        "default: runs/<stem of --config>, or the workdir of that run",
-        flag_values=values,
-    )
-    flags.DEFINE_integer(
-        "num_virtual_devices",
-        0,
-        "split the CPU or GPU into so many devices; 0 = leave it whole",
-        lower_bound=0,
-        flag_values=values,
-    )
-    flags.DEFINE_boolean(
-        "help", False, "list flags and modes", values, short_name="h"
-    )
-    flags.DEFINE_boolean(
-        "helpfull",
-        False,
-        "list all flags, with every field of the config",
-        flag_values=values,
-    )
+    flags.DEFINE_string("config", "", text, values)
+    text = "default: runs/<stem of --config>, or the workdir of that run"
+    flags.DEFINE_string("workdir", "", text, values)
+    text = "split the CPU or GPU into so many devices; 0 = leave it whole"
+    flags.DEFINE_integer("num_virtual_devices", 0, text, 0, flag_values=values)
+    text = "list flags and modes"
+    flags.DEFINE_boolean("help", False, text, values, short_name="h")
+    text = "list all flags, with every field of the config"
+    flags.DEFINE_boolean("helpfull", False, text, values)
     return values
 
 
 def _usage(values: flags.FlagValues) -> str:
     modes = (f"  {mode:<24}{text}" for mode, (_, text) in MODES.items())
     return _USAGE.format(modes="\n".join(modes), flags=values.get_help())
-
-
-def _default_config(words: Sequence[str]) -> str:
-    """The sample run, unless the command line names another source of text."""
-    values = flags.FlagValues()  # type: ignore[no-untyped-call]
-    flags.DEFINE_string("config.data.source", "sample", "", flag_values=values)
-    values(words, known_only=True)
-    own = values["config.data.source"].value != "sample"
-    return "configs/default.py" if own else "configs/sample.py"
-
-
-def _default_workdir(config: pathlib.Path) -> str:
-    if config.suffix == ".json":  # The record of a run lies in its workdir.
-        return str(config.parent)
-    return f"runs/{config.stem}"
 
 
 @contextlib.contextmanager

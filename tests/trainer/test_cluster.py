@@ -50,7 +50,7 @@ def test_a_good_tf_config(monkeypatch, kind, index, cluster, addresses):
     [
         (None, "needs the environment variable TF_CONFIG.*host1:2222"),
         ("", "needs the environment variable TF_CONFIG"),
-        ("{", r"must be JSON .* found '{' \(.*Expecting .* host1:2222"),
+        ("{", r"must be JSON .* found '{' \(.*Expecting .*host1:2222"),
         ("[]", r"must be JSON .* found '\[\]' .*host1:2222"),
         ("[" * 20_000, r"found '\[{200}' \(RecursionError"),
         ('{"cluster": {"worker": ["a:1"]}}', "KeyError: 'task'"),
