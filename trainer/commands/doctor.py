@@ -1,7 +1,7 @@
 """`--mode=doctor`: whether this machine is ready, a line for every check."""
 
 import tempfile
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from configs import automatic, quiet, schema
@@ -48,28 +48,13 @@ def examine(
     case: check_lib.Case, groups: Sequence[str]
 ) -> Iterator[check_lib.Line]:
     """The lines of all checks of these groups, in order."""
-    wrong: set[str] = set()
     for group in groups:
-        for line in _lines_of(group, case, wrong):
-            if line.verdict == check_lib.WRONG:
-                wrong.add(line.name)
-            yield line
-
-
-def _lines_of(
-    group: str,
-    case: check_lib.Case,
-    wrong: Container[str],
-) -> Iterator[check_lib.Line]:
-    """The lines of a group, knowing which checks have gone wrong so far."""
-    try:
-        module = quiet.import_module(f"trainer.commands.checkups.{group}")
-    except Exception as error:
-        yield check_lib.failed(group, error)
-        return
-    for check in module.CHECKS:
-        if check.needs in wrong:
-            text = f"not tried, as {check.needs} is wrong; mend that first"
-            yield check_lib.Line(check_lib.WARNING, check.name, text)
-        else:
+        try:
+            module = quiet.import_module(f"trainer.commands.checkups.{group}")
+        except Exception as error:
+            yield check_lib.Line(
+                check_lib.WRONG, group, check_lib.explain(error)
+            )
+            continue
+        for check in module.CHECKS:
             yield check_lib.perform(check, case)
