@@ -1,18 +1,25 @@
-"""A config file, changed by the command line, checked and frozen."""
+"""A config file, the flags that change it, and the checked result.
 
-import ast
+`ml_collections.config_flags` makes every field of the config a flag, such as
+`--config.train.num_steps=100`.
+"""
+
 import dataclasses
 import difflib
+import inspect
 import json
 import math
 import pathlib
+import re
 import runpy
 import traceback
 import typing
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import ml_collections
+from absl import flags
+from ml_collections import config_flags
 
 from configs import schema
 
@@ -26,114 +33,144 @@ _ALLOWED = {
 }
 
 
-def _fields(cls: Any, prefix: str) -> Iterator[tuple[str, type]]:
-    for name, kind in typing.get_type_hints(cls).items():
+# The comments above a field, its name, and the comment beside it.
+_FIELD = re.compile(r"((?:^    #.*\n)*)^    (\w+): .*?(#.*)?$", re.MULTILINE)
+
+
+def _fields(section: Any, prefix: str) -> Iterator[tuple[str, type, str]]:
+    """Name, type and comment of every field."""
+    comments = {
+        name: " ".join(re.findall("# (.*)", above + beside))
+        for above, name, beside in _FIELD.findall(inspect.getsource(section))
+    }
+    for name, kind in typing.get_type_hints(section).items():
         if dataclasses.is_dataclass(kind):
             yield from _fields(kind, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}", typing.get_origin(kind) or kind
+            kind = typing.get_origin(kind) or kind
+            yield f"{prefix}{name}", kind, comments.get(name, "")
 
 
-# Every field by its name on the command line: "config.train.num_steps" -> int.
-FIELDS = dict(_fields(schema.Config, "config."))
+_FIELDS = [*_fields(schema.Config, "config.")]
+_TYPES = {name: kind for name, kind, _ in _FIELDS}
 
 
 def load_config(path: str, *, changes: Mapping[str, str]) -> schema.Config:
-    """The checked config of a file after the changes of the command line.
+    """The checked config of a file, with some fields changed.
 
         load_config("configs/sample.py", changes={"config.seed": "3"})
 
-    Or of a run: load_config("runs/sample/config.json", ...).
-
-    Raises ValueError, one line long, on whatever is wrong with either.
+    Raises:
+      ValueError: the file or a change is wrong; says so in one line.
     """
-    values = {
-        name: read_value(name, text, FIELDS[name])
-        for name, text in changes.items()
-    }
-    config = _run_config_file(path)
-    _check_fields(path, dict(_flatten(config.to_dict(), "config.")))
-    config.update_from_flattened_dict(values, strip_prefix="config.")
-    return schema.Config.from_config_dict(config)
+    values = flags.FlagValues()  # type: ignore[no-untyped-call]
+    define_flags(path, values)
+    words = [f"--{name}={value}" for name, value in changes.items()]
+    return parse(["", *words], values)
 
 
-def _check_fields(path: str, values: Mapping[str, Any]) -> None:
-    for name, value in values.items():
-        if name not in FIELDS:
-            raise ValueError(f"--config={path}: {unknown_name(name)}")
-        if not _fits(value, FIELDS[name]):
-            raise ValueError(
-                f"--config={path}: {name}={value!r} must be"
-                f" {_ALLOWED[FIELDS[name]]}."
-            )
-    for name in FIELDS:
-        if name not in values:
+def read_file(path: str) -> ml_collections.ConfigDict:
+    """What get_config() of a Python file returns, or what a run recorded.
+
+    Raises:
+      ValueError: there is no such file, it fails, or it holds no config.
+    """
+    if not pathlib.Path(path).is_file():
+        others = map(str, pathlib.Path(path).parent.glob("*.py"))
+        near = difflib.get_close_matches(path, others, n=1)
+        raise ValueError(
+            f"--config={path} is not a file; name a Python file that defines"
+            f" get_config(){', such as ' if near else ''}{''.join(near)}."
+        )
+    config = _read_record(path) if path.endswith(".json") else _run_file(path)
+    fields = dict(_flatten(config.to_dict(), "config."))
+    for name in fields:
+        if name not in _TYPES:
+            raise ValueError(f"--config={path}: {_unknown(name, _TYPES)}")
+    for name in _TYPES:
+        if name not in fields:
             raise ValueError(
                 f"--config={path}: {name} is missing; let get_config() start"
                 " from schema.defaults()."
             )
+    _check_types(fields, f"--config={path}: ")
+    return config
 
 
-def unknown_name(name: str, *, flags: Sequence[str] = ()) -> str:
-    """What to say of a name that is no config field and none of `flags`."""
-    section = name
-    while not (inside := _inside(section, flags)):
-        section = section.rpartition(".")[0]
-    if name and name == section:
-        return f"{name} is a section; its fields are {', '.join(inside)}."
-    near = _nearest(name, section, inside)
-    guess = f"did you mean {near}? The" if near else "the"
-    place = f"fields of {section}" if section else "flags"
-    return f"{name} does not exist; {guess} {place} are {', '.join(inside)}."
+def define_flags(path: str, values: flags.FlagValues) -> None:
+    """Adds a flag for every field; its default is the value in that file.
 
-
-def _inside(section: str, flags: Sequence[str]) -> list[str]:
-    if not section:
-        return [*flags, "config.section.field"]
-    start = f"{section}."
-    inner = (name for name in FIELDS if name.startswith(start))
-    return list(dict.fromkeys(n[len(start) :].split(".")[0] for n in inner))
-
-
-def _nearest(name: str, section: str, inside: list[str]) -> str:
-    leaf = f".{name.rpartition('.')[2]}"
-    namesakes = [field for field in FIELDS if field.endswith(leaf)]
-    if namesakes:
-        close = difflib.get_close_matches(name, namesakes, n=1, cutoff=0.9)
-        return " or ".join(close or namesakes)
-    rest = name.removeprefix(f"{section}.") if section else name
-    near = [*difflib.get_close_matches(rest, [*inside, *FIELDS], n=1), ""][0]
-    return f"{section}.{near}" if section and near in inside else near
-
-
-def read_value(name: str, text: str, kind: type) -> Any:
-    """The value of a flag or config field from its text on the command line.
-
-    read_value("config.train.num_steps", "30_000", int)      -> 30000
-    read_value("config.evaluation.sentences", "['a']", tuple) -> ("a",)
+    Raises:
+      ValueError: as `read_file`.
     """
-    if kind is str:
-        return text
+    config_flags.DEFINE_config_dict(
+        "config",
+        read_file(path),
+        "Python file with get_config(), or the config.json of a run",
+        values,
+        # config_flags defines those fields that it finds on a command line.
+        sys_argv=[f"--{name}" for name in _TYPES],
+    )
+    values["config"].default_as_str = path
+    for name, _, comment in _FIELDS:
+        values[name].help = comment
+
+
+def parse(words: list[str], values: flags.FlagValues) -> schema.Config:
+    """The checked config after `words`, which begin with the program's name.
+
+    Raises:
+      ValueError: a flag does not exist, or its value is not allowed.
+    """
     try:
-        value = ast.literal_eval(text.title() if kind is bool else text)
-    except (ValueError, SyntaxError, RecursionError, MemoryError):
-        value = None
-    if kind is float and type(value) is int:
-        value = float(value)
-    if kind is tuple and isinstance(value, list):
-        value = tuple(value)
-    if not _fits(value, kind):
-        raise ValueError(f"--{name}={text} must be {_ALLOWED[kind]}.")
-    return value
+        rest = values(words)
+    except flags.UnrecognizedFlagError as error:
+        raise ValueError(f"--{_unknown(error.flagname, [*values])}") from error
+    except flags.IllegalFlagValueError as error:
+        name = str(error).removeprefix("flag --").partition("=")[0]
+        allowed = f"; give {_ALLOWED[_TYPES[name]]}" if name in _TYPES else ""
+        raise ValueError(f"{error}{allowed}.") from error
+    if rest[1:]:
+        raise ValueError(f"{rest[1]!r} is not a flag; write --name=value.")
+    config = values["config"].value
+    assert isinstance(config, ml_collections.ConfigDict)
+    _check_types(dict(_flatten(config.to_dict(), "config.")), "")
+    return schema.Config.from_config_dict(config)
 
 
-def _fits(value: Any, kind: type) -> bool:
-    if kind is tuple:
-        return isinstance(value, tuple) and all(type(v) is str for v in value)
-    if kind is float:
-        return isinstance(value, float) and math.isfinite(value)
-    # To Python, True is an int as well.
-    return isinstance(value, kind) and isinstance(value, bool) == (kind is bool)
+def _unknown(name: str, known: Iterable[str]) -> str:
+    """What to say about a name that does not exist."""
+    inside = [n for n in known if n.startswith(f"{name}.")]
+    if inside:
+        fields = ", ".join(n.removeprefix(f"{name}.") for n in inside)
+        return f"{name} is a section; its fields are {fields}."
+    leaf = name.rpartition(".")[2]
+    namesakes = [n for n in _TYPES if n.endswith(f".{leaf}")]
+    sections = {n.rpartition(".")[0] for n in _TYPES}
+    near = (
+        difflib.get_close_matches(name, namesakes, n=1, cutoff=0.9)
+        or namesakes
+        or difflib.get_close_matches(name, [*known, *sections], n=1)
+    )
+    guess = f"did you mean {' or '.join(near)}? " if near else ""
+    return f"{name} does not exist; {guess}--helpfull lists all flags."
+
+
+def _check_types(fields: Mapping[str, Any], place: str) -> None:
+    for name, value in fields.items():
+        kind = _TYPES[name]
+        items = value if isinstance(value, tuple) else ()
+        good = (
+            isinstance(value, kind)
+            # To Python, True is an int as well.
+            and isinstance(value, bool) == (kind is bool)
+            and (not isinstance(value, float) or math.isfinite(value))
+            and all(isinstance(item, str) for item in items)
+        )
+        if not good:
+            raise ValueError(
+                f"{place}{name}={value!r} must be {_ALLOWED[kind]}."
+            )
 
 
 def _flatten(
@@ -146,32 +183,27 @@ def _flatten(
             yield f"{prefix}{name}", value
 
 
-def _run_config_file(path: str) -> ml_collections.ConfigDict:
-    if not pathlib.Path(path).is_file():
-        raise ValueError(
-            f"--config={path} is not a file; name a Python file that defines"
-            f" get_config(){_neighbour(path)}."
-        )
-    if path.endswith(".json"):
-        return _read_record(path)
+def _run_file(path: str) -> ml_collections.ConfigDict:
     try:
         get_config = runpy.run_path(path).get("get_config")
         config = get_config() if callable(get_config) else None
     except Exception as error:  # A user's program may raise anything.
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == path]
+        line = [getattr(error, "lineno", 0), *lines][-1]
         raise ValueError(
-            f"--config={path} fails at line {_line(error, path)}:"
-            f" {type(error).__name__}: {error}"
+            f"--config={path} fails at line {line}: {type(error).__name__}:"
+            f" {error}"
         ) from error
-    if not callable(get_config):
-        raise ValueError(
-            f"--config={path} lacks get_config(); define it, and return"
-            " schema.defaults() with your changes."
-        )
     if not isinstance(config, ml_collections.ConfigDict):
+        found = (
+            f"get_config() returned a {type(config).__name__}"
+            if callable(get_config)
+            else "it lacks get_config()"
+        )
         raise ValueError(
-            f"--config={path}: get_config() returned a"
-            f" {type(config).__name__}; return schema.defaults() with your"
-            " changes."
+            f"--config={path}: {found}; define get_config(), and return"
+            " schema.defaults() with your changes."
         )
     return ml_collections.ConfigDict(config)  # Not locked, not frozen.
 
@@ -181,22 +213,17 @@ def _read_record(path: str) -> ml_collections.ConfigDict:
     try:
         record = json.loads(pathlib.Path(path).read_text())
         config = schema.Config.from_dict(record["config"])
-    except (ValueError, KeyError, TypeError) as error:
+    # Anything may stand in the file.
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise ValueError(
             f"--config={path} is not the config.json of a run: {error!r}; name"
             " that of a workdir, or a Python file that defines get_config()."
         ) from error
     return ml_collections.ConfigDict(dataclasses.asdict(config))
-
-
-def _neighbour(path: str) -> str:
-    folder = pathlib.Path(path).parent
-    names = [str(p) for p in folder.glob("*.py") if p.stem != "__init__"]
-    near = difflib.get_close_matches(path, names, n=1)
-    return f", such as {near[0]}" if near else ""
-
-
-def _line(error: Exception, path: str) -> int:
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame.lineno or 0 for frame in frames if frame.filename == path]
-    return lines[-1] if lines else getattr(error, "lineno", 0)

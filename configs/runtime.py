@@ -14,16 +14,6 @@ class Runtime:
     num_virtual_devices: int = 0  # Split the CPU or GPU; 0 = leave it whole.
 
     def __post_init__(self) -> None:
-        if self.strategy not in STRATEGIES:
-            raise ValueError(
-                f"--strategy={self.strategy} is not known; choose one of"
-                f" {', '.join(STRATEGIES)}."
-            )
-        if self.num_virtual_devices < 0:
-            raise ValueError(
-                f"--num_virtual_devices={self.num_virtual_devices} must be at"
-                " least 0; 0 leaves the devices as they are."
-            )
         if self.num_virtual_devices and self.strategy == "tpu":
             raise ValueError(
                 f"--num_virtual_devices={self.num_virtual_devices} does not go"
@@ -44,5 +34,5 @@ class Stopped(Exception):
 
     @property
     def exit_code(self) -> int:
-        """What a shell reports for the signal: SIGINT 130, SIGTERM 143."""
+        """What a shell reports for the signal, such as 130 for SIGINT."""
         return 128 + self.signal_number

@@ -73,6 +73,7 @@ ALLOWED = {
 # Module or room -> foreign packages that would blur its purpose.
 BANNED = {
     "configs": {"tensorflow", "keras", "keras_hub", "absl"},
+    "configs.overrides": {"tensorflow", "keras", "keras_hub"},
     "trainer.cluster": {"tensorflow", "keras"},
     "input_pipeline": {"keras", "keras_hub"},
     "input_pipeline.strings": set(),  # Its layers go into exported models.

@@ -156,21 +156,29 @@ def from_environment() -> Cluster:
     )
     try:
         content = json.loads(text)
-    except ValueError as error:
-        raise ValueError(
-            f"TF_CONFIG is not JSON ({error}), found {text!r}; {_EXAMPLE}"
-        ) from error
-    try:
-        jobs = {name: list(hosts) for name, hosts in content["cluster"].items()}
+        jobs = content["cluster"]
         kind, index = content["task"]["type"], int(content["task"]["index"])
-        texts = all(isinstance(h, list) for h in content["cluster"].values())
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(
-            "TF_CONFIG lacks a cluster of lists of addresses, or a task with"
-            f" type and index, found {text!r}; {_EXAMPLE}"
-        ) from error
-    require(texts, f"TF_CONFIG: addresses come in lists; {_EXAMPLE}")
-    return _checked(jobs, kind, index)
+        good = isinstance(kind, str) and all(
+            isinstance(hosts, list) for hosts in jobs.values()
+        )
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = f"{type(error).__name__}: {error}"
+    else:
+        if good:
+            return _checked(jobs, kind, index)
+        reason = "addresses come in lists, and task.type is a string"
+    raise ValueError(
+        "TF_CONFIG must be JSON with a cluster of lists of addresses, and a"
+        f" task with type and index; found {text[:200]!r} ({reason});"
+        f" {_EXAMPLE}"
+    )
 
 
 @contextlib.contextmanager

@@ -1,16 +1,16 @@
-"""The command line: checks flags and config, then calls one command.
+"""The command line: reads the flags and the config, and runs one mode.
 
-The command is imported last, so that a bad value costs neither an import of
-TensorFlow nor a traceback: it is one line on stderr and exit code 2. For the
-same reason `preflight` looks for the text before.
+The module of the mode is imported last, so that a bad value is refused within
+the first second: one line on stderr and exit code 2. For the same reason
+`preflight` looks for the text before TensorFlow is imported.
 """
 
 import contextlib
-import io
 import logging
 import os
 import pathlib
 import platform
+import re
 import signal
 import sys
 import threading
@@ -19,22 +19,12 @@ import warnings
 from collections.abc import Iterator, Sequence
 from types import FrameType
 
+from absl import app, flags
 from absl import logging as absl_logging
 
 from configs import overrides, quiet, runtime
 from trainer import cluster, preflight, refusals
 
-# Flag -> default and help; every default is text, as on the command line.
-FLAGS = {
-    "strategy": ("mirrored", " | ".join(runtime.STRATEGIES)),
-    "mode": ("all", "what to do, see below"),
-    "config": (
-        "configs/sample.py",
-        "or a run's config.json; own text: default.py",
-    ),
-    "workdir": ("", "default: runs/<stem of --config>, or that run's"),
-    "num_virtual_devices": ("0", "split the CPU or GPU into N; 0 = do not"),
-}
 # Mode -> module in trainer.commands and help.
 MODES = {
     "all": ("everything", "every stage in turn, skipping what is done"),
@@ -44,45 +34,50 @@ MODES = {
     "export": ("export", "checkpoints -> export/, which takes strings"),
     "predict": ("predict", "lines of text -> classes and fill-ins, as JSON"),
     "evaluate": ("evaluate", "the exported model on the test split"),
-    "status": ("status", "what the workdir holds, and what is stale"),
     "report": ("report", "what the workdir holds -> report.html"),
+    "status": ("status", "what the workdir holds, and what is stale"),
     "inspect": ("inspect", "show the rows of any step as text"),
     "benchmark": ("benchmark", "time what benchmark.what names"),
     "doctor": ("doctor", "is this machine ready? a line for every check"),
 }
-# They say what a workdir holds, by default with its own config.
-_OF_WORKDIR = ("status", "report")
 # They work on what has been trained, without its text; the doctor looks for it
 # among other things.
 _WITHOUT_TEXT = ("export", "predict", "report", "doctor")
+# They say what a workdir holds, by default with its own config.
+_OF_WORKDIR = ("report", "status")
+_USAGE = """usage: python -m trainer.main [--flag=value ...]
+       --config.section.field=value changes the config; --helpfull lists all
 
+modes:
+{modes}
 
-class _Terminated(BaseException):
-    """SIGTERM while nothing is trained; no library catches it."""
+environment:
+  CLOZE_TRACEBACK=1       show where an error arose
+  TF_CPP_MIN_LOG_LEVEL=0  show what TensorFlow says
 
-    exit_code = 128 + signal.SIGTERM
-
-    def __str__(self) -> str:
-        return "stopped by SIGTERM"
+flags:
+{flags}"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs one command; returns the exit code.
+    """Runs one mode and returns the exit code.
 
-    0 done; 1 another worker is lost; 2 bad flag, config or input; 130 and 143
-    stopped by Ctrl-C and by SIGTERM. Any other exception is a bug and passes
-    through: Python's exit 1.
+    0 done; 1 another worker is lost; 2 bad flag, config or input; 129, 130 and
+    143 stopped by SIGHUP, Ctrl-C and SIGTERM. Any other exception is a bug and
+    passes through: Python's exit code 1.
     """
+    _replace_closed_streams()
     try:
-        with _terminable():
-            return _run(sys.argv[1:] if argv is None else argv)
-    except (runtime.Stopped, _Terminated) as error:
-        return _end(
-            error, f"{error}; the same command resumes", error.exit_code
-        )
-    except KeyboardInterrupt as error:
-        return _end(error, "stopped by SIGINT; the same command resumes", 130)
-    except ValueError as error:
+        with _ended_by_signals():
+            _run(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
+            return 0
+    except (runtime.Stopped, KeyboardInterrupt) as error:
+        number = (*error.args, signal.SIGINT)[0]
+        name = signal.Signals(number).name
+        message = f"stopped by {name}; the same command resumes"
+        return _end(error, message, 128 + number)
+    except (ValueError, flags.Error) as error:
         return _end(error, str(error), 2)
     except cluster.LostError as error:
         return _end(error, str(error), 1)
@@ -96,98 +91,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _end(error, message, 2)
 
 
-def usage() -> str:
-    """What --help prints."""
-    flags = [
-        (f"--{name}={value}", text) for name, (value, text) in FLAGS.items()
-    ]
-    flags.append(
-        ("--config.section.field=value", "see configs/sections.py, outputs.py")
-    )
-    return "\n".join(
-        [
-            "usage: python -m trainer.main [--flag=value ...]",
-            "",
-            *(f"  {flag:<30}{text}" for flag, text in flags),
-            "",
-            "modes:",
-            *(f"  {mode:<30}{text}" for mode, (_, text) in MODES.items()),
-            "",
-            "environment:",
-            f"  {'CLOZE_TRACEBACK=1':<30}show where an error arose",
-            f"  {'TF_CPP_MIN_LOG_LEVEL=0':<30}show what TensorFlow says",
-        ]
-    )
-
-
-def parse(argv: Sequence[str]) -> dict[str, str]:
-    """The text of every flag; of two equal flags the last one counts.
-
-    parse(["--mode=inspect", "--config.seed", "3"])
-    -> {"strategy": "mirrored", "mode": "inspect", "config.seed": "3", ...}
-    """
-    flags = {name: default for name, (default, _) in FLAGS.items()}
-    given = set()
-    words = list(argv)
-    while words:
-        word = words.pop(0)
-        name, equals, value = word.removeprefix("--").partition("=")
-        if not word.startswith("--"):
-            raise ValueError(f"{word!r} is not a flag; write --name=value.")
-        if name not in FLAGS and name not in overrides.FIELDS:
-            raise ValueError(
-                f"--{overrides.unknown_name(name, flags=[*FLAGS])}"
-            )
-        if not equals and words and not words[0].startswith("--"):
-            equals, value = "=", words.pop(0)
-        if not equals or (name in FLAGS and not value):
-            raise ValueError(f"--{name} has no value; write --{name}=value.")
-        flags[name] = value
-        given.add(name)
-    source = flags.get("config.data.source", "sample")
-    if "config" not in given and source != "sample":
-        flags["config"] = "configs/default.py"
-    record = pathlib.Path(flags["workdir"], "config.json")
-    if flags["mode"] in _OF_WORKDIR and "config" not in given:
-        if flags["workdir"] and record.is_file():
-            flags["config"] = str(record)
-    return flags
-
-
-@contextlib.contextmanager
-def _terminable() -> Iterator[None]:
-    """Lets SIGTERM end the block as Ctrl-C does: whatever is open is closed."""
-
-    def terminate(number: int, frame: FrameType | None) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGTERM, terminate)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _run(argv: Sequence[str]) -> int:
-    if "--help" in argv or "-h" in argv:
-        print(usage())
-        return 0
+def _run(argv: Sequence[str]) -> None:
     _set_up_libraries()
-    flags = parse(argv)
-    if flags["mode"] not in MODES:
-        raise ValueError(
-            f"--mode={flags['mode']} is not known; choose one of"
-            f" {', '.join(MODES)}."
-        )
-    layout = runtime.Runtime(
-        strategy=flags["strategy"],
-        num_virtual_devices=overrides.read_value(
-            "num_virtual_devices", flags["num_virtual_devices"], int
-        ),
-    )
+    values = _define_flags()
+    # The fields of the config become flags once its file is known.
+    words = values(["cloze", *argv], known_only=True)
+    if values.help:
+        return print(_usage(values))
+    own = re.search(r"config\.data\.source[= ](?!sample\b)", " ".join(words))
+    default = "configs/default.py" if own else "configs/sample.py"
+    record = pathlib.Path(values.workdir, "config.json")
+    if values.mode in _OF_WORKDIR and values.workdir and record.is_file():
+        default = str(record)
+    path = pathlib.Path(values.config or default)
+    del values.config  # The flag becomes the config itself.
+    overrides.define_flags(str(path), values)
+    if values.helpfull:
+        return print(_usage(values))
+    config = overrides.parse(words, values)
+    layout = runtime.Runtime(values.strategy, values.num_virtual_devices)
     if layout.strategy == "multi_worker":
         workers = cluster.from_environment()  # Refuses a bad one.
         if workers.me != next(iter(workers.addresses)):
@@ -198,36 +120,89 @@ def _run(argv: Sequence[str]) -> int:
             " alone; --strategy=multi_worker is for several",
             layout.strategy,
         )
-    config = overrides.load_config(
-        flags["config"],
-        changes={k: v for k, v in flags.items() if k in overrides.FIELDS},
-    )
-    workdir = flags["workdir"] or _workdir_of(pathlib.Path(flags["config"]))
+    # The record of a run lies in its workdir.
+    recorded = path.suffix == ".json"
+    default = str(path.parent) if recorded else f"runs/{path.stem}"
+    workdir = values.workdir or default
     if os.path.isfile(workdir):
         raise ValueError(f"--workdir={workdir} is a file; name a directory.")
-    if flags["mode"] not in _WITHOUT_TEXT:
+    if values.mode not in _WITHOUT_TEXT:
         preflight.check(config)
         config = preflight.fitted(config)
-    module, _ = MODES[flags["mode"]]
+    module, _ = MODES[values.mode]
     command = quiet.import_module(f"trainer.commands.{module}")
     with cluster.watched(layout):
+        if values.mode == "doctor":  # TensorFlow may be what is missing.
+            command.run(config, workdir=workdir, runtime=layout)
+            return
         run = quiet.import_module("trainer.run").Run
         command.run(run(config, workdir=workdir, runtime=layout))
-    sys.stdout.flush()
-    return 0
 
 
-def _workdir_of(config: pathlib.Path) -> str:
-    if config.suffix == ".json":  # The record of a run lies in its workdir.
-        return str(config.parent)
-    return f"runs/{config.stem}"
+def _define_flags() -> flags.FlagValues:
+    """All flags but those of the config.
+
+    They are not the global ones of absl, which could be read only once.
+    """
+    values = flags.FlagValues()  # type: ignore[no-untyped-call]
+    values.set_gnu_getopt()
+    layouts = runtime.STRATEGIES
+    flags.DEFINE_enum("strategy", "mirrored", layouts, "where to run", values)
+    flags.DEFINE_enum("mode", "all", [*MODES], "what to do", values)
+    text = (
+        "Python file with get_config(), or the config.json of a run; default:"
+        " configs/sample.py, or configs/default.py with --config.data.source"
+    )
+    flags.DEFINE_string("config", "", text, values)
+    text = "default: runs/<stem of --config>, or the workdir of that run"
+    flags.DEFINE_string("workdir", "", text, values)
+    text = "split the CPU or GPU into so many devices; 0 = leave it whole"
+    flags.DEFINE_integer("num_virtual_devices", 0, text, 0, flag_values=values)
+    text = "list flags and modes"
+    flags.DEFINE_boolean("help", False, text, values, short_name="h")
+    text = "list all flags, with every field of the config"
+    flags.DEFINE_boolean("helpfull", False, text, values)
+    return values
+
+
+def _usage(values: flags.FlagValues) -> str:
+    modes = (f"  {mode:<24}{text}" for mode, (_, text) in MODES.items())
+    return _USAGE.format(modes="\n".join(modes), flags=values.get_help())
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP end the block as Ctrl-C does: all is closed."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt(number)
+
+    previous = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            # `nohup` has SIGHUP ignored.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                previous[number] = signal.signal(number, interrupt)
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+def _replace_closed_streams() -> None:
+    """Opens stdin, stdout and stderr where the caller has closed them.
+
+    Otherwise the next file that is opened would take their place.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # The system gives it the lowest free number, which is this one.
+            setattr(sys, name, open(os.devnull, mode))
 
 
 def _set_up_libraries() -> None:
     """Makes them silent and fast; only before TensorFlow is imported."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # A character that the terminal cannot show does not end a run.
-        sys.stdout.reconfigure(errors="replace")
     backend = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
     if backend != "tensorflow":
         raise ValueError(
@@ -239,6 +214,8 @@ def _set_up_libraries() -> None:
         # TensorFlow uses oneDNN by itself only where a CPU has AVX-512; with
         # AVX2 alone a step is three times as fast with it.
         os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+    # absl would begin every line with the time and the place in the code.
+    logging.root.removeHandler(absl_logging.get_absl_handler())
     absl_logging.set_verbosity(absl_logging.ERROR)
     if not sys.warnoptions:
         warnings.simplefilter("ignore")
@@ -254,5 +231,11 @@ def _end(error: BaseException, message: str, exit_code: int) -> int:
     return exit_code
 
 
+def _leave_to_main(argv: list[str]) -> list[str]:
+    """What absl.app does in place of reading the global flags."""
+    flags.FLAGS.mark_as_parsed()
+    return argv
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    app.run(lambda argv: main(argv[1:]), flags_parser=_leave_to_main)

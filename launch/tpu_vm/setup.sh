@@ -9,7 +9,7 @@
 read_tpu "" "$@"
 check_active
 on_worker all 'mkdir -p cloze'
-tpu tpu-vm scp --recurse --worker=all configs input_pipeline launch trainer "$NAME:cloze/"
+tpu tpu-vm scp --recurse --worker=all configs input_pipeline launch storage trainer "$NAME:cloze/"
 # The images bring Python 3.10; uv brings its own 3.11.
 on_worker all 'cd cloze && python3 -m pip install --user --quiet uv &&
   ~/.local/bin/uv venv --quiet --allow-existing --python 3.11 .venv &&

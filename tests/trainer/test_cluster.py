@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import re
 import signal
@@ -49,13 +50,17 @@ def test_a_good_tf_config(monkeypatch, kind, index, cluster, addresses):
     [
         (None, "needs the environment variable TF_CONFIG.*host1:2222"),
         ("", "needs the environment variable TF_CONFIG"),
-        ("{", r"is not JSON \(Expecting .* found '{'; write .*host1:2222"),
-        ("[]", r"lacks a cluster .* found '\[\]'; write .*host1:2222"),
-        ('{"cluster": {"worker": ["a:1"]}}', "lacks a cluster .* or a task"),
-        ('{"task": {"type": "worker", "index": 0}}', "lacks a cluster"),
-        (({"worker": 5}, "worker", 0), "lacks a cluster of lists"),
+        ("{", r"must be JSON .* found '{' \(.*Expecting .*host1:2222"),
+        ("[]", r"must be JSON .* found '\[\]' .*host1:2222"),
+        ("[" * 20_000, r"found '\[{200}' \(RecursionError"),
+        ('{"cluster": {"worker": ["a:1"]}}', "KeyError: 'task'"),
+        ('{"task": {"type": "worker", "index": 0}}', "KeyError: 'cluster'"),
+        (({"worker": 5}, "worker", 0), "addresses come in lists"),
         (({"worker": "a:1"}, "worker", 0), "addresses come in lists"),
-        ((WORKERS, "worker", "first"), "lacks .* with type and index"),
+        ((["a:1"], "worker", 0), "cluster of lists of addresses, and a task"),
+        ((WORKERS, ["worker"], 0), "task.type is a string"),
+        ((WORKERS, "worker", "first"), "a task with type and index"),
+        ((WORKERS, "worker", math.inf), "a task with type and index"),
         ((WORKERS, "worker", 2), r"index=2 is out of range for 2 worker"),
         ((WORKERS, "worker", "2"), r"index=2 is out of range for 2 worker"),
         ((WORKERS, "worker", -1), "index=-1 is out of range"),

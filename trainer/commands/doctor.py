@@ -1,31 +1,33 @@
 """`--mode=doctor`: whether this machine is ready, a line for every check."""
 
 import tempfile
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
-from configs import automatic, quiet
+from configs import automatic, quiet, schema
+from configs.runtime import Runtime
 from trainer import preflight
 from trainer.commands.checkups import check as check_lib
-from trainer.run import Run
 
 # Modules of checkups. The first does without TensorFlow, which may be what is
 # missing: each is imported when its turn comes.
 GROUPS = ("installation", "devices", "places", "rows", "small_model")
 
 
-def run(run: Run) -> None:
+def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
     """Prints a line for every check, as it is done; changes nothing.
+
+    It takes no `Run`, because TensorFlow may be what is missing.
 
     Raises:
       ValueError: something is wrong; its lines have said what.
     """
-    lines, config = [], run.config
+    lines = []
     try:
         config = preflight.fitted(config)
     except ValueError:  # The check of the text says what is wrong with it.
         config = automatic.fitted(config, automatic.TYPICAL)
     with tempfile.TemporaryDirectory(prefix="cloze-doctor-") as scratch:
-        case = check_lib.Case(config, run.workdir, run.runtime, scratch)
+        case = check_lib.Case(config, workdir, runtime, scratch)
         for line in examine(case, GROUPS):
             print(line, flush=True)
             lines.append(line)
@@ -41,28 +43,13 @@ def examine(
     case: check_lib.Case, groups: Sequence[str]
 ) -> Iterator[check_lib.Line]:
     """The lines of all checks of these groups, in order."""
-    wrong: set[str] = set()
     for group in groups:
-        for line in _lines_of(group, case, wrong):
-            if line.verdict == check_lib.WRONG:
-                wrong.add(line.name)
-            yield line
-
-
-def _lines_of(
-    group: str,
-    case: check_lib.Case,
-    wrong: Container[str],
-) -> Iterator[check_lib.Line]:
-    """The lines of a group, knowing which checks have gone wrong so far."""
-    try:
-        module = quiet.import_module(f"trainer.commands.checkups.{group}")
-    except Exception as error:
-        yield check_lib.failed(group, error)
-        return
-    for check in module.CHECKS:
-        if check.needs in wrong:
-            text = f"not tried, as {check.needs} is wrong; mend that first"
-            yield check_lib.Line(check_lib.WARNING, check.name, text)
-        else:
+        try:
+            module = quiet.import_module(f"trainer.commands.checkups.{group}")
+        except Exception as error:
+            yield check_lib.Line(
+                check_lib.WRONG, group, check_lib.explain(error)
+            )
+            continue
+        for check in module.CHECKS:
             yield check_lib.perform(check, case)

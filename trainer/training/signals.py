@@ -47,6 +47,11 @@ class StopSignal:
             self._writer.fileno(), warn_on_full_buffer=False
         )
         for number in _STOPPING:
+            if (
+                number == signal.SIGHUP
+                and signal.getsignal(number) is signal.SIG_IGN
+            ):
+                continue  # Started by `nohup`.
             self._previous[number] = signal.signal(number, _ignore)
         self._thread = threading.Thread(target=self._watch, daemon=True)
         self._thread.start()

@@ -165,7 +165,7 @@ def test_an_all_reduce_that_doubles(case, devices, monkeypatch):
         lambda self, op, value: 2 * real(self, op, value),
     )
     patient = dataclasses.replace(case(), runtime=devices(4))
-    text = the_only(found(patient, "devices"), "all-reduce")
+    text = the_only(found(patient, "devices"), "all reduce")
     assert "the sum of 1 to 4 over the replicas is [20.0], not 10" in text
 
 

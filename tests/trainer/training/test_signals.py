@@ -93,6 +93,18 @@ def test_other_signals_stop_nothing():
         signal.signal(signal.SIGUSR1, before)
 
 
+def test_a_hangup_that_is_ignored_stays_ignored():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)  # As `nohup` does.
+    try:
+        with signals.StopSignal() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            time.sleep(0.1)
+        assert stop.number == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def test_another_thread_leaves_signals_alone():
     before = signal.getsignal(signal.SIGTERM)
     seen = []

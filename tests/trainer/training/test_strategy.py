@@ -104,7 +104,7 @@ def test_virtual_devices_in_a_fresh_process():
 
 def test_a_bad_tf_config_is_refused(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{")
-    with pytest.raises(ValueError, match="TF_CONFIG is not JSON"):
+    with pytest.raises(ValueError, match="TF_CONFIG must be JSON"):
         strategy_lib.create("multi_worker")
 
 

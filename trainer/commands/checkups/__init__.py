@@ -1,1 +1,1 @@
-"""What `--mode=doctor` checks, a module a group; see `check.Check`."""
+"""What `--mode=doctor` checks, a module a group; see `check.perform`."""

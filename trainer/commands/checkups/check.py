@@ -1,4 +1,4 @@
-"""A check, what it looks at, and the line that comes of it."""
+"""What the doctor examines, and the line that comes of a check."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ OK, WARNING, WRONG = "ok", "warning", "wrong"
 
 
 class Imperfect(Exception):
-    """What a run survives; says what was found and what to do."""
+    """A fault that a run survives; says what was found and what to do."""
 
 
 @dataclasses.dataclass(eq=False)
@@ -25,23 +25,14 @@ class Case:
     workdir: str
     runtime: Runtime
     scratch: str  # A directory that goes away afterwards.
-    strategy: Any = None  # From "devices".
-    prepared: Any = None  # From "rows", where there are some.
+    strategy: Any = None  # Made by the check of the devices.
+    has_text: bool = True  # False after the check of the text has failed.
+    prepared: Any = None  # Opened by the check of the rows, if there are any.
 
-
-class Check(NamedTuple):
-    """One line of the doctor.
-
-    Attributes:
-      name: begins the line.
-      find: returns what was found; raises Imperfect, or anything else, whose
-        text says what is wrong and what to do.
-      needs: the check without which this one cannot be tried.
-    """
-
-    name: str
-    find: Callable[[Case], str]
-    needs: str = ""
+    def require(self, found: object, name: str) -> None:
+        """Raises Imperfect if another check has not found what it should."""
+        if not found:
+            raise Imperfect(f"not tried, as {name} is wrong; mend that first")
 
 
 class Line(NamedTuple):
@@ -55,25 +46,21 @@ class Line(NamedTuple):
         return f"{self.verdict:<9}{self.name:<14}{self.text}"
 
 
-def perform(check: Check, case: Case) -> Line:
-    """The line of a check, whatever it raises."""
+def perform(check: Callable[[Case], str], case: Case) -> Line:
+    """The line of a check, which returns what it found or raises."""
+    name = check.__name__.replace("_", " ")
     try:
-        return Line(OK, check.name, check.find(case))
+        return Line(OK, name, check(case))
     except Imperfect as doubt:
-        return Line(WARNING, check.name, str(doubt))
+        return Line(WARNING, name, str(doubt))
     except Exception as error:
-        return failed(check.name, error)
+        return Line(WRONG, name, explain(error))
 
 
-def failed(name: str, error: Exception) -> Line:
-    """The line of a check that raised this."""
+def explain(error: Exception) -> str:
+    """What is wrong and what to do, in one line."""
     if os.environ.get("CLOZE_TRACEBACK") == "1":
         traceback.print_exception(error)
-    return Line(WRONG, name, told(error))
-
-
-def told(error: Exception) -> str:
-    """What an exception says, in one line."""
     text = str(error)
     if not isinstance(error, ValueError):
         text = refusals.explain(error) or (

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import tensorflow as tf
 
-from trainer.commands.checkups.check import Case, Check, Imperfect, told
+from trainer.commands.checkups.check import Case, Imperfect, explain
 from trainer.stages import finetuning_task
 from trainer.training import strategy as strategy_lib
 
@@ -36,6 +36,7 @@ def devices(case: Case) -> str:
 
 def batch(case: Case) -> str:
     """Whether the global batches can be divided among the replicas."""
+    case.require(case.strategy, "devices")
     config = case.config
     sections = {"train": config.train}
     if config.data.source != "text":  # Which has no labels.
@@ -50,6 +51,7 @@ def batch(case: Case) -> str:
 
 def xla(case: Case) -> str:
     """Whether what XLA compiles gives the same, on each device."""
+    case.require(case.strategy, "devices")
     if strategy_lib.is_tpu(case.strategy):
         return "a TPU compiles every step anyway"
     used = strategy_lib.resolve(case.strategy, case.config.train).jit
@@ -61,11 +63,13 @@ def xla(case: Case) -> str:
         used=used,
         remedy="set train.jit=off",
     )
-    return f"right on each device; this config {_verb(used)} it"
+    verb = "uses" if used else "does not use"
+    return f"right on each device; this config {verb} it"
 
 
 def bfloat16(case: Case) -> str:
     """Whether products in bfloat16 are close to those in float32."""
+    case.require(case.strategy, "devices")
     resolved = strategy_lib.resolve(case.strategy, case.config.train)
     used = resolved.precision == "bfloat16"
     _on_each_device(
@@ -80,6 +84,7 @@ def bfloat16(case: Case) -> str:
 
 def all_reduce(case: Case) -> str:
     """Whether a sum over all replicas is the sum."""
+    case.require(case.strategy, "devices")
     strategy = case.strategy
     replicas = strategy.num_replicas_in_sync
 
@@ -133,7 +138,7 @@ def _on_each_device(
             fault = f"the result is off by {gap:.2g}"
         # Compilers and kernels fail in many ways.
         except Exception as error:
-            fault = told(error)
+            fault = explain(error)
         text = f"{device}: {fault}; {remedy}."
         raise (
             ValueError(text)
@@ -142,14 +147,4 @@ def _on_each_device(
         )
 
 
-def _verb(used: bool) -> str:
-    return "uses" if used else "does not use"
-
-
-CHECKS = (
-    Check("devices", devices),
-    Check("batch", batch, needs="devices"),
-    Check("xla", xla, needs="devices"),
-    Check("bfloat16", bfloat16, needs="devices"),
-    Check("all-reduce", all_reduce, needs="devices"),
-)
+CHECKS = (devices, batch, xla, bfloat16, all_reduce)

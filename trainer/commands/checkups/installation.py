@@ -9,7 +9,7 @@ from typing import Any
 
 from packaging import requirements, specifiers
 
-from trainer.commands.checkups.check import Case, Check, Imperfect
+from trainer.commands.checkups.check import Case, Imperfect
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 _LOCK, _GPU_LOCK = "requirements.txt", "requirements-gpu.txt"
@@ -103,4 +103,4 @@ def _installed(name: str) -> str:
         return ""
 
 
-CHECKS = (Check("python", python), Check("packages", packages))
+CHECKS = (python, packages)

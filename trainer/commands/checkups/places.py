@@ -8,7 +8,7 @@ import uuid
 import storage
 from configs import schema
 from trainer import workdir as workdir_lib
-from trainer.commands.checkups.check import Case, Check
+from trainer.commands.checkups.check import Case
 from trainer.training import strategy as strategy_lib
 
 # Of a parameter in a checkpoint: the weight and two moments, float32.
@@ -78,7 +78,4 @@ def _num_parameters(config: schema.Config) -> int:
     return width * (tables + slots + model.num_layers * layer)
 
 
-CHECKS = (
-    Check("workdir", workdir),
-    Check("space", space),
-)
+CHECKS = (workdir, space)

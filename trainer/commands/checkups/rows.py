@@ -19,7 +19,7 @@ from input_pipeline import (
     sources,
 )
 from trainer import preflight
-from trainer.commands.checkups.check import Case, Check, Imperfect
+from trainer.commands.checkups.check import Case, Imperfect
 from trainer.run import Run
 
 _SAMPLE_DOCUMENTS = 200
@@ -29,6 +29,7 @@ _SAMPLE_SLOTS, _SAMPLE_WORDS = 64, 500
 def data(case: Case) -> str:
     """Whether the text is there, and its first document can be read."""
     section = case.config.data
+    case.has_text = False  # Unless all of this works.
     preflight.check(case.config)
     units = sources.list_units(section)
     documents = (
@@ -37,11 +38,13 @@ def data(case: Case) -> str:
         for document in sources.read(section, unit, cleaning.Counts())
     )
     first = next(documents, b"").decode(errors="replace")
+    case.has_text = True
     return f"{section.source} is there; it begins {first[:40]!r}"
 
 
 def rows(case: Case) -> str:
     """Whether prepared rows are what their manifest says, if there are any."""
+    case.require(case.has_text, "data")
     run = Run(case.config, workdir=case.workdir, runtime=case.runtime)
     directory = prepare.locate(
         case.config, run.tokenizer if run.initial else None
@@ -133,8 +136,4 @@ def _first_batch(
     return next(batches.as_numpy_iterator())
 
 
-CHECKS = (
-    Check("data", data),
-    Check("rows", rows, needs="data"),
-    Check("masks", masks),
-)
+CHECKS = (data, rows, masks)

@@ -15,7 +15,7 @@ from configs import quiet, schema
 from input_pipeline import manifest, pretraining
 from trainer.commands import inspect
 from trainer.commands.checkups import rows
-from trainer.commands.checkups.check import Case, Check
+from trainer.commands.checkups.check import Case
 from trainer.stages import pretraining_task
 from trainer.stages import task as task_lib
 from trainer.training import strategy as strategy_lib
@@ -45,6 +45,7 @@ class Steps(NamedTuple):
 
 def initial_loss(case: Case) -> str:
     """Whether a model that knows nothing guesses evenly: ln V."""
+    case.require(case.strategy, "devices")
     course = _learn_one_batch(case)
     expected = math.log(course.vocabulary_size)
     text = (
@@ -59,8 +60,9 @@ def initial_loss(case: Case) -> str:
     return text
 
 
-def overfit(case: Case) -> str:
+def one_batch(case: Case) -> str:
     """Whether a model learns one batch by heart."""
+    case.require(case.strategy, "devices")
     course = _learn_one_batch(case)
     text = (
         f"one batch, {_STEPS} times: from {course.first:.3f} to"
@@ -197,8 +199,4 @@ def _small(
     return small, prepared
 
 
-CHECKS = (
-    Check("initial loss", initial_loss, needs="devices"),
-    Check("one batch", overfit, needs="devices"),
-    Check("layout", layout),
-)
+CHECKS = (initial_loss, one_batch, layout)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from trainer.commands.benchmarks import steps
+from trainer.run import Run
 
 
 def test_the_first_losses_of_step_and_reference_are_one(tiny, one_device):

@@ -15,12 +15,12 @@ def _case(tiny, devices):
 
 
 def test_four_devices_are_well(case):
-    texts = {each.name: each.find(case) for each in checkups.CHECKS}
+    texts = {each.__name__: each(case) for each in checkups.CHECKS}
     assert "MirroredStrategy: 4 replica(s)" in texts["devices"]
     assert texts["batch"] == "train: 8 rows a step"  # Text without labels.
     assert "does not use it" in texts["xla"]
     assert "computes in float32" in texts["bfloat16"]
-    assert texts["all-reduce"] == "the sum of 1 to 4 is 10 on each replica"
+    assert texts["all_reduce"] == "the sum of 1 to 4 is 10 on each replica"
 
 
 def test_a_gpu_that_tensorflow_does_not_see(case, monkeypatch):

@@ -21,7 +21,7 @@ def test_a_small_model_of_every_shape_is_well(name, tmp_path):
     strategy = strategy_lib.create("one_device")
     case = check.Case(config, "", None, str(tmp_path), strategy=strategy)
     assert "nats at step 0" in small_model.initial_loss(case)
-    assert "one batch" in small_model.overfit(case)
+    assert "one batch" in small_model.one_batch(case)
 
 
 def test_a_batch_has_a_row_for_every_replica(tiny, tmp_path):
