@@ -43,6 +43,7 @@ class Progress(keras.callbacks.Callback):
                 file=sys.stdout,
                 bar_format="{desc}  |{bar:24}|",
                 mininterval=0,
+                miniters=1,  # Every call is shown.
                 ncols=_columns(),
                 leave=False,
             )
