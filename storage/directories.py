@@ -31,10 +31,10 @@ class DamagedError(ValueError):
 
 
 def path_of(name: str | os.PathLike[str]) -> pathlib.Path:
-    """A path on the disk; of gs://, one with those methods that we use.
+    """A path on the disk or on gs://.
 
     Raises:
-      ValueError: it names another kind of store.
+      ValueError: the path is in another kind of object store.
     """
     text = os.fspath(name)
     if not in_store(text):
@@ -48,7 +48,7 @@ def path_of(name: str | os.PathLike[str]) -> pathlib.Path:
 
 
 def in_store(path: str | os.PathLike[str]) -> bool:
-    """Whether a path names something in an object store, not on the disk."""
+    """Whether a path is in an object store, not on the disk."""
     return "://" in os.fspath(path)
 
 

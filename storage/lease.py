@@ -1,7 +1,8 @@
-"""Signs of life in an object store, which knows no locks.
+"""A lease in an object store, which has no locks.
 
-An object is written anew every few seconds. Whoever finds it changing keeps
-away; whoever finds it silent takes the place of a holder that was killed.
+The holder rewrites an object every few seconds. A process that sees the object
+change keeps away; if it does not change for 40 seconds, the holder was killed
+or stopped, and the process takes the lease over.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ from collections.abc import Iterator
 
 _log = logging.getLogger(__name__)
 _BEAT_SECONDS = 10.0
-_SILENT_BEATS = 4  # After so many without a change nobody is there.
+_SILENT_BEATS = 4  # After so many without a change the lease is free.
 _held: dict[pathlib.Path, str] = {}  # Object -> what this process wrote in it.
 
 

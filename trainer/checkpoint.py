@@ -1,4 +1,4 @@
-"""Checkpoints: arrays and a few facts, complete or not there at all.
+"""Checkpoints of a run: arrays and a few facts, written whole or not at all.
 
 checkpoints/<stage>/step-000001234/
   weights.safetensors, optimizer.safetensors   names = variable paths
@@ -43,7 +43,7 @@ class Checkpoints:
 
     Attributes:
       directory: `<workdir>/checkpoints/<stage>`.
-      keep_last: how many are kept, besides the best.
+      keep_last: how many of the newest are kept, besides the best.
     """
 
     directory: pathlib.Path
@@ -146,12 +146,13 @@ class Checkpoints:
         return {}
 
     def best(self, *, verify: bool = True) -> pathlib.Path:
-        """The best in validation, else the newest.
+        """The best checkpoint in validation, or the newest without validation.
 
-        By loss; by accuracy, then loss, where its state says `best_by` so.
+        The lowest loss is the best; if the state says `best_by` "accuracy",
+        the highest accuracy, and the loss decides between equals.
 
         Args:
-          verify: leaves damaged ones out, which takes reading them all.
+          verify: leave damaged ones out, which means reading every file.
 
         Raises:
           ValueError: there is no complete checkpoint.
@@ -185,14 +186,14 @@ class Checkpoints:
 def of_stage(
     workdir: str | os.PathLike[str], stage: str, *, keep_last: int = 3
 ) -> Checkpoints:
-    """The checkpoints of a stage of a run, there or not."""
+    """The checkpoints of a stage of a run; there may be none yet."""
     return Checkpoints(
         storage.path_of(workdir) / "checkpoints" / stage, keep_last=keep_last
     )
 
 
 def best_of(paths: Sequence[pathlib.Path]) -> pathlib.Path:
-    """The best of some checkpoints in validation, the first of equals."""
+    """The best of these checkpoints in validation; the first of equals."""
     return min(paths, key=_rank)
 
 
@@ -200,8 +201,8 @@ def read_weights(path: pathlib.Path, variables: list[keras.Variable]) -> None:
     """Assigns the weights of a checkpoint to a model, or to a part of it.
 
     Raises:
-      ValueError: a variable is missing there or has another shape; nothing
-        has been assigned then.
+      ValueError: a variable is missing in the checkpoint or has another
+        shape. Nothing has been assigned then.
     """
     file = path / _WEIGHTS
     arrays = _read_arrays(file)
@@ -237,13 +238,14 @@ def _fitting(
     *,
     optional: str = "",
 ) -> Callable[[], None]:
-    """What assigns a file's arrays to the variables of the same paths.
+    """Returns a function that assigns arrays to the variables of the same path.
 
     Args:
-      path: the file, for messages.
-      arrays: its content.
-      variables: what to assign.
-      optional: variables whose path starts so may be missing on one side.
+      path: the file, for error messages.
+      arrays: its content, by variable path.
+      variables: the variables to assign.
+      optional: variables whose path has this prefix may be missing in the
+        file or in the model.
 
     Raises:
       ValueError: names or shapes differ.
@@ -284,7 +286,7 @@ def _write_arrays(path: pathlib.Path, variables: list[keras.Variable]) -> None:
     try:
         safetensors.numpy.save_file(arrays, path)
     except safetensors.SafetensorError as error:
-        # The library wraps what the system said, such as "no space left".
+        # The library hides the system's error, such as "no space left".
         number = re.search(r"os error (\d+)", str(error))
         if not number:
             raise
@@ -297,7 +299,7 @@ def _step_of(path: pathlib.Path) -> int:
 
 
 def _rank(path: pathlib.Path) -> tuple[float, float]:
-    """The lowest is the best; inf = not measured."""
+    """Sort key: the lowest is the best; inf = not measured."""
     try:
         state = read_state(path)
         loss = float(state.get("validation_loss", math.inf))
@@ -305,6 +307,6 @@ def _rank(path: pathlib.Path) -> tuple[float, float]:
     except (OSError, ValueError):
         return math.inf, math.inf
     loss = loss if math.isfinite(loss) else math.inf
-    # Below 0: a checkpoint of before accuracy was recorded comes behind.
+    # At most 0, so that it comes before one without a recorded accuracy.
     by_accuracy = state.get("best_by") == "accuracy"
     return (-accuracy if by_accuracy else loss), loss

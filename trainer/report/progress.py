@@ -1,5 +1,6 @@
 """How far a run is: a bar on a terminal, a line now and then in a file."""
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -41,7 +42,9 @@ class Progress(keras.callbacks.Callback):
                 total=self._num_steps,
                 file=sys.stdout,
                 bar_format="{desc}  |{bar:24}|",
-                dynamic_ncols=True,
+                mininterval=0,
+                miniters=1,  # Every call is shown.
+                ncols=_columns(),
                 leave=False,
             )
 
@@ -67,6 +70,7 @@ class Progress(keras.callbacks.Callback):
         self._computing += now - self._start
         step = self._step(batch + 1)
         if self._bar is not None:
+            self._bar.ncols = _columns()
             self._bar.set_description_str(
                 self._text(step, logs or {}), refresh=False
             )
@@ -114,3 +118,8 @@ class Progress(keras.callbacks.Callback):
                 f"ETA {tqdm.tqdm.format_interval(left)}",
             ]
         )
+
+
+def _columns() -> int:
+    """Width of the terminal without its last column, where output wraps."""
+    return shutil.get_terminal_size().columns - 1

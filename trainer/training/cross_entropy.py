@@ -20,12 +20,12 @@ from trainer import fusion
 _CHUNK_ROWS = {2: 384, 4: 256}
 _PART_ROWS = 64  # What does not fill a chunk goes in two parts, then in one.
 
-# Below it a number loses bits.
+# Smaller numbers of a dtype lose precision (they are subnormal).
 _SMALLEST = {tf.float16: 6.2e-5, tf.bfloat16: 1.2e-38, tf.float32: 1.2e-38}
 
 
 class Losses(NamedTuple):
-    """What the sweep finds; gradients flow through `total` alone."""
+    """Losses of all entries; gradients flow through `total` alone."""
 
     total: tf.Tensor  # float32 []: sum of weight * loss.
     each: tf.Tensor  # float32 [N]: loss in nats; 0 where the weight is 0.

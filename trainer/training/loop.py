@@ -1,4 +1,4 @@
-"""The loop around the step: calls, logs, evaluations, checkpoints, stops."""
+"""The training loop: steps, logs, validation, checkpoints and stops."""
 
 import dataclasses
 import logging
@@ -24,7 +24,7 @@ _REMEDY = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """At which steps the loop comes back to Python, and why.
+    """At which steps the loop returns to Python, and why.
 
     Every number is in steps; 0 = never, for `evaluate_every` and `profiled`.
     """
@@ -126,7 +126,7 @@ class Best:
     value: float = 0.0
 
     def see(self, step: int, validation: dict[str, float]) -> None:
-        """Takes note of the means after a step; {} = no validation."""
+        """Updates the best with the means after a step; {} = no validation."""
         if self.by not in validation:
             return
         gain = validation[self.by] - self.value

@@ -98,19 +98,19 @@ class Step:
         return gradients, sums
 
     def zero_sums(self) -> Sums:
-        """Where adding up begins."""
+        """Sums of no batch: zeros."""
         return {name: tf.zeros([]) for name in self.sum_names}
 
     @property
     def scales_loss(self) -> bool:
-        """Whether the optimizer looks out for gradients that overflowed."""
+        """Whether the loss is scaled, so that overflows skip the update."""
         return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
 
     def update(self, gradients: list[tf.Tensor], sums: Sums) -> Sums:
         """Applies gradients summed over everything; returns the sums.
 
-        A gradient that is not finite ruins the weights, though the loss that
-        it comes from may be finite: the loss is made to tell.
+        A gradient that is not finite ruins the weights even if its loss is
+        finite. The returned loss is NaN then, so that the loop stops.
         """
         limit = self.clip_norm or None
         if limit and self.scales_loss:

@@ -55,7 +55,6 @@ def create(
         )
     if num_virtual_devices:
         _split_device(num_virtual_devices)
-    _disable_device_autotuning()
     return builders[name]()
 
 
@@ -121,6 +120,7 @@ def distribute(
             context.num_replicas_in_sync // context.num_input_pipelines,
         )
 
+    _disable_device_autotuning()
     return strategy.distribute_datasets_from_function(build)
 
 
@@ -191,6 +191,7 @@ def describe(strategy: tf.distribute.Strategy) -> str:
     )
 
 
+@functools.cache  # Once is enough.
 def _disable_device_autotuning() -> None:
     """Keeps tf.data's autotuning out of the iterators of the replicas.
 

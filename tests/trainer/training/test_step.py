@@ -1,5 +1,6 @@
 """The layout of a step changes nothing; XLA is where it should be."""
 
+import functools
 import signal
 
 import keras
@@ -31,8 +32,11 @@ def reference():
     ],
 )
 def test_layout_changes_nothing(reference, replicas, accumulation_steps, jit):
+    one_device = tf.distribute.OneDeviceStrategy("CPU:0")
     model = tiny.create(
-        tiny.mirrored(replicas), accumulation_steps=accumulation_steps, jit=jit
+        tiny.mirrored(replicas) if replicas > 1 else one_device,
+        accumulation_steps=accumulation_steps,
+        jit=jit,
     )
     losses = model.losses(NUM_STEPS)
     assert tiny.largest_relative(losses, reference[0]) < 1e-5
@@ -57,13 +61,6 @@ def test_reference_learns_and_draws_dropout(reference):
     losses = still.losses(NUM_STEPS)
     assert tiny.largest_relative(losses, reference[0]) > 1e-3
     assert tiny.largest_difference(before, reference[1]) > 1e-3
-
-
-def test_one_device_is_the_same(reference):
-    model = tiny.create(tf.distribute.OneDeviceStrategy("CPU:0"))
-    losses = model.losses(NUM_STEPS)
-    assert tiny.largest_relative(losses, reference[0]) < 1e-5
-    assert tiny.largest_difference(model.weights(), reference[1]) < 1e-5
 
 
 def test_several_steps_a_call_are_the_same_steps(reference):
@@ -124,28 +121,29 @@ def test_number_of_steps_and_new_iterators_trace_nothing_anew():
     assert model.call.experimental_get_tracing_count() == 1
 
 
+@functools.cache
 def _grad(accumulation_steps, *, seen):
     """The gradients of the global batch 3, as the step sums them."""
     model = tiny.create(tiny.mirrored(1), accumulation_steps=accumulation_steps)
     batch = {k: tf.constant(v) for k, v in tiny.batch_of(3).items()}
     compute = tf.function(model.step.create_forward_backward())
     gradients, sums = compute(
-        batch, tf.constant(3, tf.int64), tf.constant(seen)
+        batch, tf.constant(3, tf.int64), tf.constant(seen, tf.int64)
     )
     return [g.numpy() for g in gradients], float(sums["loss"])
 
 
-@pytest.mark.parametrize("parts", [2, 4, 8])
+@pytest.mark.parametrize("parts", [2, 8])
 def test_gradients_do_not_depend_on_accumulation(parts):
-    whole, loss = _grad(1, seen=np.int64(0))
-    cut, cut_loss = _grad(parts, seen=np.int64(0))
+    whole, loss = _grad(1, seen=0)
+    cut, cut_loss = _grad(parts, seen=0)
     assert loss == pytest.approx(cut_loss, rel=1e-6)
     for a, b in zip(whole, cut, strict=True):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_dropout_follows_the_row_number():
-    assert _grad(1, seen=np.int64(0))[1] != _grad(1, seen=np.int64(8))[1]
+    assert _grad(1, seen=0)[1] != _grad(1, seen=8)[1]
 
 
 def test_no_prediction_at_all_changes_nothing():
@@ -177,8 +175,9 @@ def test_gradient_that_is_not_finite_shows_in_the_loss():
     assert np.isfinite(sums["weight"])
 
 
-@pytest.mark.parametrize("precision", ["float32", "float16"])
-@pytest.mark.parametrize("replicas", [1, 2])
+@pytest.mark.parametrize(
+    ("precision", "replicas"), [("float32", 2), ("float16", 2), ("float16", 1)]
+)
 def test_clips_after_the_reduction(precision, replicas):
     model = tiny.create(
         tiny.mirrored(replicas), precision=precision, clip_norm=0.01
@@ -197,9 +196,8 @@ def _number(variable):
     return keras.ops.convert_to_numpy(variable).item()
 
 
-@pytest.mark.parametrize("replicas", [1, 2])
-def test_float16_overflow_skips_the_update_and_goes_on(replicas):
-    model = tiny.create(tiny.mirrored(replicas), precision="float16")
+def test_float16_overflow_skips_the_update_and_goes_on():
+    model = tiny.create(tiny.mirrored(2), precision="float16")
     model.optimizer.dynamic_scale.assign(2.0**40)
     before = model.weights()
     iterator = iter(tiny.batches(model.strategy))
@@ -215,10 +213,10 @@ def test_float16_overflow_skips_the_update_and_goes_on(replicas):
     assert 0 < tiny.largest_difference(before, model.weights()) < 1.0
 
 
-def test_bfloat16_is_close_to_float32():
-    exact = tiny.create(tiny.mirrored(1)).losses(10)
-    rough = tiny.create(tiny.mirrored(1), precision="bfloat16").losses(10)
-    assert 0 < tiny.largest_relative(rough, exact) < 2e-2
+def test_bfloat16_is_close_to_float32(reference):
+    rough = tiny.create(tiny.mirrored(1), precision="bfloat16")
+    losses = rough.losses(NUM_STEPS)
+    assert 0 < tiny.largest_relative(losses, reference[0]) < 2e-2
 
 
 def test_stop_ends_a_call_after_the_step_that_sees_it():
@@ -255,8 +253,7 @@ def _functions(call):
     return nodes
 
 
-@pytest.mark.parametrize("accumulation_steps", [1, 2])
-@pytest.mark.parametrize("jit", [False, True])
+@pytest.mark.parametrize(("jit", "accumulation_steps"), [(False, 1), (True, 2)])
 def test_products_are_inside_xla_exactly_when_asked(jit, accumulation_steps):
     model = tiny.create(
         tiny.mirrored(2), jit=jit, accumulation_steps=accumulation_steps
