@@ -120,7 +120,7 @@ class Artifact:
             section, _, _ = name.partition(".")
             allowed = {name, section} & {*schema.CHANGEABLE}
             (changeable if allowed else fixed).append(
-                f"{name} was {before[name]!r} and is {now!r} now"
+                f"{name} was {before[name]!r}, now {now!r}"
             )
         return fixed, changeable
 

@@ -31,13 +31,13 @@ def _require(kind, before, now, *, sources=ROWS, new_sources=None):
 @pytest.mark.parametrize(
     ("name", "value", "shown"),
     [
-        ("seed", 1, "seed was 0 and is 1 now"),
-        ("data__sequence_length", 128, "data.sequence_length was 256 and is"),
+        ("seed", 1, "seed was 0, now 1"),
+        ("data__sequence_length", 128, "data.sequence_length was 256, now"),
         ("tokenizer__kind", "wordpiece", "tokenizer.kind was 'unicode_word'"),
-        ("masking__select_rate", 0.2, "masking.select_rate was 0.15 and is"),
-        ("model__num_layers", 3, "model.num_layers was 2 and is 3 now"),
+        ("masking__select_rate", 0.2, "masking.select_rate was 0.15, now"),
+        ("model__num_layers", 3, "model.num_layers was 2, now 3"),
         ("train__global_batch_size", 64, "train.global_batch_size was 32"),
-        ("data__group_field", "author", "data.group_field was '' and is"),
+        ("data__group_field", "author", "data.group_field was '', now"),
     ],
 )
 def test_another_encoder_is_named_by_its_knob_and_refused(name, value, shown):

@@ -405,7 +405,7 @@ def test_a_run_is_recognised_without_its_config(copied, tiny, one_device):
     workdir = copied(20)
     (workdir / "config.json").unlink()
     for changes, message in (
-        ({"seed": 1}, "seed was 0 and is 1 now"),
+        ({"seed": 1}, "seed was 0, now 1"),
         ({"masking.select_rate": 0.3}, "masking.select_rate was 0.15"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -47,7 +47,7 @@ def test_done_stale_and_missing(shown, finished, tmp_path):
     assert found["encoder"].endswith("33 of 40 steps")
     found, last = shown(workdir, {"masking.select_rate": 0.3})
     assert found["encoder"].endswith(
-        "stale: masking.select_rate was 0.15 and is 0.3 now"
+        "stale: masking.select_rate was 0.15, now 0.3"
     )
     assert "another --workdir" in last
     found, _ = shown(workdir, {"data.sequence_length": 32})
@@ -60,4 +60,4 @@ def test_another_question_makes_an_export_stale(shown, exported):
     assert found["export"].endswith("done")
     assert found["evaluation"] == "missing"
     found, _ = shown(exported, {"export.top_k": 3})
-    assert found["export"].endswith("stale: export.top_k was 5 and is 3 now")
+    assert found["export"].endswith("stale: export.top_k was 5, now 3")

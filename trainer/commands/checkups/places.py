@@ -7,6 +7,7 @@ import uuid
 
 import storage
 from configs import schema
+from trainer import chain, checkpoint
 from trainer import workdir as workdir_lib
 from trainer.commands.checkups.check import Case
 from trainer.training import strategy as strategy_lib
@@ -19,17 +20,31 @@ _STAGES, _MORE_CHECKPOINTS = 2, 3
 
 
 def workdir(case: Case) -> str:
-    """Whether it can be written, and nobody trains there.
+    """Whether it can be written, holds no other run, and nobody trains there.
 
     Whether data.prepared_dir can be written, too. No directory is made.
     """
     for place in (case.workdir, case.config.data.prepared_dir):
         _write(place)
+    for kind, stage in (("encoder", "pretrain"), ("classifier", "finetune")):
+        state = checkpoint.of_stage(case.workdir, stage).last_state()
+        if state:
+            made = chain.Artifact.read(state, case.workdir)
+            chain.require_same(
+                made,
+                chain.Artifact.of(kind, case.config, made.made_from),
+                workdir=case.workdir,
+                allow_changed=case.config.checkpoint.allow_changed,
+            )
     chief = case.strategy is None or strategy_lib.is_chief(case.strategy)
     if storage.path_of(case.workdir).exists():
         with workdir_lib.locked(case.workdir, chief=chief):
             pass
-    begun = "a run" if workdir_lib.stages(case.workdir) else "no run yet"
+    begun = (
+        "a run that can go on"
+        if workdir_lib.stages(case.workdir)
+        else "no run yet"
+    )
     return f"{case.workdir} can be written; {begun}"
 
 
