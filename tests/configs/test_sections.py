@@ -1,4 +1,4 @@
-"""Tests of configs/sections.py: bad values die with their names."""
+"""Tests of the sections of a config: bad values die with their names."""
 
 import math
 
@@ -98,6 +98,18 @@ BAD = [
     ("train.profile_steps", "5:5", "two steps"),
     ("train.profile_steps", "-1:5", "two steps"),
     ("train.profile_steps", "1:5:9", "two steps"),
+    ("export.max_masks", 0, "at least 1"),
+    ("export.top_k", 0, "at least 1"),
+    ("predict.batch_size", 0, "at least 1"),
+    ("evaluation.every_steps", -1, "at least 0"),
+    ("evaluation.top_k", 0, "at least 1"),
+    ("checkpoint.every_steps", 0, "at least 1"),
+    ("checkpoint.keep_last", 0, "at least 1"),
+    ("inspect.step", -1, "at least 0"),
+    ("inspect.num_steps", 0, "at least 1"),
+    ("inspect.num_rows", -1, "at least 0"),
+    ("benchmark.what", "all", "choose one of .*input"),
+    ("benchmark.num_rounds", 2, "at least 3"),
 ]
 
 
@@ -151,3 +163,10 @@ def test_rotary_needs_pairs():
 def test_profiled_steps(text, steps):
     config = build({"train.profile_steps": text})
     assert config.train.profiled == steps
+
+
+@pytest.mark.parametrize("what", ["input", "serving"])
+def test_what_has_no_reference_is_refused_with_one(what):
+    build({"benchmark.what": what})
+    with pytest.raises(ValueError, match=f"not with benchmark.what={what}"):
+        build({"benchmark.what": what, "benchmark.reference": True})

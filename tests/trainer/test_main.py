@@ -52,10 +52,12 @@ def command(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _same_signals():
-    """Undoes what a shell does to its background jobs: they ignore SIGINT."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Undoes what a shell and `nohup` do: SIGINT or SIGHUP are ignored."""
+    interrupt = signal.signal(signal.SIGINT, signal.default_int_handler)
+    hangup = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGHUP, hangup)
 
 
 def complaint(capsys, *argv):
@@ -349,12 +351,6 @@ def test_a_typo_dies_at_once_and_without_tensorflow():
     assert result.stderr.count("\n") == 1
     # Processor time: a busy machine does not change it much.
     assert after.ru_utime - before.ru_utime < 1.5
-
-
-def test_module_can_be_run():
-    result = run("--mode=x")
-    assert result.returncode == 2
-    assert result.stderr.startswith("cloze: flag --mode=x: value should be")
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

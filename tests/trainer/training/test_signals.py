@@ -11,6 +11,14 @@ from tests.trainer.training import conftest as tiny
 from trainer.training import signals
 
 
+@pytest.fixture(autouse=True)
+def _hangup_is_not_ignored():
+    """Undoes what `nohup` does."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
 @pytest.mark.parametrize(
     "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP]
 )
