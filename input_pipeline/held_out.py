@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import storage
 from configs import schema
-from input_pipeline import cleaning, roles, sources, survey
+from input_pipeline import cleaning, roles, sources
+from input_pipeline.corpus import Corpus
 
 
 class Example(NamedTuple):
@@ -33,27 +34,27 @@ class Counts:
     own_split: bool = False  # Not by hash out of the training text.
 
 
-def fingerprint(data: schema.DataConfig) -> str:
-    """Of all that decides `examples`; reads its files once."""
-    units = sources.list_units(data)
-    own = [unit for unit in units if unit.split == "test"]
-    used = own or [unit for unit in units if unit.split == "train"]
-    source = sources.fingerprint(data, used)
-    decide = {} if own else survey.of(data, units).roles.to_dict()
+def fingerprint(corpus: Corpus) -> str:
+    """Of all that decides `examples`."""
+    data = corpus.data
+    own = [unit for unit in corpus.units if unit.split == "test"]
+    used = own or [unit for unit in corpus.units if unit.split == "train"]
+    source = corpus.fingerprint(used)
+    decide = {} if own else corpus.survey.roles.to_dict()
     return storage.sha256_json(
         [source, data.text_field, data.label_field, decide]
     )
 
 
-def examples(data: schema.DataConfig, counts: Counts) -> Iterator[Example]:
+def examples(corpus: Corpus, counts: Counts) -> Iterator[Example]:
     """Test documents in order: the source's own, else a tenth by hash.
 
     Which tenth is what `prepare` decided with: it set the same aside.
     """
-    units = sources.list_units(data)
+    data, units = corpus.data, corpus.units
     own = [unit for unit in units if unit.split == "test"]
     counts.own_split = bool(own)
-    decide = survey.of(data, units).roles if not own else None
+    decide = corpus.survey.roles if not own else None
     number, read = 0, cleaning.Counts()
     for unit in own or [unit for unit in units if unit.split == "train"]:
         for document in sources.read(data, unit, read):
@@ -79,23 +80,23 @@ def examples(data: schema.DataConfig, counts: Counts) -> Iterator[Example]:
     counts.split = read.documents_split
 
 
-def check(data: schema.DataConfig, names: Sequence[str]) -> None:
+def check(corpus: Corpus, names: Sequence[str]) -> None:
     """Refuses a test file that cannot be evaluated, before training.
 
     Its labels are compared with those that are known; all else is ignored.
 
     Args:
-      data: its `test_path`; any other test split is left alone.
+      corpus: its `data.test_path`; any other test split is left alone.
       names: the labels of the training documents.
 
     Raises:
       ValueError: the file cannot be read, has no label, or an unknown one.
     """
-    if data.test_path:
+    if corpus.data.test_path:
         counts = Counts()
-        for _ in known(examples(data, counts), names):
+        for _ in known(examples(corpus, counts), names):
             pass
-        require_labels(data, counts)
+        require_labels(corpus.data, counts)
 
 
 def known(

@@ -25,6 +25,7 @@ from input_pipeline import (
     sources,
     survey,
 )
+from input_pipeline import corpus as corpus_lib
 from input_pipeline import roles as roles_lib
 from input_pipeline import tokenizer as tokenizer_lib
 
@@ -38,7 +39,9 @@ class NoLabelsError(ValueError):
 
 
 def prepare(
-    config: schema.Config, tokenizer: tokenizer_lib.Tokenizer
+    config: schema.Config,
+    tokenizer: tokenizer_lib.Tokenizer,
+    corpus: corpus_lib.Corpus | None = None,
 ) -> pathlib.Path:
     """The directory with the labelled rows, made where it is missing.
 
@@ -53,18 +56,18 @@ def prepare(
             "data.source=text has no labels; fine-tuning needs csv, jsonl or"
             " tfds with data.label_field."
         )
-    units = sources.list_units(config.data)
-    known = survey.of(config.data, units)
+    corpus = corpus or corpus_lib.Corpus(config.data)
+    known = corpus.survey
     if not known.roles.has_labels:
         raise NoLabelsError(
             f"data.label_field={config.data.label_field!r}: no document has a"
             " label; if another field holds it, name that one with"
             " --config.data.label_field."
         )
-    labelled = [unit for unit in units if unit.split in _ROLES]
+    labelled = [unit for unit in corpus.units if unit.split in _ROLES]
     return manifest.made_once(
         config.data.prepared_dir,
-        _identity(config, labelled, known.roles, tokenizer),
+        _identity(config, corpus, labelled, tokenizer),
         lambda directory: _write_all(
             config, labelled, known, tokenizer, directory
         ),
@@ -72,7 +75,9 @@ def prepare(
 
 
 def prepare_unlabelled(
-    config: schema.Config, labelled: manifest.Prepared
+    config: schema.Config,
+    labelled: manifest.Prepared,
+    corpus: corpus_lib.Corpus | None = None,
 ) -> pathlib.Path:
     """The directory with rows of what has no label, made where it is missing.
 
@@ -84,9 +89,11 @@ def prepare_unlabelled(
       ValueError: there is no such document, or the source cannot be read.
       OSError: the directory cannot be written, for want of space or rights.
     """
-    units = sources.list_units(config.data)
-    roles = survey.of(config.data, units).roles
-    units = [unit for unit in units if unit.split in ("train", UNLABELLED)]
+    corpus = corpus or corpus_lib.Corpus(config.data)
+    roles = corpus.survey.roles
+    units = [
+        unit for unit in corpus.units if unit.split in ("train", UNLABELLED)
+    ]
     layout = labelled_rows.Layout.of(config, labelled.documents_per_row)
 
     def write(directory: pathlib.Path) -> dict[str, Any]:
@@ -115,7 +122,7 @@ def prepare_unlabelled(
         return {**facts, "dtype": labelled.dtype.str, "report": {}}
 
     identity = {
-        **_identity(config, units, roles, labelled.tokenizer),
+        **_identity(config, corpus, units, labelled.tokenizer),
         "purpose": "self-training",
         "documents_per_row": layout.num_documents,
     }
@@ -124,8 +131,8 @@ def prepare_unlabelled(
 
 def _identity(
     config: schema.Config,
+    corpus: corpus_lib.Corpus,
     units: list[sources.Unit],
-    roles: roles_lib.Roles,
     tokenizer: tokenizer_lib.Tokenizer,
 ) -> dict[str, Any]:
     """All that decides the content of the rows; JSON."""
@@ -133,8 +140,8 @@ def _identity(
     return {
         "format": manifest.FORMAT,
         "purpose": "classification",
-        "source": sources.fingerprint(data, units),
-        "roles": storage.sha256_json(roles.to_dict()),
+        "source": corpus.fingerprint(units),
+        "roles": storage.sha256_json(corpus.survey.roles.to_dict()),
         "text_field": data.text_field,
         "label_field": data.label_field,
         "group_field": data.group_field,

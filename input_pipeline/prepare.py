@@ -27,6 +27,7 @@ from input_pipeline import (
     sources,
     survey,
 )
+from input_pipeline import corpus as corpus_lib
 from input_pipeline import roles as roles_lib
 from input_pipeline import tokenizer as tokenizer_lib
 
@@ -45,25 +46,27 @@ _Result = tuple[
 
 
 def prepare(
-    config: schema.Config, tokenizer: tokenizer_lib.Tokenizer | None = None
+    config: schema.Config,
+    tokenizer: tokenizer_lib.Tokenizer | None = None,
+    corpus: corpus_lib.Corpus | None = None,
 ) -> pathlib.Path:
     """The directory with the prepared rows, made where it is missing.
 
     Args:
       config: of the run.
       tokenizer: used as it is; None = learned from the text.
+      corpus: the text of the config, if it has been opened before.
 
     Raises:
       ValueError: the source cannot be read or holds nothing to train on.
       OSError: the directory cannot be written, for want of space or rights.
     """
-    units = sources.list_units(config.data)
-    known = survey.of(config.data, units)
+    corpus = corpus or corpus_lib.Corpus(config.data)
     return manifest.made_once(
         config.data.prepared_dir,
-        _identity(config, units, known.roles, tokenizer),
+        _identity(config, corpus, corpus.survey.roles, tokenizer),
         lambda directory: _write_all(
-            config, units, known, tokenizer, directory
+            config, corpus.units, corpus.survey, tokenizer, directory
         ),
     )
 
@@ -75,16 +78,16 @@ def locate(
 
     The arguments and errors are those of `prepare`.
     """
-    units = sources.list_units(config.data)
-    roles = survey.of(config.data, units, keep=False).roles
+    corpus = corpus_lib.Corpus(config.data)
+    roles = survey.of(config.data, corpus.units, keep=False).roles
     return manifest.directory_of(
-        config.data.prepared_dir, _identity(config, units, roles, tokenizer)
+        config.data.prepared_dir, _identity(config, corpus, roles, tokenizer)
     )
 
 
 def _identity(
     config: schema.Config,
-    units: list[sources.Unit],
+    corpus: corpus_lib.Corpus,
     roles: roles_lib.Roles,
     tokenizer: tokenizer_lib.Tokenizer | None,
 ) -> dict[str, Any]:
@@ -93,11 +96,11 @@ def _identity(
     if tokenizer:
         sha256 = storage.sha256_json(tokenizer.vocabulary)
         vocabulary = {"kind": tokenizer.kind, "sha256": sha256}
-    used = [unit for unit in units if unit.split != "test"]
+    used = [unit for unit in corpus.units if unit.split != "test"]
     data = config.data
     return {
         "format": manifest.FORMAT,
-        "source": sources.fingerprint(data, used),
+        "source": corpus.fingerprint(used),
         "roles": storage.sha256_json(roles.to_dict()),
         "text_field": data.text_field,
         "label_field": data.label_field,

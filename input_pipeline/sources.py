@@ -7,9 +7,10 @@ for unit in sources.list_units(data):
 
 import dataclasses
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import storage
 from configs import schema
 from input_pipeline import (
     cleaning,
@@ -71,7 +72,12 @@ def read(
     )
 
 
-def fingerprint(data: schema.DataConfig, units: list[Unit]) -> dict[str, Any]:
+def fingerprint(
+    data: schema.DataConfig,
+    units: Sequence[Unit],
+    *,
+    sha256: Callable[[str], str] = storage.sha256_file,
+) -> dict[str, Any]:
     """What identifies the input, ready for JSON; not where it is stored.
 
     Reads every file once. Fields and splits chosen by `data` are not part of
@@ -83,7 +89,7 @@ def fingerprint(data: schema.DataConfig, units: list[Unit]) -> dict[str, Any]:
     elif data.source == "tfds":
         content = tfds_source.fingerprint(data)
     else:
-        content = text_files.fingerprint(units)
+        content = text_files.fingerprint(units, sha256)
     return {"source": data.source, "content": content}
 
 

@@ -7,7 +7,7 @@ function of the text alone, found once a corpus and stored beside its rows.
 import collections
 import dataclasses
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import storage
@@ -42,6 +42,7 @@ def of(
     units: Sequence[sources.Unit],
     *,
     keep: bool = True,
+    sha256: Callable[[str], str] = storage.sha256_file,
 ) -> Survey:
     """The survey of all units of a source, made where it is missing.
 
@@ -60,7 +61,7 @@ def of(
     identity = {
         "format": manifest.FORMAT,
         "purpose": "survey",
-        "source": sources.fingerprint(data, read),
+        "source": sources.fingerprint(data, read, sha256=sha256),
         "own_test": own_test,
         "text_field": data.text_field,
         "document": data.document,

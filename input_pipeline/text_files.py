@@ -14,7 +14,7 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 import storage
@@ -51,7 +51,10 @@ def is_plain(data: schema.DataConfig, split: str, path: str) -> bool:
     return data.source == "text" or (split == "unlabeled" and is_txt)
 
 
-def fingerprint(units: list[documents.Unit]) -> list[dict[str, Any]]:
+def fingerprint(
+    units: Sequence[documents.Unit],
+    sha256: Callable[[str], str] = storage.sha256_file,
+) -> list[dict[str, Any]]:
     """Split, size and sha256 of every file, whatever its name and place."""
     files = dict.fromkeys(
         (unit.split, piece.path) for unit in units for piece in unit.pieces
@@ -60,7 +63,7 @@ def fingerprint(units: list[documents.Unit]) -> list[dict[str, Any]]:
         {
             "split": split,
             "size": os.path.getsize(path),
-            "sha256": storage.sha256_file(path),
+            "sha256": sha256(path),
         }
         for split, path in files
     ]

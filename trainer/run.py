@@ -8,6 +8,7 @@ never again.
 import contextlib
 import functools
 import logging
+import pathlib
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -18,11 +19,13 @@ import tensorflow as tf
 import storage
 from configs import runtime as runtime_lib
 from configs import schema
+from input_pipeline import corpus as corpus_lib
 from input_pipeline import labelled, manifest, prepare
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import chain, checkpoint, modeling, trained
 from trainer import workdir as workdir_lib
 from trainer.report import data
+from trainer.serving import loading
 from trainer.training import strategy as strategy_lib
 from trainer.training import workers
 
@@ -52,6 +55,8 @@ class Run:
         self.runtime = runtime
         self.callbacks = callbacks
         self._is_locked = False
+        self._opened = dict[str, manifest.Prepared]()
+        self._exported: loading.Exported | None = None
 
     @functools.cached_property
     def strategy(self) -> tf.distribute.Strategy:
@@ -121,6 +126,11 @@ class Run:
         return strategy_lib.resolve(self.strategy, self.config.train, before)
 
     @functools.cached_property
+    def corpus(self) -> corpus_lib.Corpus:
+        """The text of the config."""
+        return corpus_lib.Corpus(self.config.data)
+
+    @functools.cached_property
     def initial(self) -> modeling.Initial | None:
         """The model of `init_from`; None = the run starts from scratch.
 
@@ -153,6 +163,28 @@ class Run:
             }
         )[:16]
 
+    def open_rows(self, directory: str | pathlib.Path) -> manifest.Prepared:
+        """Prepared rows, verified when they are opened for the first time."""
+        name = str(directory)
+        if name not in self._opened:
+            self._opened[name] = manifest.open_prepared(directory)
+        return self._opened[name]
+
+    def forget_export(self) -> None:
+        """To be called when the export has been written again."""
+        self._exported = None
+
+    def open_export(self) -> loading.Exported:
+        """The export in the workdir, verified when it is loaded, once.
+
+        Raises:
+          ValueError: there is none, or it is damaged.
+        """
+        if not self._exported:
+            directory = storage.path_of(self.workdir) / loading.DIRECTORY
+            self._exported = loading.load(directory)
+        return self._exported
+
     @functools.cached_property
     def rows(self) -> manifest.Prepared:
         """Rows for pretraining, made where they are missing, and verified."""
@@ -162,7 +194,9 @@ class Run:
             tokenizer = tokenizer_lib.create(
                 self.initial.kind, self.initial.vocabulary
             )
-        rows = manifest.open_prepared(prepare.prepare(self.config, tokenizer))
+        rows = manifest.open_prepared(
+            prepare.prepare(self.config, tokenizer, self.corpus)
+        )
         for line in data.lines(rows.report, rows.sequence_length):
             _log.info("%s", line)
         seconds = time.perf_counter() - start
@@ -185,8 +219,8 @@ class Run:
         Raises:
           NoLabelsError: the text has no labels.
         """
-        rows = manifest.open_prepared(
-            labelled.prepare(self.config, self.tokenizer)
+        rows = self.open_rows(
+            labelled.prepare(self.config, self.tokenizer, self.corpus)
         )
         for line in data.labelled_lines(
             rows.report,
@@ -208,8 +242,10 @@ class Run:
         finetune = self.config.finetune
         if not (finetune.self_training_rounds and finetune.encoder):
             return None
-        return manifest.open_prepared(
-            labelled.prepare_unlabelled(self.config, self.labelled_rows)
+        return self.open_rows(
+            labelled.prepare_unlabelled(
+                self.config, self.labelled_rows, self.corpus
+            )
         )
 
     def require_same(

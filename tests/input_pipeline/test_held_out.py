@@ -6,6 +6,7 @@ import pytest
 
 from configs import schema
 from input_pipeline import held_out, manifest, prepare
+from input_pipeline.corpus import Corpus
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def write(tmp_path):
 
 def read(data):
     counts = held_out.Counts()
-    return [*held_out.examples(data, counts)], counts
+    return [*held_out.examples(Corpus(data), counts)], counts
 
 
 def test_own_split_is_read_whole(write):

@@ -18,6 +18,7 @@ from input_pipeline import (
     survey,
     text_files,
 )
+from input_pipeline.corpus import Corpus
 from tests.input_pipeline import conftest as tiny
 
 SPELLINGS = (
@@ -62,7 +63,7 @@ def test_a_corpus_with_every_document_in_two_spellings_leaks_nothing(tmp_path):
     for one, other in itertools.combinations(found.values(), 2):
         assert not one & other
     # What is evaluated is that test, in both spellings.
-    examples = [*held_out.examples(config.data, held_out.Counts())]
+    examples = [*held_out.examples(Corpus(config.data), held_out.Counts())]
     assert len(examples) == 2 * len(found["test"])
     assert found["test"] == {
         documents.normalised(example.raw.decode()) for example in examples
@@ -133,7 +134,7 @@ def test_few_labels_leave_more_of_them_for_validation(number, rate, tmp_path):
     if number > 1:
         wanted = rate * number
         assert abs(counted["validation"] - wanted) < 4 * wanted**0.5
-    examples = [*held_out.examples(config.data, held_out.Counts())]
+    examples = [*held_out.examples(Corpus(config.data), held_out.Counts())]
     assert len(examples) == counted["test"]
 
 

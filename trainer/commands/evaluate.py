@@ -18,8 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 import storage
-from configs import schema
-from input_pipeline import held_out, sources
+from input_pipeline import held_out
 from trainer import chain, checkpoint, ngrams, trained
 from trainer.commands import export as export_command
 from trainer.report import pictures, statistics, summary
@@ -73,16 +72,16 @@ def run(run: Run) -> None:
         to evaluate, the export is damaged, or a test label is none of the
         classifier's.
     """
-    config, workdir = run.config, run.workdir
+    workdir = run.workdir
     folder = storage.path_of(workdir)
     result: dict[str, Any] = {"masked_lm": _masked_lm(run)}
     if not run.is_chief:
         return  # All of a cluster share the masked-LM half alone.
     _require_same_text(run)
     export = folder / loading.DIRECTORY
-    if classifier := _load(export):
+    if classifier := _load(run, export):
         trained.warn_if_older(workdir, classifier.facts)
-        result |= _classifier(config, folder, classifier)
+        result |= _classifier(run, folder, classifier)
     if not (classifier or result["masked_lm"]):
         raise ValueError(
             f"{workdir} has nothing to evaluate: no classifier in {export} and"
@@ -101,7 +100,7 @@ def run(run: Run) -> None:
 
 def wanted(run: Run) -> chain.Artifact:
     """What an evaluation would be now."""
-    made_from = {"test text": held_out.fingerprint(run.config.data)}
+    made_from = {"test text": held_out.fingerprint(run.corpus)}
     export = storage.path_of(run.workdir) / loading.DIRECTORY
     if export.is_dir():
         facts = storage.read_manifest(export)
@@ -160,8 +159,7 @@ def _require_same_text(run: Run) -> None:
     text is: documents of another one may have trained the classifier.
     """
     state = checkpoint.of_stage(run.workdir, "finetune").last_state()
-    units = sources.list_units(run.config.data)
-    own_test = any(unit.split == "test" for unit in units)
+    own_test = any(unit.split == "test" for unit in run.corpus.units)
     for kind, facts in (
         ("classifier", state),
         ("n-grams", ngrams.read_facts(run.workdir)),
@@ -179,12 +177,12 @@ def _require_same_text(run: Run) -> None:
             )
 
 
-def _load(export: pathlib.Path) -> loading.Exported | None:
+def _load(run: Run, export: pathlib.Path) -> loading.Exported | None:
     """The export, if it classifies."""
     if not export.is_dir():
         _log.info("no %s: the masked-LM half alone", export)
         return None
-    exported = loading.load(export)
+    exported = run.open_export()
     if "classify" in exported.signatures:
         return exported
     _log.info("%s classifies nothing: the masked-LM half alone", export)
@@ -192,13 +190,13 @@ def _load(export: pathlib.Path) -> loading.Exported | None:
 
 
 def _classifier(
-    config: schema.Config, folder: pathlib.Path, exported: loading.Exported
+    run: Run, folder: pathlib.Path, exported: loading.Exported
 ) -> dict[str, Any]:
     """The results of the classifier; {} where no test document has a label."""
     counts = held_out.Counts()
     names = exported.facts["labels"]
-    answers = _ask(config, exported.signatures["classify"], names, counts)
-    held_out.require_labels(config.data, counts)
+    answers = _ask(run, exported.signatures["classify"], names, counts)
+    held_out.require_labels(run.config.data, counts)
     if counts.without_label:
         _log.info(
             "%s test documents without a label left out",
@@ -230,7 +228,7 @@ def _classifier(
             "confusion": found.confusion.tolist(),
         },
         **_parts(answers),
-        **_gain(config.evaluation.control, folder),
+        **_gain(run.config.evaluation.control, folder),
         "most_wrong": _most_wrong(answers, names),
         "seconds": round(answers.seconds, 3),
         "test_sha256": storage.sha256_json(
@@ -240,17 +238,17 @@ def _classifier(
 
 
 def _ask(
-    config: schema.Config,
+    run: Run,
     classify: Callable[..., dict[str, tf.Tensor]],
     names: list[str],
     counts: held_out.Counts,
 ) -> _Answers:
     number_of = {name: number for number, name in enumerate(names)}
-    size = config.predict.batch_size
+    size = run.config.predict.batch_size
     labels, digests, excerpts = [], [], []
     windows: list[dict[str, np.ndarray]] = []
     seconds = 0.0
-    examples = held_out.known(held_out.examples(config.data, counts), names)
+    examples = held_out.known(held_out.examples(run.corpus, counts), names)
     while window := list(itertools.islice(examples, size * _SORTED_BATCHES)):
         for example in window:
             labels.append(number_of[example.label])

@@ -4,7 +4,6 @@ import json
 import logging
 from typing import Any
 
-import storage
 from input_pipeline import held_out, labelled, manifest, strings
 from trainer import checkpoint
 from trainer.commands import (
@@ -40,7 +39,7 @@ def run(run: Run) -> None:
         if rows:
             finetune.check(run)
             _ = run.unlabelled_rows  # Missing ones are refused here.
-            held_out.check(run.config.data, rows.labels)
+            held_out.check(run.corpus, rows.labels)
             if run.is_chief:
                 finetune.fit_ngrams(run)
         if run.config.finetune.encoder or not rows:
@@ -100,7 +99,7 @@ def _predict(run: Run) -> None:
 
     First what it fills in, then the classes of the completed sentences.
     """
-    exported = loading.load(storage.path_of(run.workdir) / loading.DIRECTORY)
+    exported = run.open_export()
     if "fill_mask" not in exported.signatures:
         return
     texts = run.resolved["sentences"]

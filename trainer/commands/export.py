@@ -47,6 +47,7 @@ def run(run: Run) -> None:
         ) as temporary:
             facts |= _write_all(run, temporary)
             facts |= wanted(run).to_dict()
+        run.forget_export()
     _log.info("export: %s answers %s", final, ", ".join(facts["signatures"]))
     for name in sorted({*_KERAS_FILES} - {*facts["signatures"]}):
         stage = "finetune" if name == "classify" else "pretrain"
@@ -68,8 +69,8 @@ def wanted(run: Run) -> chain.Artifact:
 def is_done(run: Run) -> bool:
     """Whether the workdir has the export that `run` would write."""
     try:
-        facts = storage.verify(storage.path_of(run.workdir) / loading.DIRECTORY)
-    except storage.DamagedError:
+        facts = run.open_export().facts
+    except ValueError:  # Missing, damaged, or of an older version.
         return False
     return facts.get("artifact", {}).get("id") == wanted(run).id
 
@@ -85,7 +86,7 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
             " --mode=pretrain or --mode=finetune."
         )
     data = {
-        source.stage: _open_rows(source)
+        source.stage: _open_rows(run, source)
         for source in (pretrained, tuned)
         if source
     }
@@ -170,11 +171,11 @@ def last_validation(workdir: str) -> dict[str, dict[str, float]]:
     return found
 
 
-def _open_rows(source: trained.Trained) -> manifest.Prepared:
+def _open_rows(run: Run, source: trained.Trained) -> manifest.Prepared:
     """The rows of a stage and their tokenizer; made again where gone."""
     directory = storage.path_of(source.resolved[_ROWS[source.stage]])
     if directory.is_dir():
-        return manifest.open_prepared(directory)
+        return run.open_rows(directory)
     # Its own config: that of the command may name another text, or none.
     again = Run(
         source.config, workdir="", runtime=runtime_lib.Runtime("one_device")

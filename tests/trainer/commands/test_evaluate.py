@@ -10,6 +10,7 @@ import tensorflow as tf
 
 import storage
 from input_pipeline import held_out
+from input_pipeline.corpus import Corpus
 from trainer import chain
 from trainer.commands import evaluate
 from trainer.run import Run
@@ -152,7 +153,7 @@ def test_predictions_keep_the_order_of_the_documents(create, workdir, ask):
         saved["probabilities"][:, 1], [0.7, 0.4, 0.9, 0.4, 0.4], rtol=1e-6
     )
     assert saved["names"].tolist() == ["neg", "pos"]
-    examples = held_out.examples(create().data, held_out.Counts())
+    examples = held_out.examples(Corpus(create().data), held_out.Counts())
     assert saved["digests"].tolist() == [
         int.from_bytes(example.digest) for example in examples
     ]

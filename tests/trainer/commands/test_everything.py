@@ -48,7 +48,17 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     test = tiny_runs.write_reviews(tmp_path / "test.jsonl", seed=6)
     more = {"data.test_path": str(test)}
     workdir, config = tmp_path / "run", _config(tiny, reviews, more)
+    hashed, verified = [], []
+    for name, calls in (("sha256_file", hashed), ("verify", verified)):
+        monkeypatch.setattr(storage, name, _counted(name, calls))
     everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+    monkeypatch.undo()
+    assert sorted(p for p in hashed if p.endswith(".jsonl")) == [
+        str(reviews),
+        str(test),
+    ]
+    made = [p for p in verified if "/checkpoints/" not in p]
+    assert len(made) == len({*made}) == 3  # Two kinds of rows and the export.
     out = capsys.readouterr().out
     assert "test accuracy" in out
     assert '"masks": [[{"token":' in out
@@ -111,6 +121,20 @@ def test_ngrams_alone_need_no_training(
     for command in (export, evaluate):
         monkeypatch.setattr(command, "run", None)  # Would fail.
     everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+
+
+def _counted(name, calls):
+    """The function of `storage` of that name, which notes its first argument.
+
+    Not of files in a directory that has a manifest: these are verified.
+    """
+    original = getattr(storage, name)
+
+    def call(path, **options):
+        calls.append(str(path))
+        return original(path, **options)
+
+    return call
 
 
 LAYOUTS = {
