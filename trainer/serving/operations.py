@@ -13,26 +13,33 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import storage
 
-# What the exports of this project consist of. None of these reaches beyond the
-# tensors that it is given, and the tables and variables of the model.
+# What the exports of this project consist of, and what is like it. None of
+# these reaches beyond the tensors that it is given, and the tables and
+# variables of the model.
 _ALLOWED = frozenset(
     """
-    AddN AddV2 All Any ArgMax Assert AssignVariableOp BatchMatMulV2 BiasAdd
-    BroadcastArgs BroadcastGradientArgs BroadcastTo CaseFoldUTF8 Cast ConcatV2
-    Const Cumsum DenseBincount DisableCopyOnRead DivNoNan Einsum Equal Erfc Exp
-    ExpandDims FastWordpieceTokenizeWithOffsets Fill FloorDiv FloorMod GatherV2
-    Greater GreaterEqual HashTableV2 Identity IdentityN If Less LessEqual
-    LogicalAnd LogicalNot LogicalOr LookupTableFindV2 LookupTableImportV2
-    LowerBound MatMul Max Maximum Mean Minimum Mul Neg NoOp NormalizeUTF8
-    OnesLike Pack Pad Placeholder Pow Prod RaggedGather RaggedRange
-    RaggedTensorToTensor Range ReadVariableOp RealDiv RegexSplitWithOffsets Relu
-    Reshape Rsqrt Select SelectV2 Shape Sigmoid Size Softmax Split Sqrt Square
-    SquaredDifference Squeeze StatefulPartitionedCall StatelessIf
-    StaticRegexFullMatch StaticRegexReplace StopGradient StridedSlice StringJoin
-    StringLower StringSplitV2 Sub Sum Tanh TanhGrad TensorListConcatV2
-    TensorListReserve TensorListSetItem Tile TopKV2 Transpose UnicodeTranscode
-    Unique Unpack UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentSum
-    VarHandleOp Where While
+    Abs AddN AddV2 All Any ArgMax Assert AssignVariableOp BatchMatMulV2 BiasAdd
+    BroadcastArgs BroadcastGradientArgs BroadcastTo CaseFoldUTF8 Cast Ceil
+    ClipByValue ConcatV2 Const Cos Cumprod Cumsum DenseBincount
+    DisableCopyOnRead Div DivNoNan Einsum Equal Erf Erfc Exp ExpandDims Expm1
+    FastWordpieceTokenizeWithOffsets Fill Floor FloorDiv FloorMod GatherNd
+    GatherV2 Greater GreaterEqual HashTableV2 Identity IdentityN If Less
+    LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr
+    LookupTableFindV2 LookupTableImportV2 LowerBound MatMul Max Maximum Mean
+    Min Minimum Mul Neg NoOp NormalizeUTF8 NotEqual OneHot OnesLike Pack Pad
+    PartitionedCall Placeholder Pow Prod RaggedGather RaggedRange
+    RaggedTensorToTensor Range ReadVariableOp RealDiv RegexFullMatch
+    RegexReplace RegexSplitWithOffsets Relu Reshape ReverseV2 Round Rsqrt
+    ScatterNd SegmentSum Select SelectV2 Shape Sigmoid Sign Sin Size Slice
+    Softmax Softplus Split SplitV Sqrt Square SquaredDifference Squeeze
+    StatefulPartitionedCall StatelessIf StatelessWhile StaticRegexFullMatch
+    StaticRegexReplace StopGradient StridedSlice StringJoin StringLength
+    StringLower StringSplitV2 StringStrip StringUpper Sub Substr Sum Tanh
+    TanhGrad TensorListConcatV2 TensorListReserve TensorListSetItem
+    TensorScatterAdd TensorScatterUpdate Tile TopKV2 Transpose
+    UnicodeDecodeWithOffsets UnicodeEncode UnicodeTranscode Unique Unpack
+    UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentSum VarHandleOp Where
+    While ZerosLike
     """.split()
 )
 # Functions of `tf.saved_model.save` hold them, to save the model once more.
