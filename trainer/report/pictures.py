@@ -163,7 +163,7 @@ def _bytes(figure: Any, kind: str) -> bytes:
 
     content = io.BytesIO()
     # Text stays text in an SVG, and its names do not depend on chance.
-    options = {"svg.fonttype": "none", "svg.hashsalt": "cloze"}
+    options: Any = {"svg.fonttype": "none", "svg.hashsalt": "cloze"}
     with matplotlib.rc_context(options), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(
