@@ -13,26 +13,34 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import storage
 
-# What the exports of this project consist of. None of these reaches beyond the
-# tensors that it is given, and the tables and variables of the model.
+# What the exports of this project consist of, and operations like them: none
+# reaches beyond the tensors that it is given, and the model's tables and
+# variables.
 _ALLOWED = frozenset(
     """
-    AddN AddV2 All Any ArgMax Assert AssignVariableOp BatchMatMulV2 BiasAdd
-    BroadcastArgs BroadcastGradientArgs BroadcastTo CaseFoldUTF8 Cast ConcatV2
-    Const Cumsum DenseBincount DisableCopyOnRead DivNoNan Einsum Equal Erfc Exp
-    ExpandDims FastWordpieceTokenizeWithOffsets Fill FloorDiv FloorMod GatherV2
-    Greater GreaterEqual HashTableV2 Identity IdentityN If Less LessEqual
+    Abs AddN AddV2 All Any ArgMax AsString Assert AssignVariableOp BatchMatMulV2
+    BiasAdd BiasAddGrad Bitcast BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs
+    BroadcastGradientArgs BroadcastTo CaseFoldUTF8 Cast Ceil ConcatV2 Const
+    Cumsum DenseBincount DisableCopyOnRead DivNoNan Einsum EnsureShape Equal Erf
+    Erfc Exp ExpandDims FastWordpieceTokenizeWithOffsets Fill Floor FloorDiv
+    FloorMod GatherNd GatherV2 Greater GreaterEqual HashTableV2 Identity
+    IdentityN If InvertPermutation LeftShift Less LessEqual Log Log1p LogSoftmax
     LogicalAnd LogicalNot LogicalOr LookupTableFindV2 LookupTableImportV2
-    LowerBound MatMul Max Maximum Mean Minimum Mul Neg NoOp NormalizeUTF8
-    OnesLike Pack Pad Placeholder Pow Prod RaggedGather RaggedRange
-    RaggedTensorToTensor Range ReadVariableOp RealDiv RegexSplitWithOffsets Relu
-    Reshape Rsqrt Select SelectV2 Shape Sigmoid Size Softmax Split Sqrt Square
-    SquaredDifference Squeeze StatefulPartitionedCall StatelessIf
-    StaticRegexFullMatch StaticRegexReplace StopGradient StridedSlice StringJoin
-    StringLower StringSplitV2 Sub Sum Tanh TanhGrad TensorListConcatV2
-    TensorListReserve TensorListSetItem Tile TopKV2 Transpose UnicodeTranscode
-    Unique Unpack UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentSum
-    VarHandleOp Where While
+    LookupTableSizeV2 LowerBound MatMul Max Maximum Mean Min Minimum Mul Neg
+    NoOp NormalizeUTF8 NotEqual OnesLike Pack Pad PartitionedCall Placeholder
+    Pow Prod RaggedBincount RaggedGather RaggedRange RaggedTensorToTensor Range
+    ReadVariableOp RealDiv Reciprocal RegexSplitWithOffsets Relu ReluGrad
+    Reshape ReverseV2 RightShift Round Rsqrt RsqrtGrad ScatterNd SegmentMax
+    SegmentSum Select SelectV2 Shape Sigmoid SigmoidGrad Sign Size Slice Softmax
+    Split SplitV Sqrt SqrtGrad Square SquaredDifference Squeeze
+    StatefulPartitionedCall StatelessIf StatelessWhile StaticRegexFullMatch
+    StaticRegexReplace StopGradient StridedSlice StringJoin StringLength
+    StringLower StringSplitV2 StringUpper Sub Substr Sum Tanh TanhGrad
+    TensorListConcatV2 TensorListFromTensor TensorListGetItem TensorListLength
+    TensorListReserve TensorListSetItem TensorListStack TensorScatterAdd
+    TensorScatterUpdate Tile TopKV2 Transpose UnicodeDecodeWithOffsets
+    UnicodeTranscode Unique Unpack UnsortedSegmentMax UnsortedSegmentMin
+    UnsortedSegmentSum UpperBound VarHandleOp Where While ZerosLike
     """.split()
 )
 # Functions of `tf.saved_model.save` hold them, to save the model once more.
