@@ -14,6 +14,7 @@ from trainer.serving import loading, saved_model
 LETTERS = [f"w{n}" for n in range(20)]
 VOCABULARIES = {
     "word": ["", "[UNK]", *LETTERS, "[mask]"],
+    "unicode_word": ["", "[UNK]", *LETTERS, "[mask]"],
     "wordpiece": ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS],
 }
 BERT = {"normalization": "post", "embedding_norm": True, "token_types": True}
@@ -127,7 +128,7 @@ def test_what_hides_its_calls_is_refused(tmp_path, change, message):
         ("wordpiece", "abc", BERT, {"pooling": "attention"}, 0),
         ("wordpiece", "ab", {}, {"encoder": False}, 7),
         (
-            "word",
+            "unicode_word",
             "abc",
             {"positions": "rotary", "activation": "relu"},
             {"pooling": "mean_max", "hidden_size": 4},
