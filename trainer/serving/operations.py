@@ -13,33 +13,34 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 import storage
 
-# What the exports of this project consist of, and what is like it. None of
-# these reaches beyond the tensors that it is given, and the tables and
-# variables of the model.
+# What the exports of this project consist of, and operations like them: none
+# reaches beyond the tensors that it is given, and the model's tables and
+# variables.
 _ALLOWED = frozenset(
     """
-    Abs AddN AddV2 All Any ArgMax Assert AssignVariableOp BatchMatMulV2 BiasAdd
-    BroadcastArgs BroadcastGradientArgs BroadcastTo CaseFoldUTF8 Cast Ceil
-    ClipByValue ConcatV2 Const Cos Cumprod Cumsum DenseBincount
-    DisableCopyOnRead Div DivNoNan Einsum Equal Erf Erfc Exp ExpandDims Expm1
-    FastWordpieceTokenizeWithOffsets Fill Floor FloorDiv FloorMod GatherNd
-    GatherV2 Greater GreaterEqual HashTableV2 Identity IdentityN If Less
-    LessEqual Log Log1p LogSoftmax LogicalAnd LogicalNot LogicalOr
-    LookupTableFindV2 LookupTableImportV2 LowerBound MatMul Max Maximum Mean
-    Min Minimum Mul Neg NoOp NormalizeUTF8 NotEqual OneHot OnesLike Pack Pad
-    PartitionedCall Placeholder Pow Prod RaggedGather RaggedRange
-    RaggedTensorToTensor Range ReadVariableOp RealDiv RegexFullMatch
-    RegexReplace RegexSplitWithOffsets Relu Reshape ReverseV2 Round Rsqrt
-    ScatterNd SegmentSum Select SelectV2 Shape Sigmoid Sign Sin Size Slice
-    Softmax Softplus Split SplitV Sqrt Square SquaredDifference Squeeze
+    Abs AddN AddV2 All Any ArgMax AsString Assert AssignVariableOp BatchMatMulV2
+    BiasAdd BiasAddGrad Bitcast BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs
+    BroadcastGradientArgs BroadcastTo CaseFoldUTF8 Cast Ceil ConcatV2 Const
+    Cumsum DenseBincount DisableCopyOnRead DivNoNan Einsum EnsureShape Equal Erf
+    Erfc Exp ExpandDims FastWordpieceTokenizeWithOffsets Fill Floor FloorDiv
+    FloorMod GatherNd GatherV2 Greater GreaterEqual HashTableV2 Identity
+    IdentityN If InvertPermutation LeftShift Less LessEqual Log Log1p LogSoftmax
+    LogicalAnd LogicalNot LogicalOr LookupTableFindV2 LookupTableImportV2
+    LookupTableSizeV2 LowerBound MatMul Max Maximum Mean Min Minimum Mul Neg
+    NoOp NormalizeUTF8 NotEqual OnesLike Pack Pad PartitionedCall Placeholder
+    Pow Prod RaggedBincount RaggedGather RaggedRange RaggedTensorToTensor Range
+    ReadVariableOp RealDiv Reciprocal RegexSplitWithOffsets Relu ReluGrad
+    Reshape ReverseV2 RightShift Round Rsqrt RsqrtGrad ScatterNd SegmentMax
+    SegmentSum Select SelectV2 Shape Sigmoid SigmoidGrad Sign Size Slice Softmax
+    Split SplitV Sqrt SqrtGrad Square SquaredDifference Squeeze
     StatefulPartitionedCall StatelessIf StatelessWhile StaticRegexFullMatch
     StaticRegexReplace StopGradient StridedSlice StringJoin StringLength
-    StringLower StringSplitV2 StringStrip StringUpper Sub Substr Sum Tanh
-    TanhGrad TensorListConcatV2 TensorListReserve TensorListSetItem
-    TensorScatterAdd TensorScatterUpdate Tile TopKV2 Transpose
-    UnicodeDecodeWithOffsets UnicodeEncode UnicodeTranscode Unique Unpack
-    UnsortedSegmentMax UnsortedSegmentMin UnsortedSegmentSum VarHandleOp Where
-    While ZerosLike
+    StringLower StringSplitV2 StringUpper Sub Substr Sum Tanh TanhGrad
+    TensorListConcatV2 TensorListFromTensor TensorListGetItem TensorListLength
+    TensorListReserve TensorListSetItem TensorListStack TensorScatterAdd
+    TensorScatterUpdate Tile TopKV2 Transpose UnicodeDecodeWithOffsets
+    UnicodeTranscode Unique Unpack UnsortedSegmentMax UnsortedSegmentMin
+    UnsortedSegmentSum UpperBound VarHandleOp Where While ZerosLike
     """.split()
 )
 # Functions of `tf.saved_model.save` hold them, to save the model once more.
@@ -63,7 +64,7 @@ def check(directory: str) -> None:
     # TensorFlow would run the graph of such a file while it loads it.
     if len(graphs) != 1 or not graphs[0].HasField("object_graph_def"):
         raise ValueError(_refusal(path, "another layout"))
-    bodies: dict[str, list[Any]] = collections.defaultdict(list)
+    bodies = collections.defaultdict(list)
     for function in graphs[0].graph_def.library.function:
         bodies[function.signature.name] += function.node_def
         # TensorFlow may call another function with the same mark instead.

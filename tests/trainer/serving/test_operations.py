@@ -125,11 +125,10 @@ def test_what_hides_its_calls_is_refused(tmp_path, change, message):
     ("kind", "labels", "model", "finetune", "num_ngrams"),
     [
         ("word", "ab", {}, {}, 7),
-        ("unicode_word", "abc", {}, {"pooling": "mean_max"}, 7),
         ("wordpiece", "abc", BERT, {"pooling": "attention"}, 0),
         ("wordpiece", "ab", {}, {"encoder": False}, 7),
         (
-            "word",
+            "unicode_word",
             "abc",
             {"positions": "rotary", "activation": "relu"},
             {"pooling": "mean_max", "hidden_size": 4},
