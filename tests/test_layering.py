@@ -14,6 +14,7 @@ BASE = {
     "trainer.checkpoint",
     "trainer.cluster",
     "trainer.fusion",
+    "input_pipeline.processes",
     "input_pipeline.strings",
     "storage",
     "trainer.ngrams",
@@ -28,8 +29,14 @@ ALLOWED = {
     "trainer.fusion": set(),
     "trainer.ngrams": {"input_pipeline", "storage"},
     "trainer.workdir": {"configs", "storage"},
+    "input_pipeline.processes": set(),
     "input_pipeline.strings": set(),
-    "input_pipeline": {"configs", "input_pipeline.strings", "storage"},
+    "input_pipeline": {
+        "configs",
+        "input_pipeline.processes",
+        "input_pipeline.strings",
+        "storage",
+    },
     "trainer.modeling": BASE,
     "trainer.training": BASE,
     "trainer.report": BASE,
@@ -42,7 +49,12 @@ ALLOWED = {
         "trainer.report",
         "trainer.serving",
     },
-    "trainer.main": {"configs", "trainer.cluster", "trainer.commands"},
+    "trainer.main": {
+        "configs",
+        "input_pipeline.processes",
+        "trainer.cluster",
+        "trainer.commands",
+    },
 }
 # Module or room -> foreign packages that would blur its purpose.
 BANNED = {

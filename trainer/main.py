@@ -20,7 +20,8 @@ from types import FrameType
 
 from absl import logging as absl_logging
 
-from configs import overrides, quiet, runtime
+from configs import overrides, runtime
+from input_pipeline import processes
 from trainer import cluster
 from trainer.commands import preflight, refusals
 
@@ -201,7 +202,7 @@ def _run(argv: Sequence[str]) -> int:
         preflight.check(config)
         config = preflight.fitted(config)
     module, _ = MODES[flags["mode"]]
-    command = quiet.import_module(f"trainer.commands.{module}")
+    command = processes.import_module(f"trainer.commands.{module}")
     with cluster.watched(layout):
         command.run(config, workdir=workdir, runtime=layout)
     sys.stdout.flush()

@@ -118,7 +118,7 @@ def test_every_flag_arrives(command, tmp_path, glue):
 def test_mode_calls_its_own_module(monkeypatch, mode):
     imported = []
     monkeypatch.setattr(
-        cli.quiet,
+        cli.processes,
         "import_module",
         lambda name: imported.append(name) or Command(),
     )

@@ -4,8 +4,9 @@ import tempfile
 from collections.abc import Container, Iterator, Sequence
 from typing import Any
 
-from configs import automatic, quiet, schema
+from configs import automatic, schema
 from configs.runtime import Runtime
+from input_pipeline import processes
 from trainer.commands import preflight
 from trainer.commands.checkups import check as check_lib
 
@@ -63,7 +64,7 @@ def _lines_of(
 ) -> Iterator[check_lib.Line]:
     """The lines of a group, knowing which checks have gone wrong so far."""
     try:
-        module = quiet.import_module(f"trainer.commands.checkups.{group}")
+        module = processes.import_module(f"trainer.commands.checkups.{group}")
     except Exception as error:
         yield check_lib.failed(group, error)
         return
