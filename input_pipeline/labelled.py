@@ -21,6 +21,7 @@ from input_pipeline import (
     labelled_rows,
     manifest,
     packing,
+    processes,
     reading,
     sources,
     survey,
@@ -98,7 +99,7 @@ def prepare_unlabelled(
 
     def write(directory: pathlib.Path) -> dict[str, Any]:
         labelled.tokenizer.save(directory)
-        with reading.pool(
+        with processes.pool(
             __name__, config.data.num_processes, len(units)
         ) as run:
             encode = functools.partial(
@@ -164,7 +165,7 @@ def _write_all(
     tokenizer.save(directory)
     dtype = packing.slot_dtype(tokenizer.vocabulary_size)
     labels = _classes(config, known, largest=int(np.iinfo(dtype).max) - 1)
-    with reading.pool(__name__, config.data.num_processes, len(units)) as run:
+    with processes.pool(__name__, config.data.num_processes, len(units)) as run:
         measure = functools.partial(
             _measure_unit, config, known.roles, str(directory)
         )

@@ -23,6 +23,7 @@ from input_pipeline import (
     manifest,
     order,
     packing,
+    processes,
     reading,
     sources,
     survey,
@@ -123,7 +124,7 @@ def _write_all(
     """Writes vocabulary and shards; returns the facts for the manifest."""
     roles = known.roles
     units = [unit for unit in units if unit.split != "test"]
-    with reading.pool(__name__, config.data.num_processes, len(units)) as run:
+    with processes.pool(__name__, config.data.num_processes, len(units)) as run:
         tokenizer = tokenizer or _learn(config, units, roles, run)
         tokenizer.save(directory)
         task = functools.partial(_encode_unit, config, roles, str(directory))
@@ -142,7 +143,7 @@ def _learn(
     config: schema.Config,
     units: list[sources.Unit],
     roles: roles_lib.Roles,
-    run: reading.Map,
+    run: processes.Map,
 ) -> tokenizer_lib.Tokenizer:
     """The tokenizer, learned from the training documents alone."""
     limit = config.tokenizer.max_documents

@@ -5,20 +5,13 @@ results come back in order.
 """
 
 import array
-import contextlib
-import multiprocessing
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import process
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, TypeVar
 
-from configs import quiet, schema
+from configs import schema
 from input_pipeline import cleaning, sources
 from input_pipeline import roles as roles_lib
-
-# `map`, over processes or not.
-Map = Callable[[Callable[[Any], Any], Iterable[Any]], Iterator[Any]]
 
 _T = TypeVar("_T")
 _DOCUMENTS_AT_ONCE = 512
@@ -38,32 +31,6 @@ class Marked(NamedTuple):
     texts: "array.array[int]"
     decisive: "array.array[int]"
     labels: list[str]
-
-
-@contextlib.contextmanager
-def pool(module: str, num_processes: int, num_units: int) -> Iterator[Map]:
-    """Yields a `map` over processes; each imports `module` when it starts."""
-    wanted = num_processes or os.cpu_count() or 1
-    wanted = min(wanted, num_units)
-    if wanted <= 1:
-        yield map
-        return
-    with process.ProcessPoolExecutor(
-        wanted,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=quiet.start_worker,
-        initargs=(module,),
-    ) as executor:
-        try:
-            yield executor.map
-        except process.BrokenProcessPool as error:
-            raise ValueError(
-                "A process that prepares the text was killed, most likely for"
-                " want of memory; try --config.data.num_processes=1."
-            ) from error
-        except BaseException:
-            executor.shutdown(cancel_futures=True)
-            raise
 
 
 def documents(

@@ -1,6 +1,7 @@
 """The documents of csv and jsonl files: one field of every record."""
 
 import codecs
+import collections
 import csv
 import io
 import json
@@ -55,7 +56,8 @@ def _csv_records(file: BinaryIO) -> Iterator[dict[str, str]]:
         # Strict, because a stray quote would swallow the rest of the file.
         rows = filter(None, csv.reader(text, strict=True))
         header = next(rows, [])
-        twice = sorted({name for name in header if header.count(name) > 1})
+        times = collections.Counter(header)
+        twice = sorted(name for name, number in times.items() if number > 1)
         if twice:
             raise ValueError(
                 f"the header names {', '.join(map(repr, twice[:5]))} more than"

@@ -12,7 +12,7 @@ from typing import Any
 
 import storage
 from configs import schema
-from input_pipeline import manifest, reading, sources
+from input_pipeline import manifest, processes, reading, sources
 from input_pipeline import roles as roles_lib
 
 # Set aside by hash where the source brings no test split of its own.
@@ -91,7 +91,9 @@ def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
     seen: _Seen = collections.defaultdict(list)
     groups: set[str] = set()
     task = functools.partial(reading.look, data)
-    with reading.pool(reading.__name__, data.num_processes, len(units)) as run:
+    with processes.pool(
+        reading.__name__, data.num_processes, len(units)
+    ) as run:
         for unit, (marked, some_groups) in zip(
             units, run(task, units), strict=True
         ):

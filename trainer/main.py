@@ -22,7 +22,8 @@ from types import FrameType
 from absl import app, flags
 from absl import logging as absl_logging
 
-from configs import overrides, quiet, runtime
+from configs import overrides, runtime
+from input_pipeline import processes
 from trainer import cluster, preflight, refusals
 
 # Mode -> module in trainer.commands and help.
@@ -130,12 +131,12 @@ def _run(argv: Sequence[str]) -> None:
         preflight.check(config)
         config = preflight.fitted(config)
     module, _ = MODES[values.mode]
-    command = quiet.import_module(f"trainer.commands.{module}")
+    command = processes.import_module(f"trainer.commands.{module}")
     with cluster.watched(layout):
         if values.mode == "doctor":  # TensorFlow may be what is missing.
             command.run(config, workdir=workdir, runtime=layout)
             return
-        run = quiet.import_module("trainer.run").Run
+        run = processes.import_module("trainer.run").Run
         command.run(run(config, workdir=workdir, runtime=layout))
 
 

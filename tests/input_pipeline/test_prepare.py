@@ -2,7 +2,6 @@ import dataclasses
 import errno
 import gzip
 import json
-import os
 import pathlib
 import random
 
@@ -17,7 +16,6 @@ from input_pipeline import (
     manifest,
     packing,
     prepare,
-    reading,
     roles,
     sources,
     stream,
@@ -123,13 +121,6 @@ def test_the_same_bytes_for_one_and_two_processes(tmp_path, texts, monkeypatch):
     )
     assert _content(other) != _content(one)
     assert not [path for path in tmp_path.rglob("*.tmp-*")]
-
-
-def test_workers_see_no_gpu_and_one_that_is_killed_is_reported():
-    with pytest.raises(ValueError, match="data.num_processes=1"):
-        with reading.pool(prepare.__name__, 2, 2) as run:
-            assert [*run(os.getenv, ["CUDA_VISIBLE_DEVICES"])] == ["-1"]
-            list(run(os._exit, [3]))
 
 
 def test_every_document_in_one_role(tmp_path, texts):

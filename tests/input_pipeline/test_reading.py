@@ -6,21 +6,6 @@ from input_pipeline import cleaning, reading, roles, sources
 from tests.input_pipeline import conftest as tiny
 
 
-def _double(number):
-    return 2 * number
-
-
-@pytest.mark.parametrize("num_processes", [1, 2])
-def test_a_pool_keeps_the_order(num_processes):
-    with reading.pool(__name__, num_processes, 9) as run:
-        assert list(run(_double, range(9))) == list(range(0, 18, 2))
-
-
-def test_more_processes_than_units_are_not_started():
-    with reading.pool(__name__, 8, 1) as run:
-        assert run is map
-
-
 @pytest.mark.parametrize(
     ("number", "limit", "sizes"),
     [

@@ -17,6 +17,7 @@ import pytest
 
 from configs import overrides, runtime, schema
 from trainer import main as cli
+from trainer.run import Run
 
 ROOT = pathlib.Path(cli.__file__).resolve().parents[1]
 
@@ -35,8 +36,13 @@ class Command(types.ModuleType):
         self.calls = []
         self.error = None
 
-    def run(self, config, *, workdir, runtime, callbacks=()):
-        self.calls.append((config, workdir, runtime))
+    def run(self, *run, **parts):
+        """Of a `Run`, or of its parts: the doctor takes these."""
+        if run[:1] and isinstance(run[0], Run):
+            called = run[0].config, run[0].workdir, run[0].runtime
+        else:
+            called = run[0], parts["workdir"], parts["runtime"]
+        self.calls.append(called)
         if self.error:
             raise self.error
 

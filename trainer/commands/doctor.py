@@ -3,8 +3,9 @@
 import tempfile
 from collections.abc import Iterator, Sequence
 
-from configs import automatic, quiet, schema
+from configs import automatic, schema
 from configs.runtime import Runtime
+from input_pipeline import processes
 from trainer import preflight
 from trainer.commands.checkups import check as check_lib
 
@@ -45,7 +46,9 @@ def examine(
     """The lines of all checks of these groups, in order."""
     for group in groups:
         try:
-            module = quiet.import_module(f"trainer.commands.checkups.{group}")
+            module = processes.import_module(
+                f"trainer.commands.checkups.{group}"
+            )
         except Exception as error:
             yield check_lib.Line(
                 check_lib.WRONG, group, check_lib.explain(error)

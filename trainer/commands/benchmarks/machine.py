@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import tensorflow as tf
 
-from configs import quiet
+from input_pipeline import processes
 from trainer import fusion
 from trainer.commands.benchmarks import timing
 
@@ -89,7 +89,7 @@ def peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
     with concurrent.futures.ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=quiet.import_module,
+        initializer=processes.import_module,
         initargs=("tensorflow",),
     ) as process:
         return process.submit(_peak_bytes, create, *args).result()

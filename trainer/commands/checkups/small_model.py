@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from configs import quiet, schema
-from input_pipeline import manifest, pretraining
+from configs import schema
+from input_pipeline import manifest, pretraining, processes
 from trainer.commands import inspect
 from trainer.commands.checkups import rows
 from trainer.commands.checkups.check import Case
@@ -105,7 +105,7 @@ def measured_layouts(config: schema.Config, directory: str) -> list[Steps]:
     with process.ProcessPoolExecutor(
         1,
         mp_context=multiprocessing.get_context("spawn"),
-        initializer=quiet.start_worker,
+        initializer=processes.start_worker,
         initargs=(__name__,),
     ) as executor:
         return executor.submit(_measure, config, directory).result()
