@@ -26,8 +26,7 @@ from trainer import chain, checkpoint, modeling, trained
 from trainer import workdir as workdir_lib
 from trainer.report import data
 from trainer.serving import loading
-from trainer.training import strategy as strategy_lib
-from trainer.training import workers
+from trainer.training import strategies, workers
 
 _log = logging.getLogger(__name__)
 
@@ -67,11 +66,11 @@ class Run:
             started with different configs or packages.
           LostError: a worker did not come.
         """
-        strategy = strategy_lib.create(
+        strategy = strategies.create(
             self.runtime.strategy,
             num_virtual_devices=self.runtime.num_virtual_devices,
         )
-        if not strategy_lib.is_chief(strategy):
+        if not strategies.is_chief(strategy):
             logging.getLogger("trainer").setLevel(logging.WARNING)
         facts = self.config.to_dict()
         for name in ("prepared_dir", "num_processes"):  # May differ by host.
@@ -86,7 +85,7 @@ class Run:
     @functools.cached_property
     def is_chief(self) -> bool:
         """Whether this process writes and prints; one of a cluster does."""
-        return strategy_lib.is_chief(self.strategy)
+        return strategies.is_chief(self.strategy)
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
@@ -120,10 +119,10 @@ class Run:
             workdir_lib.record(self.workdir, self.config, self.resolved)
 
     @functools.cached_property
-    def arithmetic(self) -> strategy_lib.Arithmetic:
+    def arithmetic(self) -> strategies.Arithmetic:
         """Precision and XLA: those with which the run began, if it has."""
         before = self.resolved if "precision" in self.resolved else None
-        return strategy_lib.resolve(self.strategy, self.config.train, before)
+        return strategies.resolve(self.strategy, self.config.train, before)
 
     @functools.cached_property
     def corpus(self) -> corpus_lib.Corpus:

@@ -22,17 +22,16 @@ import tensorflow as tf
 from configs import overrides, schema
 from input_pipeline import labelled_rows
 from trainer.commands.benchmarks import flops
-from trainer.stages import finetuning_task, pretraining_task
-from trainer.stages import task as task_lib
+from trainer.stages import finetuning_task, pretraining_task, tasks
 from trainer.training import step as step_lib
-from trainer.training import strategy as strategy_lib
+from trainer.training import strategies
 
 Tensors = list[tf.Tensor]
 
 
 def create_task(
     config: schema.Config, stage: str, strategy: tf.distribute.Strategy
-) -> task_lib.Task:
+) -> tasks.Task:
     """The configured model, and the step that trains it, without any text."""
     size = config.tokenizer.vocabulary_size
     special = types.SimpleNamespace(mask=4, unknown=1)
@@ -47,7 +46,7 @@ def create_task(
         labels=("negative", "positive"),
     )
     # What `strategy.resolve` says of a TPU.
-    arithmetic = strategy_lib.Arithmetic("bfloat16", False)
+    arithmetic = strategies.Arithmetic("bfloat16", False)
     if stage == "finetune":
         return finetuning_task.create(config, strategy, prepared, arithmetic)[
             -1

@@ -8,7 +8,7 @@ import threading
 
 from trainer import checkpoint
 from trainer import main as cli
-from trainer.stages import task
+from trainer.stages import tasks
 from trainer.training import loop
 
 
@@ -69,8 +69,8 @@ def main(place, number, seconds, worker, *argv):
     if config["task"]["index"] != int(worker):
         place = "nowhere"
     aim = Aim(place, int(number), float(seconds))
-    create = task.Task.create_train_call
-    task.Task.create_train_call = lambda *args: aim.train_call(create(*args))
+    create = tasks.Task.create_train_call
+    tasks.Task.create_train_call = lambda *args: aim.train_call(create(*args))
     saves = checkpoint.Checkpoints
     saves.save = aim.placed("save", saves.save)
     loop.evaluate = aim.placed("evaluation", loop.evaluate)

@@ -17,7 +17,7 @@ from trainer import chain, checkpoint, modeling, trained
 from trainer import workdir as workdir_lib
 from trainer.commands import export, pretrain
 from trainer.run import Run
-from trainer.training import strategy as strategy_lib
+from trainer.training import strategies
 
 
 def line(words):
@@ -141,7 +141,7 @@ def devices(monkeypatch):
             100 * next(_strategies),
         )
         monkeypatch.setattr(
-            strategy_lib,
+            strategies,
             "create",
             lambda *_, **__: tf.distribute.MirroredStrategy(names),
         )

@@ -17,8 +17,7 @@ from trainer.commands import (
 from trainer.run import Run
 from trainer.serving import loading
 from trainer.stages import budget
-from trainer.training import loop
-from trainer.training import strategy as strategy_lib
+from trainer.training import loop, strategies
 
 _log = logging.getLogger(__name__)
 _MOST_CLASSES = 5  # Shown of an answer.
@@ -31,7 +30,7 @@ def run(run: Run) -> None:
     without any is not fine-tuned, and a line says so. Ends with a few
     predictions, `report.html` and a table.
     """
-    strategy_lib.check_batch(run.strategy, run.config.train)
+    strategies.check_batch(run.strategy, run.config.train)
     with run.locked():
         evaluate.require_control(run.config.evaluation.control)
         _require_same_classifier(run)

@@ -15,8 +15,7 @@ from trainer.stages import (
     stage,
     start,
 )
-from trainer.training import metrics
-from trainer.training import strategy as strategy_lib
+from trainer.training import metrics, strategies
 
 _log = logging.getLogger(__name__)
 # Training accuracy that rises by more in a fifth of the steps, and is not yet
@@ -123,7 +122,7 @@ def check(run: Run) -> None:
             " other, which no exported model could repeat; set"
             " finetune.packing=document."
         )
-    strategy_lib.check_batch(
+    strategies.check_batch(
         run.strategy,
         finetuning_task.training_section(config),
         section="finetune",

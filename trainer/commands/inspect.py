@@ -12,13 +12,13 @@ from configs import schema
 from input_pipeline import manifest, pretraining, stream
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer.run import Run
-from trainer.training import strategy as strategy_lib
+from trainer.training import strategies
 
 
 def run(run: Run) -> None:
     """Prints one JSON object a step; the chief of a cluster prints."""
     config, strategy, prepared = run.config, run.strategy, run.rows
-    strategy_lib.check_batch(strategy, config.train)
+    strategies.check_batch(strategy, config.train)
     # Not the batches of another run.
     run.require_same("encoder", "pretrain", run.encoder_sources())
     first, number = config.inspect.step, config.inspect.num_steps
@@ -41,7 +41,7 @@ def global_batches(
     create = functools.partial(
         pretraining.training_batches, prepared, config, first_step=first_step
     )
-    batches = strategy_lib.distribute(
+    batches = strategies.distribute(
         strategy,
         lambda index, count, num_replicas: create(
             shard=stream.Shard(index, count), num_replicas=num_replicas

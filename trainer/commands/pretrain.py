@@ -14,8 +14,7 @@ from trainer.stages import (
     stage,
     start,
 )
-from trainer.training import metrics
-from trainer.training import strategy as strategy_lib
+from trainer.training import metrics, strategies
 
 
 def run(run: Run) -> None:
@@ -28,7 +27,7 @@ def run(run: Run) -> None:
       ValueError: bad config, input or workdir; one line that says what to do.
       runtime.Stopped: a signal came; the run has been saved before.
     """
-    strategy_lib.check_batch(run.strategy, run.config.train)
+    strategies.check_batch(run.strategy, run.config.train)
     with run.locked():
         made_from = run.encoder_sources()
         run.require_same("encoder", "pretrain", made_from)

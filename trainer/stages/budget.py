@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from configs import automatic, schema
 from trainer.run import Run
-from trainer.stages import task as task_lib
+from trainer.stages import tasks
 from trainer.training import workers
 
 _log = logging.getLogger(__name__)
@@ -28,7 +28,7 @@ def decided(run: Run) -> schema.Config:
 def decide(
     run: Run,
     stage: str,
-    create: Callable[[schema.Config], task_lib.Task],
+    create: Callable[[schema.Config], tasks.Task],
     *,
     share: float = 1.0,
 ) -> schema.Config:
@@ -87,7 +87,7 @@ def _with(config: schema.Config, steps: dict[str, int]) -> schema.Config:
     )
 
 
-def _seconds_per_step(task: task_lib.Task) -> float:
+def _seconds_per_step(task: tasks.Task) -> float:
     """Of the slowest worker, the same number on all of them."""
     call = task.create_train_call(tf.Variable(0.0))
     batches = iter(task.first_batches(_NUM_BATCHES))

@@ -7,14 +7,13 @@ import tensorflow as tf
 from configs import automatic, schema
 from input_pipeline import classification, manifest
 from trainer import chain, modeling
-from trainer.stages import task
-from trainer.training import loop, optimizers
+from trainer.stages import tasks
+from trainer.training import loop, optimizers, strategies
 from trainer.training import objective as objective_lib
 from trainer.training import step as step_lib
-from trainer.training import strategy as strategy_lib
 
 
-class FinetuningTask(task.Task):
+class FinetuningTask(tasks.Task):
     """An encoder and its classifier head, which learn from labels."""
 
     create_training_batches = staticmethod(classification.training_batches)
@@ -45,7 +44,7 @@ def create(
     config: schema.Config,
     strategy: tf.distribute.Strategy,
     prepared: manifest.Prepared,
-    arithmetic: strategy_lib.Arithmetic,
+    arithmetic: strategies.Arithmetic,
     stage: str = "finetune",
     *,
     made_from: dict[str, str] | None = None,
@@ -67,7 +66,7 @@ def create(
             dtype=arithmetic.policy,
         )
         model.encoder.rematerialize = config.train.rematerialize
-    finetune, tasks = config.finetune, []
+    finetune, created = config.finetune, list[FinetuningTask]()
     stages = [(stage, finetune.num_steps, finetune.num_epochs, model)]
     if finetune.frozen_epochs:
         stages.insert(
@@ -106,7 +105,7 @@ def create(
                 ),
                 average_decay=automatic.average_decay(finetune, plan.num_steps),
             )
-        tasks.append(
+        created.append(
             FinetuningTask(
                 config=config,
                 train=training_section(config),
@@ -116,7 +115,7 @@ def create(
                 prepared=prepared,
                 arithmetic=arithmetic,
                 plan=plan,
-                model=task.for_callbacks(model, optimizer),
+                model=tasks.for_callbacks(model, optimizer),
                 variables=variables,
                 optimizer=optimizer,
                 schedule=schedule,
@@ -128,7 +127,7 @@ def create(
                 ),
             )
         )
-    return tasks
+    return created
 
 
 def training_section(config: schema.Config) -> schema.TrainConfig:

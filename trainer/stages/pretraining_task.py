@@ -12,15 +12,14 @@ import tensorflow as tf
 from configs import schema
 from input_pipeline import manifest, pretraining
 from trainer import chain, modeling
-from trainer.stages import task
-from trainer.training import loop, optimizers
+from trainer.stages import tasks
+from trainer.training import loop, optimizers, strategies
 from trainer.training import objective as objective_lib
 from trainer.training import step as step_lib
-from trainer.training import strategy as strategy_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class PretrainingTask(task.Task):
+class PretrainingTask(tasks.Task):
     """An encoder and its masked-LM head, which learn to fill in words.
 
     Attributes:
@@ -102,7 +101,7 @@ def create(
     config: schema.Config,
     strategy: tf.distribute.Strategy,
     prepared: manifest.Prepared,
-    arithmetic: strategy_lib.Arithmetic,
+    arithmetic: strategies.Arithmetic,
     *,
     made_from: dict[str, str] | None = None,
 ) -> PretrainingTask:
@@ -141,7 +140,7 @@ def create(
         prepared=prepared,
         arithmetic=arithmetic,
         plan=plan,
-        model=task.for_callbacks(model, optimizer),
+        model=tasks.for_callbacks(model, optimizer),
         variables=model.trainable_variables,
         optimizer=optimizer,
         schedule=config.optimizer,

@@ -14,23 +14,23 @@ from input_pipeline import manifest
 from trainer import checkpoint
 from trainer.report import progress
 from trainer.run import Run
-from trainer.stages import task as task_lib
+from trainer.stages import tasks
 from trainer.training import (
     loop,
     metrics,
     optimizers,
     profiling,
     signals,
+    strategies,
     workers,
 )
-from trainer.training import strategy as strategy_lib
 
 _log = logging.getLogger(__name__)
 _GO_ON = "go on:   the same command again"
 
 
 def train(
-    task: task_lib.Task,
+    task: tasks.Task,
     run: Run,
     callbacks: Sequence[keras.callbacks.Callback],
     *,
@@ -70,7 +70,7 @@ def train(
 
 
 def _train(
-    task: task_lib.Task,
+    task: tasks.Task,
     run: Run,
     stop: signals.StopSignal,
     callbacks: Sequence[keras.callbacks.Callback],
@@ -172,8 +172,8 @@ def _train(
     _say_what_is_there(task, workdir, saved, hints)
 
 
-def _require_same_start(task: task_lib.Task, step: int) -> None:
-    if not strategy_lib.has_workers(task.strategy):
+def _require_same_start(task: tasks.Task, step: int) -> None:
+    if not strategies.has_workers(task.strategy):
         return
     digest = hashlib.sha256()
     for variable in (*task.model.variables, *task.optimizer.variables):
@@ -191,7 +191,7 @@ def _require_same_start(task: task_lib.Task, step: int) -> None:
 
 
 def _state(
-    task: task_lib.Task,
+    task: tasks.Task,
     step: int,
     validation: dict[str, float],
     best: loop.Best,
@@ -214,12 +214,12 @@ def _state(
     return state
 
 
-def _announce(task: task_lib.Task, first_step: int) -> None:
+def _announce(task: tasks.Task, first_step: int) -> None:
     train, plan, strategy = task.train, task.plan, task.strategy
     task.model.summary(print_fn=_log.info, line_length=80)
     replicas = strategy.num_replicas_in_sync
     micro = train.accumulation_steps
-    _log.info("%s", strategy_lib.describe(strategy))
+    _log.info("%s", strategies.describe(strategy))
     _log.info(
         "precision %s, XLA %s, %s parameters",
         task.arithmetic.precision,
@@ -257,7 +257,7 @@ def _announce(task: task_lib.Task, first_step: int) -> None:
 
 
 def _say_what_is_there(
-    task: task_lib.Task,
+    task: tasks.Task,
     workdir: str,
     saved: int,
     hints: Sequence[str],

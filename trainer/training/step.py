@@ -14,8 +14,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from trainer.training import optimizers
-from trainer.training import strategy as strategy_lib
+from trainer.training import optimizers, strategies
 from trainer.training.objective import Sums
 
 Batch = dict[str, tf.Tensor]
@@ -199,7 +198,7 @@ def create_train_call(
     create = _by_program if step.steps_per_program > 1 else _by_step
     advance = create(strategy, step, stop)
     zero_sums = step.zero_sums()
-    if strategy_lib.has_workers(strategy):
+    if strategies.has_workers(strategy):
         zero_sums["waiting"] = tf.zeros([])
 
     @tf.function(autograph=False)
@@ -233,7 +232,7 @@ def _by_step(
 ) -> _Advance:
     """One step, on all replicas."""
     forward_backward = step.create_forward_backward()
-    timed = strategy_lib.has_workers(strategy)
+    timed = strategies.has_workers(strategy)
 
     def replica_step(
         batch: Batch, number: tf.Tensor, wants_stop: tf.Tensor

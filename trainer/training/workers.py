@@ -17,7 +17,7 @@ import tensorflow as tf
 from tensorflow.python.eager import context
 
 from trainer import cluster
-from trainer.training import strategy as strategies
+from trainer.training import strategies
 
 _TIMEOUT_MILLISECONDS = 10_000  # Then it is checked that all workers live.
 _SLOW = 0.2  # Share of the time; shorter waits are not worth a message.

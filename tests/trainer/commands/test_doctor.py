@@ -19,7 +19,7 @@ from trainer import workdir as workdir_lib
 from trainer.commands import doctor
 from trainer.commands.checkups import check, installation, rows, small_model
 from trainer.training import step as step_lib
-from trainer.training import strategy as strategy_lib
+from trainer.training import strategies
 
 
 @pytest.fixture(name="case")
@@ -264,7 +264,7 @@ def _small(case, monkeypatch):
 
     def create(more=()):
         patient = case(more)
-        patient.strategy = strategy_lib.create("one_device")
+        patient.strategy = strategies.create("one_device")
         steps = small_model.Steps(["a", "b"], [2.0, 1.0])
         monkeypatch.setattr(
             small_model, "measured_layouts", lambda *_: [steps, steps]

@@ -14,7 +14,7 @@ from input_pipeline import pretraining
 from trainer import workdir as workdir_lib
 from trainer.commands import pretrain
 from trainer.run import Run
-from trainer.stages import task
+from trainer.stages import tasks
 
 END = 33
 
@@ -362,7 +362,7 @@ def test_out_of_memory_says_what_helps(copied, tiny, one_device, monkeypatch):
             None, None, "OOM when allocating"
         )
 
-    monkeypatch.setattr(task.Task, "create_train_call", lambda *_: fail)
+    monkeypatch.setattr(tasks.Task, "create_train_call", lambda *_: fail)
     with pytest.raises(ValueError, match="Raise train.accumulation_steps"):
         pretrain.run(Run(tiny(), workdir=str(copied(20)), runtime=one_device))
 
@@ -375,7 +375,7 @@ def test_a_full_disk_is_not_called_out_of_memory(
             None, None, "/a/b; No space left on device"
         )
 
-    monkeypatch.setattr(task.Task, "create_train_call", lambda *_: fail)
+    monkeypatch.setattr(tasks.Task, "create_train_call", lambda *_: fail)
     with pytest.raises(tf.errors.ResourceExhaustedError):
         pretrain.run(Run(tiny(), workdir=str(copied(20)), runtime=one_device))
 

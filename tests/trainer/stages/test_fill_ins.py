@@ -12,7 +12,7 @@ from input_pipeline import manifest, prepare
 from trainer import main as cli
 from trainer import modeling
 from trainer.stages import fill_ins, pretraining_task
-from trainer.training import strategy as strategy_lib
+from trainer.training import strategies
 
 SENTENCE = "the [MASK] was good and i [MASK] it"
 
@@ -31,7 +31,7 @@ def create(tiny, prepared):
             tiny(),
             strategy or tf.distribute.OneDeviceStrategy("CPU:0"),
             prepared,
-            strategy_lib.Arithmetic(precision, jit=False),
+            strategies.Arithmetic(precision, jit=False),
         ).model
 
     return model

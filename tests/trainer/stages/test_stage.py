@@ -6,7 +6,7 @@ import keras
 import pytest
 
 from trainer.stages import stage
-from trainer.training import strategy as strategy_lib
+from trainer.training import strategies
 
 
 @pytest.fixture(name="told")
@@ -18,7 +18,7 @@ def _told(monkeypatch):
         "require_equal",
         lambda strategy, facts, *, remedy: told.append(facts),
     )
-    monkeypatch.setattr(strategy_lib, "has_workers", lambda strategy: True)
+    monkeypatch.setattr(strategies, "has_workers", lambda strategy: True)
     return told
 
 

@@ -20,9 +20,8 @@ import tensorflow as tf
 from configs import schema
 from trainer import cluster as cluster_lib
 from trainer import modeling
-from trainer.training import objective, optimizers, signals
+from trainer.training import objective, optimizers, signals, strategies
 from trainer.training import step as step_lib
-from trainer.training import strategy as strategy_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 VOCABULARY, SLOTS, PREDICTIONS, ROWS = 50, 12, 4, 16
@@ -89,7 +88,7 @@ def batches(strategy, *, num_steps=64):
         dataset = tf.data.Dataset.from_tensor_slices(own).map(cut).unbatch()
         return dataset.repeat().with_options(options)
 
-    return strategy_lib.distribute(strategy, create)
+    return strategies.distribute(strategy, create)
 
 
 class _Mirrored(tf.distribute.MirroredStrategy):
@@ -162,7 +161,7 @@ def create(
     **optimizer_fields,
 ):
     """The tiny model under a strategy; `change` sees the sums of a batch."""
-    policy = strategy_lib.Arithmetic(precision, jit).policy
+    policy = strategies.Arithmetic(precision, jit).policy
     config = schema.OptimizerConfig(
         **{"schedule": "constant", **optimizer_fields}
     )
@@ -225,7 +224,7 @@ def largest_relative(losses, others):
 
 def worker(directory, num_steps, accumulation_steps):
     """A process of a cluster: some steps, then many until a signal comes."""
-    strategy = strategy_lib.create("multi_worker")
+    strategy = strategies.create("multi_worker")
     cluster_lib.from_environment().check()  # TensorFlow's servers answer.
     with signals.StopSignal() as stop:
         tiny = create(
@@ -245,7 +244,7 @@ def worker(directory, num_steps, accumulation_steps):
     end = {
         "done": int(done),
         "signal": stop.number,
-        "chief": strategy_lib.is_chief(strategy),
+        "chief": strategies.is_chief(strategy),
         "waiting": float(sums["waiting"]) / seconds,
     }
     print(json.dumps(end))

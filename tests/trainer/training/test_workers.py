@@ -6,8 +6,7 @@ import pytest
 import tensorflow as tf
 
 from trainer import cluster as cluster_lib
-from trainer.training import strategy as strategy_lib
-from trainer.training import workers
+from trainer.training import strategies, workers
 
 NAMES = ("chief 0", "worker 0", "worker 1")
 
@@ -60,9 +59,9 @@ def _store(monkeypatch):
         lambda: cluster_lib.Cluster(addresses, here.name),
     )
     # In place of the two strategy functions that know who this is.
-    monkeypatch.setattr(strategy_lib, "has_workers", lambda strategy: True)
+    monkeypatch.setattr(strategies, "has_workers", lambda strategy: True)
     monkeypatch.setattr(
-        strategy_lib, "is_chief", lambda strategy: here.name == NAMES[0]
+        strategies, "is_chief", lambda strategy: here.name == NAMES[0]
     )
     store.here = here
     return store
@@ -194,8 +193,8 @@ def test_an_error_while_sending_is_raised(together, store, monkeypatch):
 
 def test_one_process_has_nothing_to_compare(monkeypatch):
     monkeypatch.delenv("TF_CONFIG", raising=False)
-    strategy = strategy_lib.create("one_device")
-    assert not strategy_lib.has_workers(strategy)
+    strategy = strategies.create("one_device")
+    assert not strategies.has_workers(strategy)
     workers.require_equal(strategy, {"seed": 1}, remedy="")
 
 

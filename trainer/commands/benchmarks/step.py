@@ -17,8 +17,7 @@ from trainer.commands.benchmarks import (
     timing,
 )
 from trainer.run import Run
-from trainer.stages import pretraining_task
-from trainer.stages import task as task_lib
+from trainer.stages import pretraining_task, tasks
 
 # What the verdict looks at, see `_verdict`.
 _INPUT_SHARE, _COMPUTE_SHARE, _FIXED_SHARE = 0.05, 0.5, 0.7
@@ -73,13 +72,13 @@ class _Work:
     flops: float
 
     @classmethod
-    def of(cls, task: task_lib.Task) -> "_Work":
+    def of(cls, task: tasks.Task) -> "_Work":
         batches = steps.first_batches(task.config, task.prepared)
         return cls(*np.mean([_work(task, batch) for batch in batches], 0))
 
 
 def _work(
-    task: task_lib.Task, batch: dict[str, tf.Tensor]
+    task: tasks.Task, batch: dict[str, tf.Tensor]
 ) -> tuple[float, float, float]:
     segment_ids = batch["segment_ids"].numpy()
     num_predicted = float(np.count_nonzero(batch["mask_weights"]))
@@ -120,7 +119,7 @@ def _quarter(
 
 
 def _describe(
-    task: task_lib.Task, work: _Work, seconds: dict[str, list[float]]
+    task: tasks.Task, work: _Work, seconds: dict[str, list[float]]
 ) -> dict[str, Any]:
     train, strategy = task.train, task.strategy
     times = timing.describe(seconds["step"], parts=train.steps_per_call)

@@ -12,9 +12,8 @@ from input_pipeline import manifest, pretraining
 from trainer import modeling
 from trainer.commands.benchmarks import reference
 from trainer.run import Run
-from trainer.stages import pretraining_task
-from trainer.stages import task as task_lib
-from trainer.training import strategy as strategy_lib
+from trainer.stages import pretraining_task, tasks
+from trainer.training import strategies
 
 NUM_BATCHES = 8  # Different ones; they are kept in memory and repeated.
 
@@ -22,7 +21,7 @@ NUM_BATCHES = 8  # Different ones; they are kept in memory and repeated.
 class Steps:
     """A call takes `train.steps_per_call` steps and waits for the last."""
 
-    def __init__(self, task: task_lib.Task, *, kept: bool) -> None:
+    def __init__(self, task: tasks.Task, *, kept: bool) -> None:
         """Batches are kept in memory, or come from the input as in training."""
         self._call: Any = task.create_train_call(tf.Variable(0.0))
         self._arguments = (
@@ -96,17 +95,17 @@ def create_task(
 ) -> pretraining_task.PretrainingTask:
     """What `--mode=pretrain` would train, from its first weights."""
     strategy = Run(config, workdir="", runtime=runtime).strategy
-    strategy_lib.check_batch(strategy, config.train)
+    strategies.check_batch(strategy, config.train)
     prepared = Run(config, workdir="", runtime=runtime).rows
     return pretraining_task.create(
         config, strategy, prepared, resolve(config, runtime)
     )
 
 
-def resolve(config: schema.Config, runtime: Runtime) -> strategy_lib.Arithmetic:
+def resolve(config: schema.Config, runtime: Runtime) -> strategies.Arithmetic:
     """Precision and XLA of a run that begins now."""
     strategy = Run(config, workdir="", runtime=runtime).strategy
-    return strategy_lib.resolve(strategy, config.train)
+    return strategies.resolve(strategy, config.train)
 
 
 def with_documents(config: schema.Config) -> schema.Config:

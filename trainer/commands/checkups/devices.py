@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from trainer.commands.checkups.check import Case, Imperfect, explain
 from trainer.stages import finetuning_task
-from trainer.training import strategy as strategy_lib
+from trainer.training import strategies
 
 # Between probabilities: XLA may order sums anew, bfloat16 has 8 bits.
 _XLA_GAP = 1e-2
@@ -19,13 +19,13 @@ _BFLOAT16_GAP = 2e-2
 def devices(case: Case) -> str:
     """Makes the strategy; whether there is a GPU that it does not get."""
     layout = case.runtime
-    case.strategy = strategy_lib.create(
+    case.strategy = strategies.create(
         layout.strategy, num_virtual_devices=layout.num_virtual_devices
     )
     listed = tf.config.list_physical_devices()
     kinds = collections.Counter(device.device_type for device in listed)
     seen = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
-    text = f"TensorFlow sees {seen}; {strategy_lib.describe(case.strategy)}"
+    text = f"TensorFlow sees {seen}; {strategies.describe(case.strategy)}"
     if not kinds["GPU"] and any(pathlib.Path("/dev").glob("nvidia[0-9]*")):
         raise Imperfect(
             f"{text}; but this machine has a GPU: install with EXTRA=gpu, and"
@@ -42,7 +42,7 @@ def batch(case: Case) -> str:
     if config.data.source != "text":  # Which has no labels.
         sections["finetune"] = finetuning_task.training_section(config)
     for name, section in sections.items():
-        strategy_lib.check_batch(case.strategy, section, section=name)
+        strategies.check_batch(case.strategy, section, section=name)
     return ", ".join(
         f"{name}: {section.global_batch_size} rows a step"
         for name, section in sections.items()
@@ -52,9 +52,9 @@ def batch(case: Case) -> str:
 def xla(case: Case) -> str:
     """Whether what XLA compiles gives the same, on each device."""
     case.require(case.strategy, "devices")
-    if strategy_lib.is_tpu(case.strategy):
+    if strategies.is_tpu(case.strategy):
         return "a TPU compiles every step anyway"
-    used = strategy_lib.resolve(case.strategy, case.config.train).jit
+    used = strategies.resolve(case.strategy, case.config.train).jit
     compiled = tf.function(_compute, jit_compile=True, autograph=False)
     _on_each_device(
         case,
@@ -70,7 +70,7 @@ def xla(case: Case) -> str:
 def bfloat16(case: Case) -> str:
     """Whether products in bfloat16 are close to those in float32."""
     case.require(case.strategy, "devices")
-    resolved = strategy_lib.resolve(case.strategy, case.config.train)
+    resolved = strategies.resolve(case.strategy, case.config.train)
     used = resolved.precision == "bfloat16"
     _on_each_device(
         case,

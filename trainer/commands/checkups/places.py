@@ -10,7 +10,7 @@ from configs import schema
 from trainer import chain, checkpoint
 from trainer import workdir as workdir_lib
 from trainer.commands.checkups.check import Case
-from trainer.training import strategy as strategy_lib
+from trainer.training import strategies
 
 # Of a parameter in a checkpoint: the weight and two moments, float32.
 _PARAMETER_BYTES = 12
@@ -36,7 +36,7 @@ def workdir(case: Case) -> str:
                 workdir=case.workdir,
                 allow_changed=case.config.checkpoint.allow_changed,
             )
-    chief = case.strategy is None or strategy_lib.is_chief(case.strategy)
+    chief = case.strategy is None or strategies.is_chief(case.strategy)
     if storage.path_of(case.workdir).exists():
         with workdir_lib.locked(case.workdir, chief=chief):
             pass

@@ -16,9 +16,8 @@ from input_pipeline import manifest, pretraining, processes
 from trainer.commands import inspect
 from trainer.commands.checkups import rows
 from trainer.commands.checkups.check import Case
-from trainer.stages import pretraining_task
-from trainer.stages import task as task_lib
-from trainer.training import strategy as strategy_lib
+from trainer.stages import pretraining_task, tasks
+from trainer.training import strategies
 
 _ROWS = 8  # A step, or one for each replica.
 # Nats that the first loss may be away from ln V.
@@ -114,7 +113,7 @@ def measured_layouts(config: schema.Config, directory: str) -> list[Steps]:
 def _measure(config: schema.Config, directory: str) -> list[Steps]:
     # Before the rows are opened: their vocabulary touches a device.
     strategies = [
-        strategy_lib.create(name, num_virtual_devices=len(_LAYOUTS))
+        strategies.create(name, num_virtual_devices=len(_LAYOUTS))
         for name in _LAYOUTS
     ]
     prepared = manifest.open_prepared(directory)
@@ -130,7 +129,7 @@ def first_steps(
     batches = inspect.global_batches(config, strategy, prepared, first_step=0)
     shown = itertools.islice(batches, _LAYOUT_STEPS)
     task = pretraining_task.create(
-        config, strategy, prepared, strategy_lib.Arithmetic("float32", False)
+        config, strategy, prepared, strategies.Arithmetic("float32", False)
     )
     losses = _losses(task, task.batches(0), [1] * _LAYOUT_STEPS)
     return Steps([pretraining.digest(batch) for batch in shown], losses)
@@ -151,15 +150,13 @@ def _learn_one_batch(case: Case) -> Course:
         ),
     )
     task = pretraining_task.create(
-        config, strategy, prepared, strategy_lib.resolve(strategy, config.train)
+        config, strategy, prepared, strategies.resolve(strategy, config.train)
     )
     first, *_, last = _losses(task, task.first_batches(1), [1, _STEPS - 2, 1])
     return Course(prepared.tokenizer.vocabulary_size, first, last)
 
 
-def _losses(
-    task: task_lib.Task, batches: Any, numbers: list[int]
-) -> list[float]:
+def _losses(task: tasks.Task, batches: Any, numbers: list[int]) -> list[float]:
     """The mean loss of so many steps, and so many after them, and so on."""
     call = task.create_train_call(tf.Variable(0.0))
     iterator, step, losses = iter(batches), 0, []

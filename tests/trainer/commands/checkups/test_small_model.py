@@ -6,7 +6,7 @@ import pytest
 
 from configs import overrides
 from trainer.commands.checkups import check, small_model
-from trainer.training import strategy as strategy_lib
+from trainer.training import strategies
 
 
 @pytest.mark.parametrize("name", ["imdb_notebook", "bert_small"])
@@ -18,7 +18,7 @@ def test_a_small_model_of_every_shape_is_well(name, tmp_path):
             "config.tokenizer.kind": "word",  # Learned sooner.
         },
     )
-    strategy = strategy_lib.create("one_device")
+    strategy = strategies.create("one_device")
     case = check.Case(config, "", None, str(tmp_path), strategy=strategy)
     assert "nats at step 0" in small_model.initial_loss(case)
     assert "one batch" in small_model.one_batch(case)

@@ -12,9 +12,8 @@ from tensorflow.python.tpu import tpu_system_metadata
 from configs import overrides, schema
 from proofs.tpu import lower
 from tests.trainer.training import conftest as tiny
-from trainer.training import objective
+from trainer.training import objective, strategies
 from trainer.training import step as step_lib
-from trainer.training import strategy as strategy_lib
 
 
 def _train(**fields):
@@ -22,49 +21,49 @@ def _train(**fields):
 
 
 def test_mirrored_takes_all_devices():
-    strategy = strategy_lib.create("mirrored")
+    strategy = strategies.create("mirrored")
     assert strategy.num_replicas_in_sync == 4
-    assert strategy_lib.is_chief(strategy)
-    assert strategy_lib.describe(strategy) == (
+    assert strategies.is_chief(strategy)
+    assert strategies.describe(strategy) == (
         "MirroredStrategy: 4 replica(s); here CPU:0, CPU:1, CPU:2, CPU:3"
     )
 
 
 def test_one_device_takes_one():
-    strategy = strategy_lib.create("one_device")
+    strategy = strategies.create("one_device")
     assert strategy.num_replicas_in_sync == 1
-    assert strategy_lib.is_chief(strategy)
-    assert strategy_lib.describe(strategy).endswith("1 replica(s); here CPU:0")
+    assert strategies.is_chief(strategy)
+    assert strategies.describe(strategy).endswith("1 replica(s); here CPU:0")
 
 
 def test_a_process_has_one_strategy():
-    first = strategy_lib.create("mirrored")
-    assert strategy_lib.create("mirrored") is first
+    first = strategies.create("mirrored")
+    assert strategies.create("mirrored") is first
 
 
 def test_unknown_name_lists_the_known():
     with pytest.raises(
         ValueError, match="=parallel.*mirrored, one_device, multi_worker, tpu"
     ):
-        strategy_lib.create("parallel")
+        strategies.create("parallel")
 
 
 def test_virtual_devices_that_are_there_already():
-    strategy = strategy_lib.create("mirrored", num_virtual_devices=4)
+    strategy = strategies.create("mirrored", num_virtual_devices=4)
     assert strategy.num_replicas_in_sync == 4
 
 
 def test_virtual_devices_come_first_or_not_at_all():
     with pytest.raises(ValueError, match="num_virtual_devices=3 .*too late"):
-        strategy_lib.create("mirrored", num_virtual_devices=3)
+        strategies.create("mirrored", num_virtual_devices=3)
 
 
 RELEASED = """
 import os, time
 import tensorflow as tf
-from trainer.training import strategy as strategy_lib
-strategy = strategy_lib.create("mirrored", num_virtual_devices=4)
-data = strategy_lib.distribute(
+from trainer.training import strategies
+strategy = strategies.create("mirrored", num_virtual_devices=4)
+data = strategies.distribute(
     strategy, lambda *_: tf.data.Dataset.range(10**9).batch(2)
 )
 for _ in range(3):
@@ -90,9 +89,9 @@ def test_iterators_of_many_replicas_are_released_at_once():
 
 FRESH = """
 import sys
-from trainer.training import strategy
-made = strategy.create(sys.argv[1], num_virtual_devices=int(sys.argv[2]))
-print(made.num_replicas_in_sync, strategy.is_chief(made))
+from trainer.training import strategies
+made = strategies.create(sys.argv[1], num_virtual_devices=int(sys.argv[2]))
+print(made.num_replicas_in_sync, strategies.is_chief(made))
 """
 
 
@@ -105,7 +104,7 @@ def test_virtual_devices_in_a_fresh_process():
 def test_a_bad_tf_config_is_refused(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{")
     with pytest.raises(ValueError, match="TF_CONFIG must be JSON"):
-        strategy_lib.create("multi_worker")
+        strategies.create("multi_worker")
 
 
 class Cluster:
@@ -131,7 +130,7 @@ class Cluster:
     ],
 )
 def test_a_cluster_has_one_chief(cluster, chief):
-    assert strategy_lib.is_chief(cluster) is chief
+    assert strategies.is_chief(cluster) is chief
 
 
 def test_tf_config_does_not_disturb_one_host(monkeypatch):
@@ -140,7 +139,7 @@ def test_tf_config_does_not_disturb_one_host(monkeypatch):
     text = json.dumps({"cluster": cluster, "task": task})
     monkeypatch.setenv("TF_CONFIG", text)
     for name in ("one_device", "mirrored"):
-        assert strategy_lib.is_chief(strategy_lib.create(name))
+        assert strategies.is_chief(strategies.create(name))
 
 
 def test_no_tpu_is_one_line(monkeypatch):
@@ -152,7 +151,7 @@ def test_no_tpu_is_one_line(monkeypatch):
     resolvers = tf.distribute.cluster_resolver
     monkeypatch.setattr(resolvers, "TPUClusterResolver", fail)
     with pytest.raises(ValueError, match="no TPU called 'local'") as caught:
-        strategy_lib.create("tpu")
+        strategies.create("tpu")
     assert "no such device" in str(caught.value)
     assert "and more" not in str(caught.value)
 
@@ -168,23 +167,23 @@ def test_no_tpu_is_one_line(monkeypatch):
     ],
 )
 def test_check_batch(size, parts, message):
-    strategy = strategy_lib.create("mirrored")
+    strategy = strategies.create("mirrored")
     config = _train(global_batch_size=size, accumulation_steps=parts)
     if message is None:
-        assert strategy_lib.check_batch(strategy, config) == size // 4
+        assert strategies.check_batch(strategy, config) == size // 4
     else:
         with pytest.raises(ValueError, match=message):
-            strategy_lib.check_batch(strategy, config)
+            strategies.check_batch(strategy, config)
 
 
 def test_replicas_get_their_rows_in_order():
-    strategy = strategy_lib.create("mirrored")
+    strategy = strategies.create("mirrored")
 
     def create(index, count, num_replicas):
         assert (index, count, num_replicas) == (0, 1, 4)
         return tf.data.Dataset.range(8).batch(1)
 
-    iterator = iter(strategy_lib.distribute(strategy, create))
+    iterator = iter(strategies.distribute(strategy, create))
     for first in (0, 4):
         batch = strategy.experimental_local_results(next(iterator))
         assert [b.numpy().item() for b in batch] == list(
@@ -217,9 +216,9 @@ def _gpus(monkeypatch, capability):
     ],
 )
 def test_auto_on_a_gpu(monkeypatch, capability, precision):
-    strategy = strategy_lib.create("one_device")
+    strategy = strategies.create("one_device")
     _gpus(monkeypatch, capability)
-    assert strategy_lib.resolve(strategy, _train()) == strategy_lib.Arithmetic(
+    assert strategies.resolve(strategy, _train()) == strategies.Arithmetic(
         precision, True
     )
 
@@ -240,9 +239,9 @@ def test_auto_on_a_cpu(monkeypatch, flags, precision):
             raise FileNotFoundError(path)
         return f"processor : 0\nflags\t\t: fpu {flags}\nbugs : amx_bf16\n"
 
-    strategy = strategy_lib.create("one_device")
+    strategy = strategies.create("one_device")
     monkeypatch.setattr(pathlib.Path, "read_text", read_text)
-    assert strategy_lib.resolve(strategy, _train()) == strategy_lib.Arithmetic(
+    assert strategies.resolve(strategy, _train()) == strategies.Arithmetic(
         precision, False
     )
 
@@ -250,25 +249,25 @@ def test_auto_on_a_cpu(monkeypatch, flags, precision):
 @pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("jit", ["on", "off"])
 def test_what_is_asked_for_is_taken(monkeypatch, precision, jit):
-    strategy = strategy_lib.create("one_device")
+    strategy = strategies.create("one_device")
     _gpus(monkeypatch, (8, 0))
-    resolved = strategy_lib.resolve(
+    resolved = strategies.resolve(
         strategy, _train(precision=precision, jit=jit)
     )
-    assert resolved == strategy_lib.Arithmetic(precision, jit == "on")
+    assert resolved == strategies.Arithmetic(precision, jit == "on")
     policy = "float32" if precision == "float32" else f"mixed_{precision}"
     assert resolved.policy == policy
 
 
 def test_auto_stays_what_it_was_when_the_run_began():
-    strategy = strategy_lib.create("one_device")
+    strategy = strategies.create("one_device")
     before = {"precision": "float16", "jit": True, "vocabulary_size": 9}
-    assert strategy_lib.resolve(
+    assert strategies.resolve(
         strategy, _train(), before
-    ) == strategy_lib.Arithmetic("float16", True)
-    assert strategy_lib.resolve(
+    ) == strategies.Arithmetic("float16", True)
+    assert strategies.resolve(
         strategy, _train(precision="float32", jit="off"), before
-    ) == strategy_lib.Arithmetic("float32", False)
+    ) == strategies.Arithmetic("float32", False)
 
 
 class FakeResolver(tf.distribute.cluster_resolver.ClusterResolver):
@@ -384,10 +383,10 @@ class Feed:
 
 
 def test_a_tpu_computes_in_bfloat16_and_compiles_by_itself(tpu):
-    assert strategy_lib.is_tpu(tpu)
-    assert strategy_lib.is_chief(tpu)
-    resolved = strategy_lib.resolve(tpu, _train())
-    assert resolved == strategy_lib.Arithmetic("bfloat16", False)
+    assert strategies.is_tpu(tpu)
+    assert strategies.is_chief(tpu)
+    resolved = strategies.resolve(tpu, _train())
+    assert resolved == strategies.Arithmetic("bfloat16", False)
 
 
 @pytest.mark.parametrize(
@@ -432,4 +431,4 @@ def test_evaluation_traces_for_a_tpu(tpu, stage, num_sums):
 
 def test_a_tpu_refuses_to_be_asked_for_xla(tpu):
     with pytest.raises(ValueError, match="train.jit=on .*leave it at auto"):
-        strategy_lib.resolve(tpu, _train(jit="on"))
+        strategies.resolve(tpu, _train(jit="on"))

@@ -15,10 +15,9 @@ import tensorflow as tf
 from configs import schema
 from input_pipeline import manifest, stream
 from trainer import chain, modeling
-from trainer.training import loop, optimizers
+from trainer.training import loop, optimizers, strategies
 from trainer.training import objective as objective_lib
 from trainer.training import step as step_lib
-from trainer.training import strategy as strategy_lib
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -48,7 +47,7 @@ class Task:
     best_by: str
     strategy: tf.distribute.Strategy
     prepared: manifest.Prepared
-    arithmetic: strategy_lib.Arithmetic
+    arithmetic: strategies.Arithmetic
     plan: loop.Plan
     model: Any
     variables: list[keras.Variable]
@@ -73,7 +72,7 @@ class Task:
 
     def create_step(self) -> step_lib.Step:
         """What a replica computes."""
-        rows = strategy_lib.check_batch(self.strategy, self.train)
+        rows = strategies.check_batch(self.strategy, self.train)
         return step_lib.Step(
             objective=self.objective,
             sum_names=objective_lib.SUMS,
@@ -136,7 +135,7 @@ class Task:
         return modeling.create_noise(self.seed, step=step, first_row=first_row)
 
     def _distribute(self, create_batches: Callable[..., Any]) -> Any:
-        return strategy_lib.distribute(
+        return strategies.distribute(
             self.strategy,
             lambda index, count, num_replicas: create_batches(
                 self.prepared,
