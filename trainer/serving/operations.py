@@ -64,7 +64,7 @@ def check(directory: str) -> None:
     # TensorFlow would run the graph of such a file while it loads it.
     if len(graphs) != 1 or not graphs[0].HasField("object_graph_def"):
         raise ValueError(_refusal(path, "another layout"))
-    bodies = collections.defaultdict(list)
+    bodies: dict[str, list[Any]] = collections.defaultdict(list)
     for function in graphs[0].graph_def.library.function:
         bodies[function.signature.name] += function.node_def
         # TensorFlow may call another function with the same mark instead.
