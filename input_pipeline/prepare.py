@@ -148,17 +148,22 @@ def _learn(
     """The tokenizer, learned from the training documents alone."""
     limit = config.tokenizer.max_documents
     total: collections.Counter[str] = collections.Counter()
-    num_read = 0
+    found: collections.Counter[str] = collections.Counter()  # By role.
     count = functools.partial(_count_unit, config, roles)
-    for unit, (counts, num_documents) in zip(
-        units, run(count, units), strict=True
-    ):
-        if limit and num_read + num_documents >= limit:
-            rest = limit - num_read
-            total.update(_count_unit(config, roles, unit, limit=rest)[0])
-            break
+    for unit, (counts, by_role) in zip(units, run(count, units), strict=True):
+        if limit and found.total() + by_role.total() >= limit:
+            rest = limit - found.total()
+            counts, by_role = _count_unit(config, roles, unit, limit=rest)
         total.update(counts)
-        num_read += num_documents
+        found.update(by_role)
+        if limit and found.total() >= limit:
+            break
+    if found.total() > found["empty"] and not found["train"]:
+        raise ValueError(
+            f"No training text is left: of {found.total()} documents"
+            f" {found['validation']} are validation and {found['test']} test,"
+            f" and {found['empty']} are empty. Give more text."
+        )
     return tokenizer_lib.learn(
         config.tokenizer,
         counts=total,
@@ -171,16 +176,16 @@ def _count_unit(
     roles: roles_lib.Roles,
     unit: sources.Unit,
     limit: int = 0,
-) -> tuple[collections.Counter[str], int]:
-    """Word or character counts of a unit, and how many documents it has."""
+) -> tuple[collections.Counter[str], collections.Counter[str]]:
+    """Word or character counts of a unit, and its documents by role."""
     total: collections.Counter[str] = collections.Counter()
-    num_read = 0
+    by_role: collections.Counter[str] = collections.Counter()
     documents = reading.documents(config, unit, roles, cleaning.Counts())
     for batch in reading.in_batches(documents, limit):
         texts = [item.text for item in batch if item.role == "train"]
         total.update(tokenizer_lib.count(config.tokenizer.kind, texts))
-        num_read += len(batch)
-    return total, num_read
+        by_role.update(item.role for item in batch)
+    return total, by_role
 
 
 def _training_texts(

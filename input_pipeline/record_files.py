@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 from configs import schema
 from input_pipeline import cleaning, documents, text_files
 
+# Of a line: more would not fit into memory, and no document is that long.
+_MAX_LINE = 2**28
 _MAX_FIELD_CHARACTERS = 2**31 - 1  # The csv module stops at 131,072.
 
 # Strings may hold control characters as they are; the cleaner removes them.
@@ -54,7 +56,7 @@ def _csv_records(file: BinaryIO) -> Iterator[dict[str, str]]:
         file, encoding="utf-8-sig", errors="surrogateescape", newline=""
     ) as text:
         # Strict, because a stray quote would swallow the rest of the file.
-        rows = filter(None, csv.reader(text, strict=True))
+        rows = filter(None, csv.reader(_csv_lines(text), strict=True))
         header = next(rows, [])
         times = collections.Counter(header)
         twice = sorted(name for name, number in times.items() if number > 1)
@@ -73,11 +75,26 @@ def _csv_records(file: BinaryIO) -> Iterator[dict[str, str]]:
             yield dict(zip(header, row, strict=False))
 
 
+def _csv_lines(text: io.TextIOWrapper) -> Iterator[str]:
+    while line := text.readline(_MAX_LINE):
+        if len(line) == _MAX_LINE:
+            raise ValueError(
+                f"a line has more than {_MAX_LINE:,} characters; are these the"
+                " records of a csv file?"
+            )
+        yield line
+
+
 def _read_jsonl(
     data: schema.DataConfig, piece: documents.Piece
 ) -> Iterator[tuple[str, str, str]]:
     with text_files.opened(piece) as file:
-        for position, line in text_files.lines(file, piece):
+        for position, line in text_files.lines(file, piece, _MAX_LINE):
+            if len(line) == _MAX_LINE:
+                raise ValueError(
+                    f"{piece.path} has a line of more than {_MAX_LINE:,}"
+                    " bytes; write one record a line."
+                )
             if position == 0:
                 line = line.removeprefix(codecs.BOM_UTF8)
             if not line.strip():

@@ -47,7 +47,7 @@ def list_units(data: schema.DataConfig) -> list[documents.Unit]:
 
 def is_plain(data: schema.DataConfig, split: str, path: str) -> bool:
     """Whether a file is text without fields."""
-    is_txt = path.removesuffix(".gz").endswith(".txt")
+    is_txt = path.lower().removesuffix(".gz").endswith(".txt")
     return data.source == "text" or (split == "unlabeled" and is_txt)
 
 
@@ -122,8 +122,13 @@ def lines(
     stop = sys.maxsize if _is_gzip(piece.path) else piece.stop
     position = _seek_line(file, start=piece.start, stop=stop)
     while position < stop and (line := file.readline(max_bytes)):
-        yield position, line
         is_whole = line.endswith(b"\n")
+        if position == 0 and not is_whole and line.count(b"\r") > 1:
+            raise ValueError(
+                f"{piece.path} ends its lines with carriage returns alone, as"
+                " old Macs did; convert them: tr '\\r' '\\n'."
+            )
+        yield position, line
         position = position + len(line) if is_whole else file.tell()
 
 
@@ -225,7 +230,19 @@ def _group(
 
 
 def _is_gzip(path: str) -> bool:
-    return path.endswith(".gz")
+    """Whether a file begins as gzip does, or is called so.
+
+    Raises:
+      ValueError: it is a zip archive.
+    """
+    with open(path, "rb") as file:
+        start = file.read(4)
+    if start == b"PK\3\4":
+        raise ValueError(
+            f"{path} is a zip archive, which is not read; unpack it with unzip"
+            " and name the files in it."
+        )
+    return start[:2] == b"\x1f\x8b" or path.lower().endswith(".gz")
 
 
 def _seek_line(file: BinaryIO, *, start: int, stop: int) -> int:

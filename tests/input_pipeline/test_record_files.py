@@ -188,3 +188,13 @@ def test_a_csv_with_very_many_columns_is_read_in_seconds(tmp_path):
     found = record_files.read(data, piece, cleaning.Counts())
     assert [document.raw for document in found] == [b"a"]
     assert time.process_time() - start < 5
+
+
+@pytest.mark.parametrize("source", ["csv", "jsonl"])
+def test_a_line_without_an_end_is_not_read_whole(tmp_path, monkeypatch, source):
+    monkeypatch.setattr(record_files, "_MAX_LINE", 1_000)
+    path = tmp_path / f"bomb.{source}.gz"
+    first = {"csv": b"text\n", "jsonl": b'{"text": "a"}\n'}[source]
+    path.write_bytes(gzip.compress(first + b"0" * 10**6))
+    with pytest.raises(ValueError, match=r"bomb.*more than 1,000"):
+        _read(path, source)

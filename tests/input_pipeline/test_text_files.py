@@ -2,6 +2,7 @@ import gzip
 import os
 import random
 import tracemalloc
+import zipfile
 
 import pytest
 
@@ -283,7 +284,30 @@ def test_fingerprint_knows_content_but_not_place(tmp_path, monkeypatch):
         for folder in ("here", "there")
     ]
     assert results[0] == results[1]
-    assert [(f["name"], f["size"]) for f in results[0]] == [("a", 14)]
+    assert [f["size"] for f in results[0]] == [14]
     (tmp_path / "there" / "a").write_text("one two THREE\n")
     units = text_files.list_units(_config(tmp_path / "there" / "*"))
     assert text_files.fingerprint(units) != results[0]
+
+
+def test_gzip_is_known_by_its_content(tmp_path):
+    path = tmp_path / "text.log"
+    path.write_bytes(gzip.compress(b"one\ntwo\n"))
+    assert _texts(path) == [b"one", b"two"]
+
+
+def test_a_zip_archive_is_refused(tmp_path):
+    path = tmp_path / "text.txt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a.txt", "one")
+    with pytest.raises(ValueError, match=r"text\.txt is a zip archive.*unzip"):
+        _texts(path)
+
+
+def test_lines_of_an_old_mac_are_named(tmp_path):
+    path = tmp_path / "text.txt"
+    path.write_bytes(b"one\rtwo\rthree")
+    with pytest.raises(ValueError, match="carriage returns alone.*tr"):
+        _texts(path)
+    path.write_bytes(b"one\rtwo\nthree\r\n")
+    assert len(_texts(path)) == 2
