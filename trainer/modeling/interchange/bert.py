@@ -255,13 +255,7 @@ def initial(
         source=f"The vocabulary in {directory}",
     )
     of_model = {field.name for field in dataclasses.fields(schema.ModelConfig)}
-<<<<<<< HEAD
-    shape: dict[str, Any] = {
-        name: n for name, n in sizes.items() if name in of_model
-    }
-=======
     shape: dict[str, Any] = {k: n for k, n in sizes.items() if k in of_model}
->>>>>>> w-model
     place = vocabulary.index("[PAD]")
     order = list(range(len(vocabulary)))
     order[0], order[place] = place, 0
