@@ -6,6 +6,7 @@ the first second: one line on stderr and exit code 2. For the same reason
 """
 
 import contextlib
+import io
 import logging
 import os
 import pathlib
@@ -44,6 +45,8 @@ MODES = {
 # They work on what has been trained, without its text; the doctor looks for it
 # among other things.
 _WITHOUT_TEXT = ("export", "predict", "report", "doctor")
+# `predict` needs no model of ours, and to the doctor TensorFlow may be missing.
+_WITHOUT_RUN = ("predict", "doctor")
 # They say what a workdir holds, by default with its own config.
 _OF_WORKDIR = ("report", "status")
 _USAGE = """usage: python -m trainer.main [--flag=value ...]
@@ -94,6 +97,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: Sequence[str]) -> None:
     _set_up_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A character that the terminal cannot show does not end a run.
+        sys.stdout.reconfigure(errors="replace")
     values = _define_flags()
     # The fields of the config become flags once its file is known.
     words = values(["cloze", *argv], known_only=True)
@@ -133,7 +139,7 @@ def _run(argv: Sequence[str]) -> None:
     module, _ = MODES[values.mode]
     command = processes.import_module(f"trainer.commands.{module}")
     with cluster.watched(layout):
-        if values.mode == "doctor":  # TensorFlow may be what is missing.
+        if values.mode in _WITHOUT_RUN:
             command.run(config, workdir=workdir, runtime=layout)
             return
         run = processes.import_module("trainer.run").Run

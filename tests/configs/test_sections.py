@@ -168,5 +168,5 @@ def test_profiled_steps(text, steps):
 @pytest.mark.parametrize("what", ["input", "serving"])
 def test_what_has_no_reference_is_refused_with_one(what):
     build({"benchmark.what": what})
-    with pytest.raises(ValueError, match=f"not with benchmark.what={what}"):
+    with pytest.raises(ValueError, match=f"what=step, but it is {what}"):
         build({"benchmark.what": what, "benchmark.reference": True})

@@ -154,7 +154,7 @@ def test_words_of_all_of_unicode(text, words):
 
 def test_lower_case_does_not_depend_on_the_locale():
     command = (
-        "import tensorflow as tf; from trainer import strings\n"
+        "import tensorflow as tf; from input_pipeline import strings\n"
         "texts = tf.constant(['TITLE \u0130I \u00c9I'])\n"
         "print(strings.standardize_unicode(texts).numpy()[0].hex())"
     )

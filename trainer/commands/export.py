@@ -68,9 +68,11 @@ def wanted(run: Run) -> chain.Artifact:
 
 def is_done(run: Run) -> bool:
     """Whether the workdir has the export that `run` would write."""
+    if not (storage.path_of(run.workdir) / loading.DIRECTORY).is_dir():
+        return False
     try:
         facts = run.open_export().facts
-    except ValueError:  # Missing, damaged, or of an older version.
+    except ValueError:  # Damaged, or of an older version.
         return False
     return facts.get("artifact", {}).get("id") == wanted(run).id
 

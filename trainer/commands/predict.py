@@ -9,16 +9,17 @@ from typing import IO, Any
 
 import tensorflow as tf
 
+from configs import schema
+from configs.runtime import Runtime
 from input_pipeline import cleaning
 from trainer import trained
-from trainer.run import Run
 from trainer.serving import loading
 
 _CHUNK_BYTES = 2**20
 _Answer = dict[str, Any]
 
 
-def run(run: Run) -> None:
+def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
     """Prints one JSON object for every line of the input.
 
     A line with [MASK] gives {"line": n, "masks": [[{"token", "probability"},
@@ -31,12 +32,12 @@ def run(run: Run) -> None:
       ValueError: there is no export, a file of it is missing or changed, or
         the input cannot be read.
     """
-    predict = run.config.predict
-    directory = loading.directory_of(run.workdir, predict.export_dir)
+    predict = config.predict
+    directory = loading.directory_of(workdir, predict.export_dir)
     with _open(predict.input) as source:
         exported = loading.load(directory)
         if not predict.export_dir:
-            trained.warn_if_older(run.workdir, exported.facts)
+            trained.warn_if_older(workdir, exported.facts)
         # Escapes are JSON in every encoding, other characters in UTF-8 alone.
         escapes = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
         number = 0

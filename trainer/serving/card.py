@@ -58,7 +58,7 @@ def rewrite_card(
     directory: str | pathlib.Path, metrics: Mapping[str, _Facts]
 ) -> None:
     """Writes README.md of an export again; raises DamagedError."""
-    facts = storage.verify(directory)
+    facts = storage.read_manifest(directory)
     text = write_card(facts, metrics)
     storage.replace_file(directory, FILE, text.encode())
 

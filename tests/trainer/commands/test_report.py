@@ -56,13 +56,13 @@ def test_with_an_evaluation(workdir, table):
     }
     (workdir / evaluate.RESULT).write_text(json.dumps(evaluation))
     (workdir / evaluate.PICTURE).write_bytes(b"picture")
-    table = table(workdir)
-    assert "0.9000 (0.8000 to 0.9500), of 7 documents" in table
+    shown = table(workdir)
+    assert "0.9000 (0.8000 to 0.9500), of 7 documents" in shown
     text = (workdir / report.FILE).read_text()
     assert "so &lt;so&gt;" in text
     assert "data:image/png;base64,cGljdHVyZQ==" in text
     (workdir / evaluate.PICTURE).unlink()
-    assert table(workdir) == table
+    assert table(workdir) == shown
     assert "so &lt;so&gt;" in (workdir / report.FILE).read_text()
 
 

@@ -77,10 +77,10 @@ def test_the_average_is_the_mean_of_the_best(whole):
         mean = (seeds[0][name] + seeds[1][name]) / 2
         np.testing.assert_allclose(array, mean, atol=1e-7)
     state = _state(whole, "finetune_average")
-    assert state["made_from"] == [
-        f"{stage}/{checkpoint.of_stage(whole, stage).best().name}"
+    assert state["artifact"]["made_from"] == {
+        stage: trained.id_of(checkpoint.of_stage(whole, stage).best())
         for stage in ("finetune", "finetune_seed1")
-    ]
+    }
 
 
 def test_validation_chooses_what_is_exported(
@@ -142,7 +142,8 @@ def test_a_finished_run_is_left_alone_and_more_seeds_extend_it(
     assert content() == before
     config = create({"finetune.num_seeds": 3})
     finetune.run(Run(config, workdir=str(workdir), runtime=one_device))
-    assert len(_state(workdir, "finetune_average")["made_from"]) == 3
+    average = _state(workdir, "finetune_average")
+    assert len(average["artifact"]["made_from"]) == 3
     after = content()
     for path, written in before.items():
         if "finetune_average" not in str(path):
@@ -188,7 +189,8 @@ def test_two_workers_do_what_one_device_does(
             process.kill()
     for stage in ("finetune", "finetune_seed1", "finetune_average"):
         mine, theirs = _state(together, stage), _state(alone, stage)
-        for name in ("step", "made_from", "best"):
+        assert mine["artifact"]["id"] == theirs["artifact"]["id"]
+        for name in ("step", "best"):
             assert mine.get(name) == pytest.approx(theirs.get(name), rel=1e-5)
         newest = tiny_runs.checkpoints(alone, stage)[-1].name
         assert tiny_runs.checkpoints(together, stage)[-1].name == newest

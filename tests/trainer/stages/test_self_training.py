@@ -72,10 +72,12 @@ def _student_rows(workdir):
     return manifest.open_prepared(workdir / "self_training" / name)
 
 
+def _run(config):
+    return Run(config, workdir="", runtime=runtime.Runtime("one_device"))
+
+
 def _labelled(create, workdir):
-    return Run(
-        create(), workdir=str(workdir), runtime=runtime.Runtime("one_device")
-    ).labelled_rows
+    return _run(create()).labelled_rows
 
 
 def _documents(prepared, config, role):
@@ -99,7 +101,7 @@ def test_a_student_is_a_stage_without_a_frozen_one(whole, create):
 def test_the_student_learns_from_both_kinds_of_documents(whole, create):
     config = create()
     before, rows = _labelled(create, whole), _student_rows(whole)
-    unlabelled = self_training.unlabelled(config, before)
+    unlabelled = _run(config).unlabelled_rows
     known = _documents(before, config, "train")
     new = [tokens for tokens, _ in _documents(unlabelled, config, "unlabeled")]
     both = _documents(rows, config, "train")
@@ -144,8 +146,8 @@ def test_held_out_text_is_never_answered(create, tmp_path, one_device):
     again = tmp_path / "again.jsonl"
     shutil.copy(config.data.path, again)
     config = create({"data.unlabeled_path": str(again)})
-    prepared = manifest.open_prepared(finetune.prepare_labelled(config))
-    unlabelled = self_training.unlabelled(config, prepared)
+    run = _run(config)
+    prepared, unlabelled = run.labelled_rows, run.unlabelled_rows
     held_out = {
         tokens for tokens, _ in _documents(prepared, config, "validation")
     }
@@ -256,7 +258,7 @@ def test_without_text_to_label_nothing_is_trained(create, one_device, tmp_path):
         {"finetune.encoder": False},
     ):
         config = create({"data.path": str(path), **changes})
-        assert self_training.unlabelled(config, None) is None
+        assert _run(config).unlabelled_rows is None
 
 
 def _random_documents(number, seed=0):
@@ -313,7 +315,7 @@ def test_the_teacher_is_encoder_and_ngrams(whole, create, monkeypatch):
 
     monkeypatch.setattr(self_training, "draw", spy)
     teacher = trained.teacher(str(whole), 1)
-    unlabelled = self_training.unlabelled(config, before)
+    unlabelled = _run(config).unlabelled_rows
     folder = whole.parent / "again"
     folder.mkdir()
     self_training._write(teacher, str(whole), before, unlabelled, 1, folder)

@@ -3,8 +3,8 @@
 import itertools
 import types
 
-from trainer.commands import prepare
 from trainer.commands.benchmarks import input as input_benchmark
+from trainer.run import Run
 
 
 def clock(*rounds):
@@ -44,7 +44,7 @@ def test_throws_the_first_round_away(tiny, one_device, monkeypatch, tmp_path):
 
 def test_texts_are_encoded_as_they_are_prepared(tiny, one_device, tmp_path):
     config = tiny({})
-    prepared = prepare.open_prepared(config)
+    prepared = Run(config, workdir="", runtime=one_device).rows
     raw = [b"One  two\x00 three", b""]
     texts = ["One  two three", ""]
     expected = sum(map(len, prepared.tokenizer.encode(texts)))
