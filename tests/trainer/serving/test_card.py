@@ -1,7 +1,5 @@
 """Tests of trainer/serving/card.py."""
 
-import pytest
-
 import storage
 from configs import schema
 from trainer.serving import card
@@ -117,14 +115,3 @@ def test_evaluation_is_filled_in_later(tmp_path):
     assert "| accuracy | 0.987 |" in text
     assert card._NOT_EVALUATED not in text
     assert "| last validation: validation_loss | 2.625 |" in text
-
-
-def test_a_damaged_export_gets_no_new_card(tmp_path):
-    directory = tmp_path / "export"
-    with storage.new_directory(directory, facts=FACTS) as temporary:
-        (temporary / card.FILE).write_text("card")
-        (temporary / "other").write_text("as it was")
-    (directory / "other").write_text("changed!!")
-    with pytest.raises(storage.DamagedError, match="other"):
-        card.rewrite_card(directory, {})
-    assert (directory / card.FILE).read_text() == "card"
