@@ -2,8 +2,10 @@
 
 import dataclasses
 import unicodedata
-from collections.abc import Iterable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple, Self
+
+import numpy as np
 
 from input_pipeline import cleaning
 
@@ -61,6 +63,35 @@ class _Kept(dict[int, int]):
 
 
 _KEPT = _Kept()
+
+
+class Documents(NamedTuple):
+    """Labelled documents as one flat run of tokens."""
+
+    token_ids: np.ndarray  # int32 [T]
+    segments: np.ndarray  # int32 [T], the piece of text a token stands in.
+    owners: np.ndarray  # int32 [T], the document, 0 to N - 1.
+    labels: np.ndarray  # int32 [N]
+
+    @classmethod
+    def joined(cls, groups: Sequence[Self]) -> Self:
+        """All documents of the groups, each of which counts from 0."""
+        first_segments = np.cumsum(
+            [0, *(g.segments.max(initial=0) + 1 for g in groups)]
+        )
+        first_documents = np.cumsum([0, *(len(g.labels) for g in groups)])
+        none = np.zeros([0], np.int32)
+        parts = zip(groups, first_segments, first_documents, strict=False)
+        columns = [
+            (g.token_ids, g.segments + s, g.owners + d, g.labels)
+            for g, s, d in parts
+        ] or [(none, none, none, none)]
+        return cls(
+            *(
+                np.concatenate(column).astype(np.int32)
+                for column in zip(*columns, strict=True)
+            )
+        )
 
 
 def normalised(text: str) -> str:

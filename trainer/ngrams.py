@@ -24,7 +24,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 import storage
-from input_pipeline.classification import Documents
+from input_pipeline.documents import Documents
 
 DIRECTORY = "ngrams"  # In the workdir.
 MAX_LENGTH = 3

@@ -193,7 +193,7 @@ class Run:
             tokenizer = tokenizer_lib.create(
                 self.initial.kind, self.initial.vocabulary
             )
-        rows = manifest.open_prepared(
+        rows = self.open_rows(
             prepare.prepare(self.config, tokenizer, self.corpus)
         )
         for line in data.lines(rows.report, rows.sequence_length):

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 import storage
-from input_pipeline.classification import Documents
+from input_pipeline.documents import Documents
 from trainer import ngrams
 
 V = 12

@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from configs import schema
 from input_pipeline import classification, manifest
+from input_pipeline.documents import Documents
 from trainer import checkpoint, modeling, ngrams, trained
 
 _log = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def create(
 def logits(
     classifier: modeling.TextClassifier,
     batch: dict[str, tf.Tensor],
-    documents: classification.Documents,
+    documents: Documents,
 ) -> list[np.ndarray]:
     """What every part says to the documents of a batch, [N, K] each.
 

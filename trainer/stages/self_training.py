@@ -26,6 +26,7 @@ from input_pipeline import (
     manifest,
     stream,
 )
+from input_pipeline.documents import Documents
 from trainer import chain, checkpoint, modeling, ngrams, trained
 from trainer.run import Run
 from trainer.stages import combined
@@ -107,7 +108,7 @@ def _rows(
 
 
 def draw(
-    probabilities: np.ndarray, documents: classification.Documents, number: int
+    probabilities: np.ndarray, documents: Documents, number: int
 ) -> np.ndarray:
     """A class for each document, int [N], by its probabilities [N, C].
 

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from configs import runtime
 from input_pipeline import classification, manifest, stream
+from input_pipeline.documents import Documents
 from tests.trainer import conftest as tiny_runs
 from tests.trainer.training import conftest as processes
 from trainer import checkpoint, trained
@@ -267,7 +268,7 @@ def _random_documents(number, seed=0):
     owners = np.repeat(np.arange(number), sizes).astype(np.int32)
     tokens = random.integers(2, 9_999, sizes.sum()).astype(np.int32)
     none = np.zeros([number], np.int32)
-    return classification.Documents(tokens, owners, owners, none)
+    return Documents(tokens, owners, owners, none)
 
 
 def test_labels_are_drawn_as_probable_as_they_are():
@@ -292,7 +293,7 @@ def test_a_drawn_label_depends_on_the_document_and_the_round_alone():
     assert 50 < np.count_nonzero(drawn != other) < 150
     for number in range(200):
         mine = documents.owners == number
-        alone = classification.Documents(
+        alone = Documents(
             documents.token_ids[mine],
             documents.segments[mine],
             np.zeros([mine.sum()], np.int32),
