@@ -4,7 +4,7 @@ Shows:    that everything works, from raw text to an evaluated classifier.
 Command:  make run        (or: python -m trainer.main)
 Data:     `sample`, 12,000 generated film reviews; no network.
 Machine:  two laptop cores.
-Time:     4 to 6 minutes.
+Time:     4 to 5 minutes.
 Expect:   masked-LM validation loss near 1.3 nats (guessing by frequency: 5.4),
           99 to 100 % of the test reviews classified as they should be.
 """
