@@ -2,6 +2,17 @@
 
 import math
 
+# What reading a value out of JSON raises that has another shape than expected:
+# OverflowError for `Infinity`, RecursionError for thousands of brackets.
+MALFORMED = (
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+
 
 def require(condition: bool, message: str) -> None:
     """Raises ValueError(message) unless the condition holds."""

@@ -21,7 +21,7 @@ import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from configs import schema
+from configs import checks, schema
 
 # What each type of field allows, as the errors say it.
 _ALLOWED = {
@@ -213,15 +213,7 @@ def _read_record(path: str) -> ml_collections.ConfigDict:
     try:
         record = json.loads(pathlib.Path(path).read_text())
         config = schema.Config.from_dict(record["config"])
-    # Anything may stand in the file.
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except checks.MALFORMED as error:  # Anything may stand in the file.
         raise ValueError(
             f"--config={path} is not the config.json of a run: {error!r}; name"
             " that of a workdir, or a Python file that defines get_config()."

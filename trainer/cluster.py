@@ -17,7 +17,7 @@ from concurrent import futures
 from typing import Any
 
 from configs import runtime
-from configs.checks import require
+from configs.checks import MALFORMED, require
 
 _log = logging.getLogger(__name__)
 _JOBS = ("chief", "worker")
@@ -161,14 +161,7 @@ def from_environment() -> Cluster:
         good = isinstance(kind, str) and all(
             isinstance(hosts, list) for hosts in jobs.values()
         )
-    except (
-        ArithmeticError,
-        AttributeError,
-        LookupError,
-        RecursionError,
-        TypeError,
-        ValueError,
-    ) as error:
+    except MALFORMED as error:
         reason = f"{type(error).__name__}: {error}"
     else:
         if good:
