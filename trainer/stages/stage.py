@@ -89,7 +89,7 @@ def _train(
     first_step = saved = int(state.get("step", 0))
     best = loop.Best(task.best_by, **state.get("best", {}))
     # A signal saves at once.
-    owes_validation = (
+    validation_due = (
         first_step > 0
         and plan.evaluates(first_step)
         and "validation_loss" not in state
@@ -116,7 +116,7 @@ def _train(
         saved = step
 
     try:
-        if owes_validation or not plan.finishes(first_step, best.step):
+        if validation_due or not plan.finishes(first_step, best.step):
             if first_step:
                 averages.swap()  # The checkpoint holds them as its weights.
             with metrics.MetricsLog(
@@ -151,7 +151,7 @@ def _train(
                 ).run(
                     iter(task.batches(first_step)),
                     first_step=first_step,
-                    validation_due=owes_validation,
+                    validation_due=validation_due,
                 )
             averages.swap()
     except runtime.Stopped:
