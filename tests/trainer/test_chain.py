@@ -69,7 +69,12 @@ def test_every_difference_is_shown():
 )
 def test_speed_places_and_lengths_may_change(changes):
     for kind, sources in (("encoder", ROWS), ("classifier", TUNED)):
-        _require(kind, _config(), _config(**changes), sources=sources)
+        before, now = (
+            chain.Artifact.of(kind, config, sources)
+            for config in (_config(), _config(**changes))
+        )
+        assert before.id == now.id
+        assert not before.stale_because(now)
 
 
 def test_content_decides_and_not_where_it_lies():
