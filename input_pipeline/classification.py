@@ -50,13 +50,25 @@ def validation_batches(
 
 
 def documents(
-    prepared: manifest.Prepared, config: schema.Config, role: str
+    prepared: manifest.Prepared,
+    config: schema.Config,
+    role: str,
+    *,
+    most_tokens: int = 0,
 ) -> Documents:
-    """All documents of a role, "train" or "validation", in stored order."""
+    """All documents of a role, in stored order.
+
+    Where they have more than `most_tokens`, if that is not 0, every second row
+    is left out, or more, at even distances.
+    """
     layout = labelled_rows.Layout.of(config, prepared.documents_per_row)
+    rows = stream.stored_rows(prepared, role)
+    if most_tokens:
+        every = -(-prepared.roles[role].num_tokens // most_tokens)
+        rows = rows.shard(max(1, every), 0)
     found = [
-        documents_of(labelled_rows.unpack(rows, layout))
-        for rows in stream.stored_rows(prepared, role).batch(_ROWS_AT_ONCE)
+        documents_of(labelled_rows.unpack(some, layout))
+        for some in rows.batch(_ROWS_AT_ONCE)
     ]
     return Documents.joined(found)
 

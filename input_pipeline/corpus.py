@@ -30,6 +30,14 @@ class Corpus:
         """Labels and roles of the documents; see `survey.of` for errors."""
         return survey.of(self.data, self.units, sha256=self._sha256)
 
+    @property
+    def has_unlabelled(self) -> bool:
+        """Whether some documents have no label, although others have one."""
+        return self.survey.without_label > 0 or (
+            self.survey.roles.has_labels
+            and any(unit.split == "unlabeled" for unit in self.units)
+        )
+
     def fingerprint(self, units: Sequence[sources.Unit]) -> dict[str, Any]:
         """What identifies the content of some units, ready for JSON."""
         return sources.fingerprint(self.data, units, sha256=self._sha256)

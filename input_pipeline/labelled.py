@@ -87,7 +87,7 @@ def prepare_unlabelled(
     validation nor test, nor what repeats them, is among them.
 
     Raises:
-      ValueError: there is no such document, or the source cannot be read.
+      ValueError: the source cannot be read.
       OSError: the directory cannot be written, for want of space or rights.
     """
     corpus = corpus or corpus_lib.Corpus(config.data)
@@ -111,14 +111,8 @@ def prepare_unlabelled(
                 layout,
                 str(directory),
             )
-            facts, totals = _write_rows(
+            facts, _ = _write_rows(
                 run(encode, units), (UNLABELLED,), layout, directory
-            )
-        if not totals[UNLABELLED].rows:
-            raise ValueError(
-                "finetune.self_training_rounds needs text without labels, but"
-                " there is none: name some with data.unlabeled_path (of tfds:"
-                " data.unlabeled_split), or leave the flag out."
             )
         return {**facts, "dtype": labelled.dtype.str, "report": {}}
 

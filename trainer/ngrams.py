@@ -14,9 +14,6 @@ read back. T tokens, N documents, G n-grams, C classes, K logits of a document:
 """
 
 import dataclasses
-import time
-import warnings
-from collections.abc import Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -24,22 +21,11 @@ import safetensors.numpy
 import tensorflow as tf
 
 import storage
-from input_pipeline.documents import Documents
 
 DIRECTORY = "ngrams"  # In the workdir.
 MAX_LENGTH = 3
-# Inverse strengths of regularisation that are tried on validation.
-STRENGTHS = (10.0, 30.0, 100.0)
-# Key + scale + weights of an n-gram; the commonest are kept.
-MAX_NGRAMS = 2**20
-MAX_WEIGHTS = 2**23
-# Below this many documents an n-gram counts although it occurs in one alone.
-_FEW_DOCUMENTS = 2_000
-# Validation documents are worth a second fit if they are such a share of the
-# others.
-_MANY = 0.1
-# With V of at most 2^21, three ids fit into a key of 63 bits.
-_MAX_VOCABULARY = 2**21
+# Text without labels is learned from where fewer documents than this have one.
+MOST_LABELLED = 10_000
 # What a fit knows before it sees a document, in documents: the parts count
 # alike, no class is favoured.
 _PRIOR_WEIGHT, _PRIOR_BIAS = 1.0, 4.0
@@ -165,97 +151,11 @@ def logits(
     return tf.math.divide_no_nan(sums, norms[:, tf.newaxis]) + model.bias
 
 
-def fit(
-    train: Documents,
-    validation: Documents,
-    *,
-    is_special: np.ndarray,
-    num_classes: int,
-) -> tuple[NGrams, dict[str, Any]]:
-    """The model with the strength that validates best, and facts about it.
-
-    Where the validation documents are many beside those of training, the model
-    is fitted once more with that strength, on both; the facts are of the one
-    before.
-
-    Needs memory of about 100 bytes a token of the training documents.
-
-    Raises:
-      ValueError: V is too large for keys.
-    """
-    if len(is_special) > _MAX_VOCABULARY:
-        raise ValueError(
-            f"The vocabulary has {len(is_special):,} tokens, but n-grams take"
-            f" at most {_MAX_VOCABULARY:,}; lower tokenizer.vocabulary_size, or"
-            " leave the n-grams out with --config.finetune.ngrams=False."
-        )
-    start = time.perf_counter()
-    best, least, report = None, np.inf, dict[str, Any]()
-    for strength, model in _fitted(train, STRENGTHS, is_special, num_classes):
-        found = logits(
-            model,
-            *validation[:3],
-            is_special=is_special,
-            num_documents=len(validation.labels),
-        ).numpy()
-        loss, accuracy = measure(found, validation.labels)
-        if best is None or loss < least:
-            best = dataclasses.replace(model, validation=found)
-            least = loss
-            report = {"strength": strength, "loss": loss, "accuracy": accuracy}
-    assert best is not None
-    if len(validation.labels) > _MANY * len(train.labels):
-        together = Documents.joined([train, validation])
-        strengths = [report["strength"]]
-        for _, model in _fitted(together, strengths, is_special, num_classes):
-            best = dataclasses.replace(model, validation=best.validation)
-    return best, {
-        **report,
-        "ngrams": len(best.keys),
-        "documents": len(train.labels),
-        "validation_documents": len(validation.labels),
-        "seconds": round(time.perf_counter() - start, 1),
-    }
-
-
-def _fitted(
-    documents: Documents,
-    strengths: Sequence[float],
-    is_special: np.ndarray,
-    num_classes: int,
-) -> Iterator[tuple[float, NGrams]]:
-    """A model for every strength."""
-    from sklearn import exceptions, linear_model, preprocessing
-
-    keys, owners, columns = _occurrences(documents, is_special)
-    keys, features = _kept(keys, owners, columns, documents, num_classes)
-    scales = _scales(features, documents.labels, num_classes)
-    features = preprocessing.normalize(features.multiply(scales).tocsr())
-    # Most n-grams are rare, and their entries in the gradient of the mean loss
-    # are small: scikit-learn's own tolerance, 1e-4, ends the fit too early.
-    fitted = linear_model.LogisticRegression(
-        max_iter=200, tol=1e-5, warm_start=True
-    )
-    for strength in strengths:
-        fitted.set_params(C=strength)
-        with warnings.catch_warnings():
-            # A strength that needs more steps is no better for them.
-            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-            fitted.fit(features, documents.labels)
-        model = NGrams(
-            keys,
-            scales,
-            (fitted.coef_ * scales).T.astype(np.float32).copy(),
-            fitted.intercept_.astype(np.float32),
-        )
-        yield strength, model
-
-
 def measure(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Mean loss in nats and accuracy of logits [N, K]; 0 of no documents."""
     if not len(labels):
         return 0.0, 0.0
-    z = _by_class(found.astype(np.float64))
+    z = by_class(found.astype(np.float64))
     z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
     loss = -z[np.arange(len(labels)), labels].mean()
     return float(loss), float((z.argmax(axis=1) == labels).mean())
@@ -283,7 +183,7 @@ def combine(
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         weights, bias = values[:number], values[number:]
-        z = _by_class(np.tensordot(weights, stacked, 1) + bias)
+        z = by_class(np.tensordot(weights, stacked, 1) + bias)
         z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
         error = (np.exp(z) - wanted)[:, -width:]  # [N, K]
         away = weights - middle
@@ -306,64 +206,8 @@ def combine(
     return found[:number], found[number:]
 
 
-def _by_class(found: np.ndarray) -> np.ndarray:
+def by_class(found: np.ndarray) -> np.ndarray:
     """Logits [N, K] as [N, C]: of two classes the first has logit 0."""
     if found.shape[1] > 1:
         return found.copy()
     return np.concatenate([np.zeros_like(found), found], axis=1)
-
-
-def _occurrences(
-    documents: Documents, is_special: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Distinct keys, ascending; and which document [M] has which [M]."""
-    found, places = keys_of(documents.token_ids, documents.segments, is_special)
-    keys, numbers = np.unique(found.numpy(), return_inverse=True)
-    owners = documents.owners[places.numpy()].astype(np.int64)
-    pairs = np.unique(owners * max(1, len(keys)) + numbers)
-    return keys, *np.divmod(pairs, max(1, len(keys)))
-
-
-def _kept(
-    keys: np.ndarray,
-    owners: np.ndarray,
-    columns: np.ndarray,
-    documents: Documents,
-    num_classes: int,
-) -> tuple[np.ndarray, Any]:
-    """The keys [G] that become features, and these, 0 or 1, sparse [N, G]."""
-    from scipy import sparse
-
-    counts = np.bincount(columns, minlength=len(keys))
-    least = 1 if len(documents.labels) < _FEW_DOCUMENTS else 2
-    most = min(MAX_NGRAMS, max(1, MAX_WEIGHTS // num_classes))
-    # Equally frequent ones in the order of their keys.
-    ranked = np.argsort(-counts, kind="stable")[:most]
-    kept = np.sort(ranked[counts[ranked] >= least])
-    place = np.full(len(keys), -1)
-    place[kept] = np.arange(len(kept))
-    columns = place[columns]
-    owners, columns = owners[columns >= 0], columns[columns >= 0]
-    if not len(kept):  # All words are unknown: what is left is the bias.
-        keys, kept = np.array([-1]), np.array([0])
-    ones = np.ones(len(owners), np.float32)
-    shape = (len(documents.labels), len(kept))
-    features = sparse.csr_matrix((ones, (owners, columns)), shape)
-    return keys[kept].astype(np.int64), features
-
-
-def _scales(features: Any, labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """float32 [G], see the module."""
-    counts = np.stack(
-        [
-            np.asarray(features[labels == label].sum(axis=0))[0]
-            for label in range(num_classes)
-        ]
-    )  # [C, G]
-    total = counts.sum(axis=0)
-    inside, outside = 1.0 + counts, 1.0 + total - counts
-    inside /= inside.sum(axis=1, keepdims=True)
-    outside /= outside.sum(axis=1, keepdims=True)
-    ratios = np.abs(np.log(inside / outside)).max(axis=0)
-    rarity = 1.0 + np.log((1 + features.shape[0]) / (1 + total))
-    return np.sqrt(ratios * rarity).astype(np.float32)

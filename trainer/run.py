@@ -22,7 +22,7 @@ from configs import schema
 from input_pipeline import corpus as corpus_lib
 from input_pipeline import labelled, manifest, prepare
 from input_pipeline import tokenizer as tokenizer_lib
-from trainer import chain, checkpoint, modeling, trained
+from trainer import chain, checkpoint, modeling, ngrams, trained
 from trainer import workdir as workdir_lib
 from trainer.report import data
 from trainer.serving import loading
@@ -233,19 +233,35 @@ class Run:
 
     @functools.cached_property
     def unlabelled_rows(self) -> manifest.Prepared | None:
-        """Rows for self-training; None if no round of it is wanted.
+        """Rows of documents without a label; None if nothing learns from them.
+
+        The n-grams do where few documents have a label; so does self-training.
 
         Raises:
-          ValueError: there is no text without a label.
+          ValueError: self-training is wanted, but there is no such document.
         """
-        finetune = self.config.finetune
-        if not (finetune.self_training_rounds and finetune.encoder):
-            return None
-        return self.open_rows(
-            labelled.prepare_unlabelled(
-                self.config, self.labelled_rows, self.corpus
+        finetune, rows = self.config.finetune, None
+        trains = finetune.self_training_rounds > 0 and finetune.encoder
+        labelled_documents = self.labelled_rows.roles["train"].num_documents
+        if trains or (
+            finetune.ngrams
+            and labelled_documents < ngrams.MOST_LABELLED
+            and self.corpus.has_unlabelled
+        ):
+            rows = self.open_rows(
+                labelled.prepare_unlabelled(
+                    self.config, self.labelled_rows, self.corpus
+                )
             )
-        )
+        if rows and rows.roles[labelled.UNLABELLED].num_rows:
+            return rows
+        if trains:
+            raise ValueError(
+                "finetune.self_training_rounds needs text without labels, but"
+                " there is none: name some with data.unlabeled_path (of tfds:"
+                " data.unlabeled_split), or leave the flag out."
+            )
+        return None
 
     def require_same(
         self, kind: str, stage: str, made_from: dict[str, str]

@@ -209,10 +209,3 @@ def test_documents_without_a_label_are_rows_of_their_own(tmp_path):
     assert prepared.roles[labelled.UNLABELLED].num_documents == (
         100 + 400 - held_out
     )
-
-
-def test_without_any_document_to_answer(tmp_path):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(100))
-    config = tiny.labelled_config(tmp_path)
-    with pytest.raises(ValueError, match="data.unlabeled_path"):
-        labelled.prepare_unlabelled(config, _open(config))

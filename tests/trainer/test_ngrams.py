@@ -7,6 +7,7 @@ import tensorflow as tf
 import storage
 from input_pipeline.documents import Documents
 from trainer import ngrams
+from trainer.stages import ngram_fitting
 
 V = 12
 IS_SPECIAL = np.isin(np.arange(V), [0, 1, V - 1])
@@ -74,7 +75,7 @@ def test_only_runs_of_ordinary_tokens_are_ngrams(ids, segments, expected):
 
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_word_order_is_learned_and_a_graph_answers_alike(num_classes):
-    model, facts = ngrams.fit(
+    model, facts = ngram_fitting.fit(
         planted(400, num_classes),
         planted(60, num_classes, seed=1),
         is_special=IS_SPECIAL,
@@ -112,16 +113,45 @@ def test_many_rare_words_are_learned():
     words = 10 + 2 * random.permutation(np.arange(2_000) % 500) + labels
     texts = [[*random.integers(2, 10, 12), word] for word in words]
     text = documents(texts, labels)
-    model, facts = ngrams.fit(
+    model, facts = ngram_fitting.fit(
         text, text, is_special=np.arange(1_010) < 2, num_classes=2
     )
     assert facts["accuracy"] == 1.0
     assert facts["loss"] < 0.1
-    assert facts["strength"] == ngrams.STRENGTHS[-1]
+    assert facts["strength"] == ngram_fitting.STRENGTHS[-1]
+
+
+def rare_words(number, seed):
+    """Five of the 100 words that a class has to itself, in each document."""
+    random = np.random.default_rng(seed)
+    labels = np.arange(number) % 2
+    words = (
+        2 + 100 * labels[:, np.newaxis] + random.integers(0, 100, (number, 5))
+    )
+    return documents([*words], labels)
+
+
+def test_text_without_labels_teaches_what_labels_do_not_cover():
+    """Twelve documents show a part of the words; others tell what goes along.
+
+    What the documents without a label have as labels is not looked at.
+    """
+    known = {"is_special": np.arange(202) < 2, "num_classes": 2}
+    train, validation = rare_words(12, 0), rare_words(100, 1)
+    unlabelled = rare_words(3_000, 2)
+    _, before = ngram_fitting.fit(train, validation, **known)
+    model, facts = ngram_fitting.fit(
+        train, validation, unlabelled=unlabelled, **known
+    )
+    assert before["accuracy"] < 0.95
+    assert facts["accuracy"] > 0.99
+    wrong = unlabelled._replace(labels=1 - unlabelled.labels)
+    again, _ = ngram_fitting.fit(train, validation, unlabelled=wrong, **known)
+    np.testing.assert_array_equal(model.coefficients, again.coefficients)
 
 
 def test_repeated_and_unknown_ngrams_change_nothing():
-    model, _ = ngrams.fit(
+    model, _ = ngram_fitting.fit(
         planted(100, 2),
         planted(20, 2),
         is_special=IS_SPECIAL,
@@ -140,7 +170,7 @@ def test_repeated_and_unknown_ngrams_change_nothing():
 
 def test_text_of_unknown_words_gives_the_bias():
     nothing = documents([[1], [1], [1]], [0, 1, 1])
-    model, facts = ngrams.fit(
+    model, facts = ngram_fitting.fit(
         nothing, nothing, is_special=IS_SPECIAL, num_classes=2
     )
     assert facts["accuracy"] == pytest.approx(2 / 3)
@@ -151,10 +181,10 @@ def test_text_of_unknown_words_gives_the_bias():
 def test_many_validation_documents_are_learned_too(number, again):
     train, words = planted(100, 2), [[2, 2]] * number
     validation = documents(words, [0, 1] * (number // 2) + [1])
-    model, _ = ngrams.fit(
+    model, _ = ngram_fitting.fit(
         train, validation, is_special=IS_SPECIAL, num_classes=2
     )
-    before, _ = ngrams.fit(
+    before, _ = ngram_fitting.fit(
         train, planted(9, 2), is_special=IS_SPECIAL, num_classes=2
     )
     key = 2 * V + 2
@@ -166,16 +196,18 @@ def test_many_validation_documents_are_learned_too(number, again):
 
 
 def test_the_commonest_are_kept(monkeypatch):
-    monkeypatch.setattr(ngrams, "MAX_NGRAMS", 2)
-    train = documents([[2, 3], [2, 3], [4, 2], [2]], [0, 1, 0, 1])
-    model, _ = ngrams.fit(train, train, is_special=IS_SPECIAL, num_classes=2)
+    monkeypatch.setattr(ngram_fitting, "MAX_NGRAMS", 2)
+    train = documents([[2, 3], [2, 3], [4, 2], [2]], [0, 0, 1, 1])
+    model, _ = ngram_fitting.fit(
+        train, train, is_special=IS_SPECIAL, num_classes=2
+    )
     # Four documents have 2 and two have 3; the bigram (2, 3) comes behind.
     assert list(model.keys) == [2, 3]
 
 
 def test_a_vocabulary_that_does_not_fit_is_refused():
     with pytest.raises(ValueError, match="finetune.ngrams=False"):
-        ngrams.fit(
+        ngram_fitting.fit(
             planted(4, 2),
             planted(4, 2),
             is_special=np.zeros(2**21 + 1, bool),
@@ -193,7 +225,7 @@ def test_joined_groups_keep_documents_apart():
 
 
 def test_it_is_saved_whole(tmp_path):
-    model, facts = ngrams.fit(
+    model, facts = ngram_fitting.fit(
         planted(50, 3), planted(9, 3), is_special=IS_SPECIAL, num_classes=3
     )
     assert ngrams.read_facts(str(tmp_path)) == {}

@@ -4,12 +4,13 @@ import logging
 
 import storage
 from configs import schema
-from input_pipeline import classification, manifest
-from trainer import chain, checkpoint, modeling, ngrams
+from input_pipeline import manifest
+from trainer import checkpoint, modeling
 from trainer.run import Run
 from trainer.stages import (
     budget,
     finetuning_task,
+    ngram_fitting,
     seeds,
     self_training,
     stage,
@@ -52,7 +53,7 @@ def run(run: Run) -> None:
         )
         if run.is_chief:
             rows.tokenizer.save(storage.path_of(run.workdir))
-            fit_ngrams(run)
+            ngram_fitting.run(run)
         if not run.config.finetune.encoder:
             return
         initial = run.initial
@@ -133,35 +134,6 @@ def require_same_classifier(run: Run, made_from: dict[str, str]) -> None:
     """Refuses to go on with a classifier that was made from something else."""
     for name in ("finetune_frozen", "finetune"):
         run.require_same("classifier", name, made_from)
-
-
-def fit_ngrams(run: Run) -> None:
-    """Fits the n-grams of the labelled rows, once, and says how good they are.
-
-    Nothing is done if `finetune.ngrams` is False, or the workdir has the
-    n-grams of these rows.
-    """
-    rows = run.labelled_rows
-    wanted = chain.Artifact.of(
-        "n-grams", run.config, {"labelled rows": rows.fingerprint}
-    )
-    before = ngrams.read_facts(run.workdir).get("artifact", {}).get("id")
-    if not run.config.finetune.ngrams or before == wanted.id:
-        return
-    model, facts = ngrams.fit(
-        classification.documents(rows, run.config, "train"),
-        classification.documents(rows, run.config, "validation"),
-        is_special=rows.tokenizer.is_special,
-        num_classes=len(rows.labels),
-    )
-    model.save(run.workdir, {**facts, **wanted.to_dict()})
-    _log.info(
-        "n-grams alone: validation %.1f %% of %s documents after %.0f s; this"
-        " is what there is to beat",
-        100 * facts["accuracy"],
-        f"{facts['validation_documents']:,}",
-        facts["seconds"],
-    )
 
 
 def _warn_if_undertrained(

@@ -49,7 +49,8 @@ def _chain(run: Run) -> Iterator[tuple[str, ...]]:
     facts = ngrams.read_facts(workdir)
     made = chain.Artifact.read(facts, workdir) if facts else None
     if config.finetune.ngrams or made:
-        yield _row("n-grams", made, {"labelled rows": labelled}, run)
+        before = made.made_from if made else {}
+        yield _row("n-grams", made, {**before, "labelled rows": labelled}, run)
 
     encoder = checkpoint.of_stage(workdir, "pretrain")
     state = encoder.last_state()

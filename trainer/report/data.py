@@ -31,7 +31,7 @@ def lines(report: dict[str, Any], sequence_length: int) -> list[str]:
         (read["documents_split"], "made by cutting longer ones in pieces"),
         (
             report["documents_without_label"],
-            "without a label: for pretraining alone",
+            "without a label",
         ),
         (
             report["documents_reserved_for_test"],

@@ -38,7 +38,7 @@ def test_what_did_not_happen_is_left_out():
     }
     assert data.lines(report, 16) == [
         "read 0 documents, 0 bytes; kept 0 and 0",
-        "1,500 documents without a label: for pretraining alone",
+        "1,500 documents without a label",
         "4 documents left out: also in test, or of a group there",
         "7 documents left out: also in validation, or of a group there",
         "vocabulary: 1,234 tokens",

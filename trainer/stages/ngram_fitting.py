@@ -1,0 +1,344 @@
+"""Fitting n-grams: to labels alone, or to text without labels as well.
+
+N documents, n of them with labels, G n-grams, C classes, K logits of a
+document: 1 for two classes (that of the second), else C.
+"""
+
+import dataclasses
+import logging
+import time
+import warnings
+from typing import Any
+
+import numpy as np
+
+from input_pipeline import classification, labelled
+from input_pipeline.documents import Documents
+from trainer import chain, ngrams
+from trainer.run import Run
+
+_log = logging.getLogger(__name__)
+
+# Inverse strengths of regularisation that are tried on validation.
+STRENGTHS = (10.0, 30.0, 100.0)
+# Key + scale + weights of an n-gram; the commonest are kept.
+MAX_NGRAMS = 2**20
+MAX_WEIGHTS = 2**23
+# Below this many documents an n-gram counts although it occurs in one alone.
+_FEW_DOCUMENTS = 2_000
+# Validation documents are worth a second fit if they are such a share of the
+# others.
+_MANY = 0.1
+# Tokens of text without labels that are read at most.
+_MOST_TOKENS = 20_000_000
+# Self-training: rounds at most, the strength, and what a labelled document
+# counts beside one that was labelled by the round before.
+_ROUNDS, _STUDENT_STRENGTH, _LABELLED_WEIGHT = 3, 1.0, 5.0
+# Expectation maximisation: rounds, what a document without a label counts, what
+# is added to each count, and the length of a document.
+_EM_ROUNDS, _EM_WEIGHT, _EM_PRIOR, _EM_LENGTH = 8, 0.1, 0.1, 2.0
+# With V of at most 2^21, three ids fit into a key of 63 bits.
+_MAX_VOCABULARY = 2**21
+
+
+def run(run: Run) -> None:
+    """Fits the n-grams of the labelled rows, once, and says how good they are.
+
+    Nothing is done if `finetune.ngrams` is False, or the workdir has the
+    n-grams of these rows.
+    """
+    rows = run.labelled_rows
+    unlabelled = run.unlabelled_rows
+    made_from = {"labelled rows": rows.fingerprint}
+    if unlabelled and rows.roles["train"].num_documents < ngrams.MOST_LABELLED:
+        made_from["unlabelled rows"] = unlabelled.fingerprint
+    wanted = chain.Artifact.of("n-grams", run.config, made_from)
+    before = ngrams.read_facts(run.workdir).get("artifact", {}).get("id")
+    if not run.config.finetune.ngrams or before == wanted.id:
+        return
+    model, facts = fit(
+        classification.documents(rows, run.config, "train"),
+        classification.documents(rows, run.config, "validation"),
+        is_special=rows.tokenizer.is_special,
+        num_classes=len(rows.labels),
+        unlabelled=classification.documents(
+            unlabelled,
+            run.config,
+            labelled.UNLABELLED,
+            most_tokens=_MOST_TOKENS,
+        )
+        if unlabelled and "unlabelled rows" in made_from
+        else None,
+    )
+    model.save(run.workdir, {**facts, **wanted.to_dict()})
+    _log.info(
+        "n-grams alone: validation %.1f %% of %s documents after %.0f s; this"
+        " is what there is to beat",
+        100 * facts["accuracy"],
+        f"{facts['validation_documents']:,}",
+        facts["seconds"],
+    )
+
+
+def fit(
+    train: Documents,
+    validation: Documents,
+    *,
+    is_special: np.ndarray,
+    num_classes: int,
+    unlabelled: Documents | None = None,
+) -> tuple[ngrams.NGrams, dict[str, Any]]:
+    """The model whose calibrated loss on validation is lowest, and its facts.
+
+    Candidates are logistic regressions of several strengths and, where there
+    is text without labels, two ways to learn from it: self-training, in which
+    the best regression labels that text and the next one learns from all of
+    it, and naive Bayes with expectation maximisation.
+
+    Where the validation documents are many beside those of training, the
+    winner is fitted once more, on both; the facts are of the one before.
+
+    Needs memory of about 100 bytes a token of all documents.
+
+    Args:
+      train: labelled documents.
+      validation: labelled documents.
+      is_special: bool [V], see `ngrams.keys_of`.
+      num_classes: C.
+      unlabelled: documents whose labels are not looked at.
+
+    Raises:
+      ValueError: V is too large for keys.
+    """
+    if len(is_special) > _MAX_VOCABULARY:
+        raise ValueError(
+            f"The vocabulary has {len(is_special):,} tokens, but n-grams take"
+            f" at most {_MAX_VOCABULARY:,}; lower tokenizer.vocabulary_size, or"
+            " leave the n-grams out with --config.finetune.ngrams=False."
+        )
+    start = time.perf_counter()
+    fitter = _Fitter(train, unlabelled, is_special, num_classes)
+    best, recipe, report = None, dict[str, Any](), dict[str, Any]()
+
+    def consider(model: ngrams.NGrams, **made: Any) -> None:
+        nonlocal best, recipe, report
+        found = ngrams.logits(
+            model,
+            *validation[:3],
+            is_special=is_special,
+            num_documents=len(validation.labels),
+        ).numpy()
+        weights, bias = ngrams.combine([found], validation.labels)
+        calibrated = weights[0] * found + bias
+        loss, accuracy = ngrams.measure(calibrated, validation.labels)
+        if best is None or loss < report["loss"]:
+            best, recipe = dataclasses.replace(model, validation=found), made
+            report = {"loss": loss, "accuracy": accuracy}
+
+    for strength in STRENGTHS:
+        consider(fitter.regression(strength), strength=strength)
+    assert best is not None
+    if unlabelled:
+        strength, model = recipe["strength"], best
+        for rounds in range(1, _ROUNDS + 1):
+            model = fitter.student(model)
+            consider(model, strength=strength, rounds=rounds)
+        consider(fitter.naive_bayes(), naive_bayes=True)
+    if len(validation.labels) > _MANY * len(train.labels):
+        both = Documents.joined([train, validation])
+        fitter = _Fitter(both, unlabelled, is_special, num_classes)
+        if "naive_bayes" in recipe:
+            model = fitter.naive_bayes()
+        else:
+            model = fitter.regression(recipe["strength"])
+            for _ in range(recipe.get("rounds", 0)):
+                model = fitter.student(model)
+        best = dataclasses.replace(model, validation=best.validation)
+    used = best.scales > 0
+    used[0] |= not used.any()
+    for name in ("keys", "scales", "coefficients"):
+        best = dataclasses.replace(best, **{name: getattr(best, name)[used]})
+    return best, {
+        **recipe,
+        **report,
+        "ngrams": len(best.keys),
+        "documents": len(train.labels),
+        "unlabelled_documents": len(unlabelled.labels) if unlabelled else 0,
+        "validation_documents": len(validation.labels),
+        "seconds": round(time.perf_counter() - start, 1),
+    }
+
+
+class _Fitter:
+    """Makes models of documents, the first of which have labels.
+
+    N documents, n of them with labels.
+    """
+
+    def __init__(
+        self,
+        labelled: Documents,
+        unlabelled: Documents | None,
+        is_special: np.ndarray,
+        num_classes: int,
+    ):
+        from sklearn import linear_model
+
+        every = [labelled, unlabelled] if unlabelled else [labelled]
+        documents = Documents.joined(every)
+        keys, owners, columns = _occurrences(documents, is_special)
+        self.keys, self.features = _kept(
+            keys, owners, columns, documents, num_classes
+        )
+        self.labels = labelled.labels
+        self.vocabulary_size = len(is_special)
+        self.num_classes = num_classes
+        # Most n-grams are rare, and their entries in the gradient of the mean
+        # loss are small: scikit-learn's own tolerance, 1e-4, ends the fit too
+        # early.
+        self.solver = linear_model.LogisticRegression(
+            max_iter=200, tol=1e-5, warm_start=True
+        )
+
+    def regression(self, strength: float) -> ngrams.NGrams:
+        """Fitted on the labelled documents alone."""
+        weights = np.ones(len(self.labels), np.float32)
+        return self._regression(self.labels, weights, strength)
+
+    def student(self, teacher: ngrams.NGrams) -> ngrams.NGrams:
+        """Fitted on all documents; the teacher labels those without a label.
+
+        Labels are hard: with soft ones a student repeats its teacher.
+        """
+        norms = np.sqrt(self.features @ np.square(teacher.scales))
+        sums = self.features @ teacher.coefficients
+        answers = sums / np.maximum(norms, 1e-9)[:, np.newaxis] + teacher.bias
+        labels = ngrams.by_class(answers).argmax(axis=1)
+        labels[: len(self.labels)] = self.labels
+        weights = np.ones(len(labels), np.float32)
+        weights[: len(self.labels)] = _LABELLED_WEIGHT
+        return self._regression(labels, weights, _STUDENT_STRENGTH)
+
+    def naive_bayes(self) -> ngrams.NGrams:
+        """Multinomial naive Bayes, also on text without labels.
+
+        Expectation maximisation as in Nigam et al., "Text Classification from
+        Labeled and Unlabeled Documents using EM", 2000: documents without a
+        label count less. Besides, all documents have one length, so that long
+        ones are not too sure of themselves; all classes have as many n-grams;
+        and over all documents they are as frequent as among the labelled.
+        Without those of three tokens, which depend too much on each other.
+        """
+        from scipy import special
+
+        n, total = len(self.labels), self.features.shape[0]
+        scales = (self.keys < self.vocabulary_size**2).astype(np.float32)
+        norms = np.sqrt(np.maximum(self.features @ scales, 1))
+        features = self.features.multiply(scales)
+        features = features.multiply(_EM_LENGTH / norms[:, np.newaxis]).tocsr()
+        known = np.eye(self.num_classes)[self.labels]
+        frequencies = (known.sum(axis=0) + 1) / (n + self.num_classes)
+        bias = np.log(frequencies)
+        belief = np.zeros([total, self.num_classes])  # N, C
+        for _ in range(_EM_ROUNDS):
+            weights = _EM_WEIGHT * belief
+            weights[:n] = known
+            counts = features.T @ weights  # [G, C]
+            counts *= counts.sum() / self.num_classes / counts.sum(axis=0)
+            logs = np.log(_EM_PRIOR + counts)
+            logs -= logs.mean(axis=1, keepdims=True)
+            answers = features @ logs
+            for _ in range(20):
+                belief = special.softmax(answers + bias, axis=1)
+                bias += np.log(
+                    frequencies / np.maximum(belief.mean(axis=0), 1e-9)
+                )
+        if self.num_classes == 2:
+            logs, bias = logs[:, 1:] - logs[:, :1], bias[1:] - bias[:1]
+        return ngrams.NGrams(
+            self.keys,
+            scales,
+            (_EM_LENGTH * logs).astype(np.float32),
+            bias.astype(np.float32),
+        )
+
+    def _regression(
+        self, labels: np.ndarray, weights: np.ndarray, strength: float
+    ) -> ngrams.NGrams:
+        """Fitted on the first documents, as many as there are labels."""
+        from sklearn import exceptions, preprocessing
+
+        features = self.features[: len(labels)]
+        scales = _scales(features, labels, weights, self.num_classes)
+        scaled = preprocessing.normalize(features.multiply(scales).tocsr())
+        self.solver.set_params(C=strength)
+        with warnings.catch_warnings():
+            # A strength that needs more steps is no better for them.
+            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+            self.solver.fit(scaled, labels, weights)
+        return ngrams.NGrams(
+            self.keys,
+            scales,
+            (self.solver.coef_ * scales).T.astype(np.float32).copy(),
+            self.solver.intercept_.astype(np.float32),
+        )
+
+
+def _occurrences(
+    documents: Documents, is_special: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Distinct keys, ascending; and which document [M] has which [M]."""
+    found, places = ngrams.keys_of(
+        documents.token_ids, documents.segments, is_special
+    )
+    keys, numbers = np.unique(found.numpy(), return_inverse=True)
+    owners = documents.owners[places.numpy()].astype(np.int64)
+    pairs = np.unique(owners * max(1, len(keys)) + numbers)
+    return keys, *np.divmod(pairs, max(1, len(keys)))
+
+
+def _kept(
+    keys: np.ndarray,
+    owners: np.ndarray,
+    columns: np.ndarray,
+    documents: Documents,
+    num_classes: int,
+) -> tuple[np.ndarray, Any]:
+    """The keys [G] that become features, and these, 0 or 1, sparse [N, G]."""
+    from scipy import sparse
+
+    counts = np.bincount(columns, minlength=len(keys))
+    least = 1 if len(documents.labels) < _FEW_DOCUMENTS else 2
+    most = min(MAX_NGRAMS, max(1, MAX_WEIGHTS // num_classes))
+    # Equally frequent ones in the order of their keys.
+    ranked = np.argsort(-counts, kind="stable")[:most]
+    kept = np.sort(ranked[counts[ranked] >= least])
+    place = np.full(len(keys), -1)
+    place[kept] = np.arange(len(kept))
+    columns = place[columns]
+    owners, columns = owners[columns >= 0], columns[columns >= 0]
+    if not len(kept):  # All words are unknown: what is left is the bias.
+        keys, kept = np.array([-1]), np.array([0])
+    ones = np.ones(len(owners), np.float32)
+    shape = (len(documents.labels), len(kept))
+    features = sparse.csr_matrix((ones, (owners, columns)), shape)
+    return keys[kept].astype(np.int64), features
+
+
+def _scales(
+    features: Any, labels: np.ndarray, weights: np.ndarray, num_classes: int
+) -> np.ndarray:
+    """float32 [G], see the module; 0 for n-grams of none of the documents."""
+    counts = np.stack(
+        [
+            features[labels == label].T @ weights[labels == label]
+            for label in range(num_classes)
+        ]
+    )  # [C, G]
+    total = counts.sum(axis=0)
+    inside, outside = 1.0 + counts, 1.0 + total - counts
+    inside /= inside.sum(axis=1, keepdims=True)
+    outside /= outside.sum(axis=1, keepdims=True)
+    ratios = np.abs(np.log(inside / outside)).max(axis=0)
+    rarity = 1.0 + np.log((1 + weights.sum()) / (1 + total))
+    return np.where(total, np.sqrt(ratios * rarity), 0).astype(np.float32)
