@@ -7,6 +7,7 @@ function of the text alone, found once a corpus and stored beside its rows.
 import collections
 import dataclasses
 import functools
+import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -35,6 +36,38 @@ class Survey:
     labels: dict[str, dict[str, int]]  # Documents by role and label.
     kept_labels: list[str]  # Classes that the hash left without training.
     without_label: int  # Documents among those with labels.
+
+    def classes(self, data: schema.DataConfig, *, largest: int) -> list[str]:
+        """The names of the classes, numbers by size, others by alphabet.
+
+        Raises:
+          ValueError: there is one alone, one that no training document has, or
+            more than `largest`.
+        """
+        field = f"data.label_field={data.label_field!r}"
+        train = self.labels["train"]
+        unseen = sorted(set().union(*self.labels.values()) - set(train))
+        if unseen:
+            where = data.validation_path or "those set aside"
+            raise ValueError(
+                f"{field}: {', '.join(map(repr, unseen[:5]))} occurs in no"
+                f" training document, but in {where}, so it could not be"
+                " learned; known are"
+                f" {', '.join(map(repr, sorted(train)[:20]))}. Correct it, give"
+                " more documents of it, or leave it out."
+            )
+        if len(train) < 2:
+            only = ", ".join(map(repr, train)) or "none"
+            raise ValueError(
+                f"{field} has one value in the training documents ({only}); a"
+                " classifier needs at least two."
+            )
+        if len(train) > largest:
+            raise ValueError(
+                f"{field} has {len(train):,} values; at most {largest:,}"
+                " classes can be stored. Is it really a label?"
+            )
+        return sorted(train, key=_natural)
 
 
 def of(
@@ -80,6 +113,16 @@ def of(
     return Survey(
         **{**found, "roles": roles_lib.Roles.from_dict(found["roles"])}
     )
+
+
+def _natural(label: str) -> tuple[bool, float, str]:
+    try:
+        number = float(label)
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number):
+        return False, number, label
+    return True, 0.0, label
 
 
 def _to_dict(survey: Survey) -> dict[str, Any]:

@@ -223,7 +223,7 @@ def test_a_wrong_arrow_is_found(module, text, message):
     ("module", "text"),
     [
         ("trainer.modeling.text", "from input_pipeline import strings"),
-        ("input_pipeline.prepare", "import storage"),
+        ("input_pipeline.preparation", "import storage"),
         ("trainer.serving.answers", "from trainer.modeling import heads"),
         ("trainer.commands.export", "from trainer import serving, report"),
         ("trainer.main", "from trainer.commands import pretrain"),

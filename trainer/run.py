@@ -20,7 +20,7 @@ import storage
 from configs import runtime as runtime_lib
 from configs import schema
 from input_pipeline import corpus as corpus_lib
-from input_pipeline import labelled, manifest, prepare
+from input_pipeline import manifest, preparation
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import chain, checkpoint, modeling, ngrams, trained
 from trainer import workdir as workdir_lib
@@ -194,7 +194,7 @@ class Run:
                 self.initial.kind, self.initial.vocabulary
             )
         rows = self.open_rows(
-            prepare.prepare(self.config, tokenizer, self.corpus)
+            preparation.prepare(self.config, tokenizer, self.corpus)
         )
         for line in data.lines(rows.report, rows.sequence_length):
             _log.info("%s", line)
@@ -219,7 +219,9 @@ class Run:
           NoLabelsError: the text has no labels.
         """
         rows = self.open_rows(
-            labelled.prepare(self.config, self.tokenizer, self.corpus)
+            preparation.prepare_labelled(
+                self.config, self.tokenizer, self.corpus
+            )
         )
         for line in data.labelled_lines(
             rows.report,
@@ -249,11 +251,11 @@ class Run:
             and self.corpus.has_unlabelled
         ):
             rows = self.open_rows(
-                labelled.prepare_unlabelled(
+                preparation.prepare_unlabelled(
                     self.config, self.labelled_rows, self.corpus
                 )
             )
-        if rows and rows.roles[labelled.UNLABELLED].num_rows:
+        if rows and rows.roles[preparation.UNLABELLED].num_rows:
             return rows
         if trains:
             raise ValueError(

@@ -3,12 +3,14 @@
 import numpy as np
 import pytest
 
-from input_pipeline import classification, labelled, manifest, stream
+from input_pipeline import classification, manifest, preparation, stream
 from tests.input_pipeline import conftest as tiny
 
 
 def _open(config):
-    return manifest.open_prepared(labelled.prepare(config, tiny.TOKENIZER))
+    return manifest.open_prepared(
+        preparation.prepare_labelled(config, tiny.TOKENIZER)
+    )
 
 
 def _batches(create, prepared, config, *, hosts=1, replicas=1, num=3):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from configs import schema
-from input_pipeline import held_out, manifest, prepare
+from input_pipeline import held_out, manifest, preparation
 from input_pipeline.corpus import Corpus
 
 
@@ -62,7 +62,7 @@ def test_a_tenth_by_hash_is_what_preparing_set_aside(write, tmp_path):
     }
     config = schema.Config(data=schema.DataConfig(**values))
     found, counts = read(config.data)
-    prepared = manifest.open_prepared(prepare.prepare(config))
+    prepared = manifest.open_prepared(preparation.prepare(config))
     assert 20 < len(found) < 60
     assert not counts.own_split
     assert (

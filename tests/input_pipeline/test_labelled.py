@@ -5,10 +5,9 @@ import itertools
 import pytest
 
 from input_pipeline import (
-    labelled,
     labelled_rows,
     manifest,
-    prepare,
+    preparation,
     roles,
     sources,
     survey,
@@ -18,14 +17,25 @@ from tests.input_pipeline import conftest as tiny
 
 
 def _open(config):
-    return manifest.open_prepared(labelled.prepare(config, tiny.TOKENIZER))
+    return manifest.open_prepared(
+        preparation.prepare_labelled(config, tiny.TOKENIZER)
+    )
+
+
+def _survey(labels):
+    return survey.Survey(
+        roles=roles.Roles(0.2, 0.1),
+        labels=labels,
+        kept_labels=[],
+        without_label=0,
+    )
 
 
 def test_roles_are_those_of_pretraining(tmp_path):
     tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(300))
     config = tiny.labelled_config(tmp_path)
     prepared = _open(config)
-    pretraining = manifest.open_prepared(prepare.prepare(config))
+    pretraining = manifest.open_prepared(preparation.prepare(config))
     for role in ("train", "validation"):
         rows = prepared.roles[role].num_documents
         assert rows == pretraining.roles[role].num_documents > 0
@@ -36,10 +46,14 @@ def test_roles_are_those_of_pretraining(tmp_path):
 
 def test_the_second_time_nothing_is_done(tmp_path, monkeypatch):
     tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(100))
-    first = labelled.prepare(tiny.labelled_config(tmp_path), tiny.TOKENIZER)
-    monkeypatch.setattr(labelled, "_write_all", None)
+    first = preparation.prepare_labelled(
+        tiny.labelled_config(tmp_path), tiny.TOKENIZER
+    )
+    monkeypatch.setattr(preparation, "_write", None)
     assert (
-        labelled.prepare(tiny.labelled_config(tmp_path), tiny.TOKENIZER)
+        preparation.prepare_labelled(
+            tiny.labelled_config(tmp_path), tiny.TOKENIZER
+        )
         == first
     )
 
@@ -49,14 +63,16 @@ def test_the_vocabulary_and_the_layout_are_part_of_the_name(tmp_path):
     other = tokenizer_lib.WordTokenizer(["", "[UNK]", "film", "[mask]"])
     rule = tokenizer_lib.UnicodeWordTokenizer(tiny.TOKENIZER.vocabulary)
     names = {
-        labelled.prepare(tiny.labelled_config(tmp_path), rule),
-        labelled.prepare(tiny.labelled_config(tmp_path), tiny.TOKENIZER),
-        labelled.prepare(tiny.labelled_config(tmp_path), other),
-        labelled.prepare(
+        preparation.prepare_labelled(tiny.labelled_config(tmp_path), rule),
+        preparation.prepare_labelled(
+            tiny.labelled_config(tmp_path), tiny.TOKENIZER
+        ),
+        preparation.prepare_labelled(tiny.labelled_config(tmp_path), other),
+        preparation.prepare_labelled(
             tiny.labelled_config(tmp_path, **{"finetune.pieces_per_row": 2}),
             tiny.TOKENIZER,
         ),
-        labelled.prepare(
+        preparation.prepare_labelled(
             tiny.labelled_config(tmp_path, **{"finetune.packing": "document"}),
             tiny.TOKENIZER,
         ),
@@ -77,12 +93,15 @@ def test_classes_have_an_order(tmp_path, labels, expected):
     assert _open(tiny.labelled_config(tmp_path)).labels == expected
 
 
-def test_the_order_of_classes_is_not_that_of_the_file():
+def test_the_order_of_classes_is_not_that_of_the_file(tmp_path):
+    data = tiny.labelled_config(tmp_path).data
     names = ["nan", "inf", "-inf", "10", "9", "1e999", "b", "NaN"]
     expected = ["9", "10", "-inf", "1e999", "NaN", "b", "inf", "nan"]
     for order in itertools.permutations(names, 6):
-        found = sorted(order, key=labelled._natural)
-        assert found == [name for name in expected if name in order]
+        known = _survey({"train": dict.fromkeys(order, 1)})
+        assert known.classes(data, largest=9) == [
+            name for name in expected if name in order
+        ]
 
 
 def test_one_class_cannot_be_learned(tmp_path):
@@ -98,7 +117,7 @@ def test_documents_without_a_label_are_for_pretraining_alone(tmp_path):
     config = tiny.labelled_config(tmp_path)
     prepared = _open(config)
     assert prepared.labels == ("a", "b")
-    rows = manifest.open_prepared(prepare.prepare(config))
+    rows = manifest.open_prepared(preparation.prepare(config))
     assert rows.report["documents_without_label"] == 100
     used = {n: role.num_documents for n, role in prepared.roles.items()}
     assert rows.roles["train"].num_documents == used["train"] + 100
@@ -110,22 +129,19 @@ def test_documents_without_a_label_are_for_pretraining_alone(tmp_path):
 @pytest.mark.parametrize("role", ["validation", "test"])
 def test_a_class_that_no_training_document_has(role, tmp_path):
     config = tiny.labelled_config(tmp_path)
-    known = survey.Survey(
-        roles=roles.Roles(0.2, 0.1),
-        labels={
+    known = _survey(
+        {
             "train": {"a": 3, "b": 2},
             "validation": {"a": 1},
             "test": {"b": 1},
-        },
-        kept_labels=[],
-        without_label=0,
+        }
     )
-    assert labelled._classes(config, known, largest=9) == ["a", "b"]
+    assert known.classes(config.data, largest=9) == ["a", "b"]
     with pytest.raises(ValueError, match="at most 1 classes"):
-        labelled._classes(config, known, largest=1)
+        known.classes(config.data, largest=1)
     known.labels[role]["c"] = 1
     with pytest.raises(ValueError, match="'c' occurs in no training document"):
-        labelled._classes(config, known, largest=9)
+        known.classes(config.data, largest=9)
 
 
 def test_labels_that_only_the_validation_file_has(tmp_path):
@@ -162,14 +178,16 @@ def test_plain_text_has_no_labels(tmp_path):
         **{"data.source": "text", "data.path": str(tmp_path / "a.txt")},
     )
     with pytest.raises(
-        labelled.NoLabelsError, match="data.source=text has no labels"
+        preparation.NoLabelsError, match="data.source=text has no labels"
     ):
-        labelled.prepare(config, tiny.TOKENIZER)
+        preparation.prepare_labelled(config, tiny.TOKENIZER)
 
 
 def test_records_without_labels(tmp_path):
     tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(50, labels=("",)))
-    with pytest.raises(labelled.NoLabelsError, match="no document has a label"):
+    with pytest.raises(
+        preparation.NoLabelsError, match="no document has a label"
+    ):
         _open(tiny.labelled_config(tmp_path))
 
 
@@ -189,10 +207,10 @@ def test_documents_without_a_label_are_rows_of_their_own(tmp_path):
     config = tiny.labelled_config(tmp_path)
     before = _open(config)
     prepared = manifest.open_prepared(
-        labelled.prepare_unlabelled(config, before)
+        preparation.prepare_unlabelled(config, before)
     )
-    assert set(prepared.roles) == {labelled.UNLABELLED}
-    assert prepared.roles[labelled.UNLABELLED].num_documents == 100
+    assert set(prepared.roles) == {preparation.UNLABELLED}
+    assert prepared.roles[preparation.UNLABELLED].num_documents == 100
     for name in ("row_width", "documents_per_row", "dtype", "rows_per_block"):
         assert getattr(prepared, name) == getattr(before, name)
     # What is held out is not answered where it stands once more.
@@ -201,11 +219,11 @@ def test_documents_without_a_label_are_rows_of_their_own(tmp_path):
         tmp_path, **{"data.unlabeled_path": str(more)}
     )
     prepared = manifest.open_prepared(
-        labelled.prepare_unlabelled(config, _open(config))
+        preparation.prepare_unlabelled(config, _open(config))
     )
     used = survey.of(config.data, sources.list_units(config.data)).labels
     held_out = sum(sum(used[role].values()) for role in ("validation", "test"))
     assert held_out > 0
-    assert prepared.roles[labelled.UNLABELLED].num_documents == (
+    assert prepared.roles[preparation.UNLABELLED].num_documents == (
         100 + 400 - held_out
     )

@@ -10,9 +10,8 @@ from input_pipeline import (
     cleaning,
     documents,
     held_out,
-    labelled,
     manifest,
-    prepare,
+    preparation,
     reading,
     sources,
     survey,
@@ -69,8 +68,8 @@ def test_a_corpus_with_every_document_in_two_spellings_leaks_nothing(tmp_path):
         documents.normalised(example.raw.decode()) for example in examples
     }
     for directory in (
-        prepare.prepare(config),
-        labelled.prepare(config, tiny.TOKENIZER),
+        preparation.prepare(config),
+        preparation.prepare_labelled(config, tiny.TOKENIZER),
     ):
         prepared = manifest.open_prepared(directory)
         for role in ("train", "validation"):
@@ -98,11 +97,13 @@ def test_what_stands_in_a_file_of_its_own_is_left_out_of_training(tmp_path):
     assert found["train"] == {*texts[:10], *texts[30:90]}
     assert found["repeats test"] == found["test"]
     assert found["repeats validation"] == {*texts[10:15], *texts[97:100]}
-    report = manifest.open_prepared(prepare.prepare(config)).report
+    report = manifest.open_prepared(preparation.prepare(config)).report
     assert report["documents_repeating_test"] == 15 + 7 + 7
     assert report["documents_repeating_validation"] == 5 + 3
     assert report["rows"]["train"]["documents"] == 60 + 50 + 4
-    rows = manifest.open_prepared(labelled.prepare(config, tiny.TOKENIZER))
+    rows = manifest.open_prepared(
+        preparation.prepare_labelled(config, tiny.TOKENIZER)
+    )
     used = {name: role.num_documents for name, role in rows.roles.items()}
     assert used == {"train": 60, "validation": 18}
 
@@ -186,7 +187,7 @@ def test_groups_that_separate_nothing_are_refused(tmp_path, author, message):
     tiny.write(tmp_path / "reviews.jsonl", records)
     config = tiny.labelled_config(tmp_path, **{"data.group_field": "author"})
     with pytest.raises(ValueError, match=message):
-        prepare.prepare(config)
+        preparation.prepare(config)
 
 
 def test_a_label_field_that_was_named_must_be_there(tmp_path):
@@ -244,8 +245,8 @@ def test_the_same_bytes_for_one_and_two_processes(tmp_path, monkeypatch):
                 "data.validation_path": str(tmp_path / "v.jsonl"),
             },
         )
-        prepare.prepare(config)
-        labelled.prepare(config, tiny.TOKENIZER)
+        preparation.prepare(config)
+        preparation.prepare_labelled(config, tiny.TOKENIZER)
         found.append(
             {
                 str(path.relative_to(tmp_path / f"p{number}")): (

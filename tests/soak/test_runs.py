@@ -20,7 +20,7 @@ import pytest
 import safetensors.numpy
 
 from configs import overrides
-from input_pipeline import manifest, prepare
+from input_pipeline import manifest, preparation
 from tests.soak import conftest
 
 pytestmark = pytest.mark.soak
@@ -269,7 +269,7 @@ def test_digests_are_the_same_everywhere(flags, tmp_path, record):
             if word.startswith("--config.")
         ),
     )
-    prepared = manifest.open_prepared(prepare.prepare(config))
+    prepared = manifest.open_prepared(preparation.prepare(config))
     rows = prepared.roles["train"].num_rows
     first = rows // config.train.global_batch_size - 128
     seen = {}

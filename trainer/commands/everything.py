@@ -4,7 +4,7 @@ import json
 import logging
 from typing import Any
 
-from input_pipeline import held_out, labelled, manifest, strings
+from input_pipeline import held_out, manifest, preparation, strings
 from trainer import checkpoint
 from trainer.commands import (
     evaluate,
@@ -88,7 +88,7 @@ def _labelled_rows(run: Run) -> manifest.Prepared | None:
     """The labelled rows, prepared where they are missing; None = no labels."""
     try:
         return run.labelled_rows
-    except labelled.NoLabelsError as error:
+    except preparation.NoLabelsError as error:
         _log.info("no fine-tuning: %s", error)
         return None
 

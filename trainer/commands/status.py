@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 import storage
-from input_pipeline import prepare
+from input_pipeline import preparation
 from trainer import chain, checkpoint, ngrams, trained
 from trainer.commands import evaluate, export
 from trainer.run import Run
@@ -41,7 +41,7 @@ def run(run: Run) -> None:
 def _chain(run: Run) -> Iterator[tuple[str, ...]]:
     """The cells of every artifact, in the order in which they are made."""
     config, workdir = run.config, run.workdir
-    rows = prepare.locate(config, run.tokenizer if run.initial else None)
+    rows = preparation.locate(config, run.tokenizer if run.initial else None)
     prepared = bool(storage.complete(rows.parent, rows.name))
     yield ("rows", rows.name, "", "text", _DONE if prepared else "missing")
 

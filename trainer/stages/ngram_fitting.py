@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from input_pipeline import classification, labelled
+from input_pipeline import classification, preparation
 from input_pipeline.documents import Documents
 from trainer import chain, ngrams
 from trainer.run import Run
@@ -64,7 +64,7 @@ def run(run: Run) -> None:
         unlabelled=classification.documents(
             unlabelled,
             run.config,
-            labelled.UNLABELLED,
+            preparation.UNLABELLED,
             most_tokens=_MOST_TOKENS,
         )
         if unlabelled and "unlabelled rows" in made_from

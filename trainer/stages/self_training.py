@@ -21,9 +21,9 @@ from configs import schema
 from input_pipeline import (
     blocks,
     classification,
-    labelled,
     labelled_rows,
     manifest,
+    preparation,
     stream,
 )
 from input_pipeline.documents import Documents
@@ -166,7 +166,7 @@ def _write(
     finetune = teacher.config.finetune
     layout = labelled_rows.Layout.of(teacher.config, prepared.documents_per_row)
     known = _stored(prepared, "train")
-    own, new = prepared.roles["train"], unlabelled.roles[labelled.UNLABELLED]
+    own, new = prepared.roles["train"], unlabelled.roles[preparation.UNLABELLED]
     share = _SHARE_LABELLED * new.num_documents / own.num_documents
     repeats = max(1, round(share))
     prepared.tokenizer.save(directory)
@@ -177,7 +177,7 @@ def _write(
     writers["validation"].write(_stored(prepared, "validation"))
     read = written = 0
     counts = np.zeros(len(prepared.labels), np.int64)
-    for rows in stream.stored_rows(unlabelled, labelled.UNLABELLED).batch(
+    for rows in stream.stored_rows(unlabelled, preparation.UNLABELLED).batch(
         finetune.global_batch_size
     ):
         batch = labelled_rows.unpack(rows, layout)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 import storage
 from configs import runtime
-from input_pipeline import prepare, pretraining
+from input_pipeline import preparation, pretraining
 from trainer import main as cli
 from trainer import workdir as workdir_lib
 from trainer.commands import doctor
@@ -224,7 +224,7 @@ def test_text_that_is_missing(case, tmp_path):
 
 def test_a_shard_with_a_flipped_bit(case):
     patient = case()
-    directory = prepare.prepare(patient.config)
+    directory = preparation.prepare(patient.config)
     assert not found(patient, "rows")
     shard = next(directory.glob("train*.tfrecord"))
     content = bytearray(shard.read_bytes())
@@ -238,7 +238,7 @@ def test_a_shard_with_a_flipped_bit(case):
 
 def test_a_manifest_with_a_wrong_digest(case):
     patient = case()
-    directory = prepare.prepare(patient.config)
+    directory = preparation.prepare(patient.config)
     path = directory / storage.MANIFEST
     path.write_text(path.read_text().replace('"num_rows": 1', '"num_rows": 2'))
     text = the_only(found(patient, "rows"), "rows")

@@ -6,7 +6,7 @@ import json
 import numpy as np
 import pytest
 
-from input_pipeline import manifest, prepare, pretraining
+from input_pipeline import manifest, preparation, pretraining
 from trainer.commands import inspect
 from trainer.run import Run
 
@@ -31,7 +31,7 @@ def shown(tiny, capsys, tmp_path):
 def batches(tiny):
     """The same global batches as arrays, without any strategy."""
     config = tiny()
-    prepared = manifest.open_prepared(prepare.prepare(config))
+    prepared = manifest.open_prepared(preparation.prepare(config))
     data = pretraining.training_batches(prepared, config, first_step=12)
     return [
         {key: value.numpy() for key, value in batch.items()}

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from input_pipeline import manifest, prepare
+from input_pipeline import manifest, preparation
 from trainer import main as cli
 from trainer import modeling
 from trainer.stages import fill_ins, pretraining_task
@@ -19,7 +19,7 @@ SENTENCE = "the [MASK] was good and i [MASK] it"
 
 @pytest.fixture(scope="module")
 def prepared(tiny):
-    return manifest.open_prepared(prepare.prepare(tiny()))
+    return manifest.open_prepared(preparation.prepare(tiny()))
 
 
 @pytest.fixture

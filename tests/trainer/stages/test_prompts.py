@@ -6,7 +6,7 @@ import random
 import pytest
 
 from configs import schema
-from input_pipeline import manifest, prepare
+from input_pipeline import manifest, preparation
 from trainer.commands import everything
 from trainer.run import Run
 from trainer.stages import prompts
@@ -29,7 +29,7 @@ def create(tiny, tmp_path):
             "tokenizer.vocabulary_size": 200,
             **{k.replace("__", "."): v for k, v in more.items()},
         }
-        return manifest.open_prepared(prepare.prepare(tiny(changes)))
+        return manifest.open_prepared(preparation.prepare(tiny(changes)))
 
     return prepared
 

@@ -13,7 +13,7 @@ from input_pipeline import (
     manifest,
     mask_contract,
     masking,
-    prepare,
+    preparation,
     pretraining,
     sample_corpus,
     sources,
@@ -46,7 +46,7 @@ def rows(case: Case) -> str:
     """Whether prepared rows are what their manifest says, if there are any."""
     case.require(case.has_text, "data")
     run = Run(case.config, workdir=case.workdir, runtime=case.runtime)
-    directory = prepare.locate(
+    directory = preparation.locate(
         case.config, run.tokenizer if run.initial else None
     )
     if not storage.complete(directory.parent, directory.name):
@@ -126,7 +126,7 @@ def sample(case: Case) -> tuple[schema.Config, manifest.Prepared]:
         ),
         train=dataclasses.replace(config.train, global_batch_size=32),
     )
-    return small, manifest.open_prepared(prepare.prepare(small))
+    return small, manifest.open_prepared(preparation.prepare(small))
 
 
 def _first_batch(

@@ -2,7 +2,7 @@
 
 import pytest
 
-from input_pipeline import prepare
+from input_pipeline import preparation
 from trainer.commands.checkups import check, rows
 
 
@@ -21,7 +21,7 @@ def _case(tiny, tmp_path):
 def test_rows_that_are_not_there_are_not_made(case):
     patient = case()
     assert "begins 'the movie was" in rows.data(patient)
-    where = prepare.locate(patient.config)
+    where = preparation.locate(patient.config)
     assert f"puts them in {where}" in rows.rows(patient)
     assert not where.exists()
     assert patient.prepared is None
@@ -30,14 +30,14 @@ def test_rows_that_are_not_there_are_not_made(case):
 
 def test_rows_that_nobody_finished_in_a_store_are_not_there(case, bucket):
     patient = case({"data.prepared_dir": "gs://bucket/prepared"})
-    where = prepare.locate(patient.config)
+    where = preparation.locate(patient.config)
     bucket.objects[f"{where}/train-00000.tfrecord"] = b""
     assert "none yet; --mode=prepare, or training" in rows.rows(patient)
 
 
 def test_rows_that_are_there_are_checked_and_masked(case):
     patient = case()
-    directory = prepare.prepare(patient.config)
+    directory = preparation.prepare(patient.config)
     assert rows.rows(patient).startswith(f"{directory} is whole")
     assert patient.prepared.directory == directory
     assert "of 8 prepared rows" in rows.masks(patient)
@@ -45,6 +45,6 @@ def test_rows_that_are_there_are_checked_and_masked(case):
 
 def test_no_validation_row_is_a_warning(case):
     patient = case({"data.validation_rate": 1e-9})
-    prepare.prepare(patient.config)
+    preparation.prepare(patient.config)
     with pytest.raises(check.Imperfect, match="goes without validation"):
         rows.rows(patient)

@@ -15,12 +15,13 @@ from input_pipeline import (
     blocks,
     manifest,
     packing,
-    prepare,
+    preparation,
     roles,
     sources,
     stream,
     text_files,
     tokenizer,
+    vocabulary,
 )
 
 NUM_DOCUMENTS = 400
@@ -63,7 +64,7 @@ def _written(tmp_path):
 
 
 def _open(config):
-    return manifest.open_prepared(prepare.prepare(config))
+    return manifest.open_prepared(preparation.prepare(config))
 
 
 def _content(directory):
@@ -105,8 +106,8 @@ def test_the_same_bytes_for_one_and_two_processes(tmp_path, texts, monkeypatch):
     monkeypatch.setattr(text_files, "UNIT_BYTES", 4_000)
     config = _config(tmp_path)
     assert len(sources.list_units(config.data)) > 4
-    one = prepare.prepare(config)
-    two = prepare.prepare(
+    one = preparation.prepare(config)
+    two = preparation.prepare(
         _config(tmp_path, prepared_dir=str(tmp_path / "p2"), num_processes=2)
     )
     assert one.name == two.name
@@ -116,7 +117,7 @@ def test_the_same_bytes_for_one_and_two_processes(tmp_path, texts, monkeypatch):
     )
     # Where units end decides the rows, hence nothing else may.
     monkeypatch.setattr(text_files, "UNIT_BYTES", 10**6)
-    other = prepare.prepare(
+    other = preparation.prepare(
         _config(tmp_path, prepared_dir=str(tmp_path / "p3"))
     )
     assert _content(other) != _content(one)
@@ -212,20 +213,20 @@ def test_the_report_adds_up(tmp_path, texts):
 
 def test_the_second_time_nothing_is_done(tmp_path, texts, monkeypatch):
     config = _config(tmp_path)
-    expected = prepare.locate(config)
+    expected = preparation.locate(config)
     assert not expected.parent.exists()
-    directory = prepare.prepare(config)
-    assert directory == expected == prepare.locate(config)
+    directory = preparation.prepare(config)
+    assert directory == expected == preparation.locate(config)
     before = {p: p.stat().st_mtime_ns for p in directory.rglob("*")}
-    monkeypatch.setattr(prepare, "_write_all", None)
-    assert prepare.prepare(config) == directory
+    monkeypatch.setattr(preparation, "_write", None)
+    assert preparation.prepare(config) == directory
     assert {p: p.stat().st_mtime_ns for p in directory.rglob("*")} == before
 
 
 def test_what_else_runs_does_not_matter(tmp_path, texts, monkeypatch):
     config = _config(tmp_path)
-    directory = prepare.prepare(config)
-    monkeypatch.setattr(prepare, "_write_all", None)
+    directory = preparation.prepare(config)
+    monkeypatch.setattr(preparation, "_write", None)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     for name in ("a.txt", "b.txt"):
@@ -238,7 +239,7 @@ def test_what_else_runs_does_not_matter(tmp_path, texts, monkeypatch):
         _config(tmp_path, num_processes=2),
         _config(tmp_path, path=str(elsewhere / "*.txt")),
     ):
-        assert prepare.prepare(other) == directory
+        assert preparation.prepare(other) == directory
 
 
 def test_whatever_changes_the_rows_is_part_of_the_name(tmp_path, texts):
@@ -271,7 +272,7 @@ def test_whatever_changes_the_rows_is_part_of_the_name(tmp_path, texts):
     ]
 
     def fingerprint(**change):
-        return prepare.locate(_config(tmp_path, **change)).name
+        return preparation.locate(_config(tmp_path, **change)).name
 
     found = {fingerprint(**change) for change in changes}
     assert len(found) == len(changes)
@@ -359,7 +360,7 @@ def test_the_vocabulary_of_the_first_documents(tmp_path, monkeypatch, limit):
     expected = _by_role(texts[:limit])["train"]
     assert own == expected
     # Word pieces are learned from the same documents.
-    read = prepare._training_texts(
+    read = vocabulary.training_texts(
         config,
         sources.list_units(config.data),
         roles.Roles(validation_rate=0.2, test_rate=0.0),
@@ -392,7 +393,7 @@ def test_without_training_text_nothing_is_left_behind(tmp_path):
         _one_document("validation") + "\n" + _one_document("validation")
     )
     with pytest.raises(ValueError, match="No training text.*2 are validation"):
-        prepare.prepare(_config(tmp_path))
+        preparation.prepare(_config(tmp_path))
     assert [p.suffix for p in (tmp_path / "prepared").iterdir()] == [".lock"]
 
 
@@ -400,18 +401,18 @@ def test_without_training_text_nothing_is_left_behind(tmp_path):
 def test_text_without_a_word(tmp_path, text):
     (tmp_path / "a.txt").write_text(text)
     with pytest.raises(ValueError, match="no word at all"):
-        prepare.prepare(_config(tmp_path, validation_rate=1e-9))
+        preparation.prepare(_config(tmp_path, validation_rate=1e-9))
 
 
 def test_what_a_killed_process_left_is_removed(tmp_path, texts):
     config = _config(tmp_path)
-    directory = prepare.prepare(config)
+    directory = preparation.prepare(config)
     before = _content(directory)
     left = directory.with_name(f"{directory.name}.tmp-1")
     directory.rename(left)
     other = directory.with_name("0123456789abcdef.tmp-1")
     other.mkdir()
-    assert _content(prepare.prepare(config)) == before
+    assert _content(preparation.prepare(config)) == before
     assert not left.exists()
     # That of another corpus may still be in use.
     assert other.exists()
@@ -426,14 +427,14 @@ def test_a_full_device(tmp_path, texts, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(blocks.BlockWriter, "write", write)
         with pytest.raises(OSError, match="No space left") as caught:
-            prepare.prepare(config)
+            preparation.prepare(config)
     assert caught.value.errno == errno.ENOSPC
     assert not list((tmp_path / "prepared").glob("*.tmp-*"))
-    assert prepare.prepare(config).is_dir()
+    assert preparation.prepare(config).is_dir()
 
 
 def test_a_flipped_byte_in_any_file_is_found(tmp_path, texts):
-    directory = prepare.prepare(_config(tmp_path))
+    directory = preparation.prepare(_config(tmp_path))
     generator = random.Random(0)
     for path in sorted(directory.iterdir()):
         content = path.read_bytes()
@@ -481,7 +482,7 @@ def test_text_that_words_cannot_read_is_refused(tmp_path):
     with pytest.raises(
         ValueError, match="cannot read.*tokenizer.kind=wordp"
     ) as e:
-        prepare.prepare(_config(tmp_path))
+        preparation.prepare(_config(tmp_path))
     assert "100 % of the documents" in str(e.value)
     pieces = schema.TokenizerConfig(kind="wordpiece")
     prepared = _open(dataclasses.replace(_config(tmp_path), tokenizer=pieces))
@@ -493,7 +494,7 @@ def test_text_that_words_cannot_read_is_refused(tmp_path):
 def test_text_of_unknown_words_is_refused(tmp_path, texts):
     given = tokenizer.UnicodeWordTokenizer(["", "[UNK]", "film", "[mask]"])
     with pytest.raises(ValueError, match=r"in train, [89]\d % .* unknown"):
-        prepare.prepare(_config(tmp_path), given)
+        preparation.prepare(_config(tmp_path), given)
 
 
 def test_a_little_text_tells_nothing(tmp_path):
@@ -508,17 +509,17 @@ def test_a_little_text_tells_nothing(tmp_path):
 def test_a_given_vocabulary_is_not_learned(tmp_path, texts):
     config = _config(tmp_path)
     given = tokenizer.WordTokenizer(["", "[UNK]", *COMMON, "[mask]"])
-    prepared = manifest.open_prepared(prepare.prepare(config, given))
+    prepared = manifest.open_prepared(preparation.prepare(config, given))
     assert prepared.tokenizer.vocabulary == given.vocabulary
-    assert prepared.fingerprint != prepare.prepare(config).name
+    assert prepared.fingerprint != preparation.prepare(config).name
     # Neither the size to learn nor anything else about learning counts.
     other = _config(tmp_path, vocabulary_size=99)
-    assert prepare.prepare(other, given).name == prepared.fingerprint
+    assert preparation.prepare(other, given).name == prepared.fingerprint
     given = tokenizer.WordTokenizer(["", "[UNK]", *COMMON[::-1], "[mask]"])
-    assert prepare.prepare(config, given).name != prepared.fingerprint
+    assert preparation.prepare(config, given).name != prepared.fingerprint
 
 
 def test_the_path_is_that_of_the_configuration(tmp_path, texts):
-    directory = prepare.prepare(_config(tmp_path))
+    directory = preparation.prepare(_config(tmp_path))
     assert directory.parent == pathlib.Path(tmp_path / "prepared")
     assert manifest.open_prepared(directory).fingerprint == directory.name
