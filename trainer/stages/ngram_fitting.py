@@ -29,8 +29,9 @@ _FEW_DOCUMENTS = 2_000
 # Validation documents are worth a second fit if they are such a share of the
 # others.
 _MANY = 0.1
-# Tokens of text without labels that are read at most.
-_MOST_TOKENS = 20_000_000
+# Of text without labels: tokens that are read, and n-grams that are kept, at
+# most. Steps of a fit on it.
+_MOST_TOKENS, _MOST_UNLABELLED_NGRAMS, _MOST_STEPS = 10_000_000, 2**19, 60
 # Self-training: rounds at most, the strength, and what a labelled document
 # counts beside one that was labelled by the round before.
 _ROUNDS, _STUDENT_STRENGTH, _LABELLED_WEIGHT = 3, 1.0, 5.0
@@ -187,8 +188,10 @@ class _Fitter:
         every = [labelled, unlabelled] if unlabelled else [labelled]
         documents = Documents.joined(every)
         keys, owners, columns = _occurrences(documents, is_special)
+        most = _MOST_UNLABELLED_NGRAMS if unlabelled else MAX_NGRAMS
+        most = min(most, max(1, MAX_WEIGHTS // num_classes))
         self.keys, self.features = _kept(
-            keys, owners, columns, documents, num_classes
+            keys, owners, columns, len(documents.labels), most
         )
         self.labels = labelled.labels
         self.vocabulary_size = len(is_special)
@@ -217,6 +220,7 @@ class _Fitter:
         labels[: len(self.labels)] = self.labels
         weights = np.ones(len(labels), np.float32)
         weights[: len(self.labels)] = _LABELLED_WEIGHT
+        self.solver.set_params(max_iter=_MOST_STEPS)
         return self._regression(labels, weights, _STUDENT_STRENGTH)
 
     def naive_bayes(self) -> ngrams.NGrams:
@@ -301,15 +305,17 @@ def _kept(
     keys: np.ndarray,
     owners: np.ndarray,
     columns: np.ndarray,
-    documents: Documents,
-    num_classes: int,
+    num_documents: int,
+    most: int,
 ) -> tuple[np.ndarray, Any]:
-    """The keys [G] that become features, and these, 0 or 1, sparse [N, G]."""
+    """The keys [G] that become features, and these, 0 or 1, sparse [N, G].
+
+    The commonest, `most` at most.
+    """
     from scipy import sparse
 
     counts = np.bincount(columns, minlength=len(keys))
-    least = 1 if len(documents.labels) < _FEW_DOCUMENTS else 2
-    most = min(MAX_NGRAMS, max(1, MAX_WEIGHTS // num_classes))
+    least = 1 if num_documents < _FEW_DOCUMENTS else 2
     # Equally frequent ones in the order of their keys.
     ranked = np.argsort(-counts, kind="stable")[:most]
     kept = np.sort(ranked[counts[ranked] >= least])
@@ -320,7 +326,7 @@ def _kept(
     if not len(kept):  # All words are unknown: what is left is the bias.
         keys, kept = np.array([-1]), np.array([0])
     ones = np.ones(len(owners), np.float32)
-    shape = (len(documents.labels), len(kept))
+    shape = (num_documents, len(kept))
     features = sparse.csr_matrix((ones, (owners, columns)), shape)
     return keys[kept].astype(np.int64), features
 
