@@ -84,28 +84,30 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
         monkeypatch.setattr(command, "run", None)  # Would fail.
     everything.run(Run(config, workdir=str(workdir), runtime=one_device))
     assert _content(workdir) == before
-    # Another question to the export makes another export.
-    monkeypatch.undo()
-    changed = _config(tiny, reviews, {**more, "export.top_k": 3})
-    asked = []
-    monkeypatch.setattr(export, "run", lambda run: asked.append(run.config))
-    everything.run(Run(changed, workdir=str(workdir), runtime=one_device))
-    assert asked == [changed]
-    # So do other test documents, and a damaged result, with an evaluation.
-    monkeypatch.undo()
-    monkeypatch.setattr(evaluate, "run", lambda run: asked.append("evaluated"))
+
+    def run_of(changes=()):
+        changed = _config(tiny, reviews, {**more, **dict(changes)})
+        return Run(changed, workdir=str(workdir), runtime=one_device)
+
+    # Another question to the export makes another export; a lost picture,
+    # other test documents and a damaged result make another evaluation.
+    assert not export.is_done(run_of({"export.top_k": 3}))
+    assert evaluate.is_done(run_of())
+    picture = (workdir / "evaluation.png").read_bytes()
     (workdir / "evaluation.png").unlink()
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
-    test.write_text(test.read_text().partition("\n")[2])
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+    assert not evaluate.is_done(run_of())
+    (workdir / "evaluation.png").write_bytes(picture)
+    text = test.read_text()
+    test.write_text(text.partition("\n")[2])
+    assert not evaluate.is_done(run_of())
+    test.write_text(text)
+    assert evaluate.is_done(run_of())
     (workdir / "evaluation.json").write_text("{")
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
-    assert asked[1:] == ["evaluated"] * 3
+    assert not evaluate.is_done(run_of())
     # More pretraining would leave the classifier with another encoder.
     monkeypatch.setattr(pretrain, "run", None)
-    longer = _config(tiny, reviews, {**more, "train.num_steps": 16})
     with pytest.raises(ValueError, match="has 15 steps and would go on to 16"):
-        everything.run(Run(longer, workdir=str(workdir), runtime=one_device))
+        everything.run(run_of({"train.num_steps": 16}))
 
 
 def test_ngrams_alone_need_no_training(
@@ -211,70 +213,51 @@ def test_text_without_labels_keeps_the_pretraining_half(
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "content", "message"),
     [
-        ({}, "has one value"),
-        ({"evaluation.control": "none"}, "evaluation.control=none holds no"),
-        ({"train.global_batch_size": 7}, "train.global_batch_size=7"),
-        ({"finetune.global_batch_size": 7}, "finetune.global_batch_size=7"),
-    ],
-)
-def test_what_cannot_be_fine_tuned_is_said_before_anything_is_trained(
-    tiny, reviews, devices, tmp_path, monkeypatch, more, message
-):
-    if not more:
-        reviews.write_text(reviews.read_text().replace('"bad"}', '"good"}'))
-    monkeypatch.setattr(pretrain, "run", None)  # Would fail.
-    with pytest.raises(ValueError, match=message):
-        everything.run(
-            Run(
-                _config(tiny, reviews, more),
-                workdir=str(tmp_path / "run"),
-                runtime=devices(2),
-            )
-        )
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"text": "a film", "label": "fair"}', "the label 'fair', which the"),
+        ({}, "", "has one value"),
         (
+            {"evaluation.control": "none"},
+            "",
+            "evaluation.control=none holds no",
+        ),
+        ({"train.global_batch_size": 7}, "", "train.global_batch_size=7"),
+        ({"finetune.global_batch_size": 7}, "", "finetune.global_batch_size=7"),
+        (
+            {"data.test_path": "{path}"},
+            '{"text": "a film", "label": "fair"}',
+            "the label 'fair', which the",
+        ),
+        (
+            {"data.test_path": "{path}"},
             '{"text": "a film"}\n{"text": ""}',
             "1 have no .*'label', 1 are empty",
         ),
-        ('{"body": "a film"}', "test.jsonl, line 1: no field 'text'"),
+        (
+            {"data.test_path": "{path}"},
+            '{"body": "a film"}',
+            "other.jsonl, line 1: no field 'text'",
+        ),
+        (
+            {"data.validation_path": "{path}"},
+            '{"text": "a film", "label": "fair"}',
+            "'fair' occurs in no .*'bad', 'good'",
+        ),
     ],
 )
-def test_a_test_file_is_refused_before_anything_is_trained(
-    tiny, reviews, one_device, tmp_path, monkeypatch, content, message
+def test_what_cannot_be_fine_tuned_is_said_before_anything_is_trained(
+    tiny, reviews, devices, tmp_path, monkeypatch, more, content, message
 ):
-    (tmp_path / "test.jsonl").write_text(content + "\n")
-    more = {"data.test_path": str(tmp_path / "test.jsonl")}
-    monkeypatch.setattr(pretrain, "run", None)
+    if not more:
+        reviews.write_text(reviews.read_text().replace('"bad"}', '"good"}'))
+    path = tmp_path / "other.jsonl"
+    path.write_text(content + "\n")
+    more = {k: str(path) if v == "{path}" else v for k, v in more.items()}
+    monkeypatch.setattr(pretrain, "run", None)  # Would fail.
+    config = _config(tiny, reviews, more)
     with pytest.raises(ValueError, match=message):
         everything.run(
-            Run(
-                _config(tiny, reviews, more),
-                workdir=str(tmp_path / "run"),
-                runtime=one_device,
-            )
-        )
-
-
-def test_a_validation_file_is_refused_before_anything_is_trained(
-    tiny, reviews, one_device, tmp_path, monkeypatch
-):
-    path = tmp_path / "validation.jsonl"
-    path.write_text('{"text": "a film", "label": "fair"}\n')
-    monkeypatch.setattr(pretrain, "run", None)
-    with pytest.raises(ValueError, match="'fair' occurs in no .*'bad', 'good'"):
-        everything.run(
-            Run(
-                _config(tiny, reviews, {"data.validation_path": str(path)}),
-                workdir=str(tmp_path / "run"),
-                runtime=one_device,
-            )
+            Run(config, workdir=str(tmp_path / "run"), runtime=devices(2))
         )
 
 
