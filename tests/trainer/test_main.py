@@ -1,7 +1,6 @@
-"""Tests of trainer/main.py, with a command that only writes down its call."""
+"""The command line, with a command that only writes down its call."""
 
 import errno
-import importlib.util
 import json
 import os
 import pathlib
@@ -85,31 +84,25 @@ def test_defaults(command):
 
 
 @pytest.mark.parametrize("glue", ["=", " "])
-def test_every_flag_arrives(command, tmp_path, glue):
+def test_every_flag_arrives_and_the_last_of_two_counts(command, tmp_path, glue):
     path = tmp_path / "mine.py"
     path.write_text(pathlib.Path("configs/sample.py").read_text())
-    flags = {
-        "strategy": "one_device",
-        "mode": "inspect",
-        "config": str(path),
-        "num_virtual_devices": "2",
-        "config.masking.final_select_rate": "-1",
-        "config.train.num_steps": "7",
-    }
-    words = [f"--{k}{glue}{v}" for k, v in flags.items()]
-    argv = words if glue == "=" else " ".join(words).split()
-    assert cli.main(argv) == 0
+    words = [
+        "strategy=tpu",
+        "strategy=one_device",
+        "mode=inspect",
+        f"config={path}",
+        "num_virtual_devices=2",
+        "config.masking.final_select_rate=-1",
+        "config.train.num_steps=7",
+    ]
+    argv = [f"--{word}".replace("=", glue) for word in words]
+    assert cli.main(" ".join(argv).split()) == 0
     [(config, workdir, layout)] = command.calls
     assert config.train.num_steps == 7
     assert config.masking.final_select_rate == -1.0
     assert workdir == "runs/mine"
     assert layout == runtime.Runtime("one_device", 2)
-
-
-@pytest.mark.parametrize("mode", cli.MODES)
-def test_every_mode_has_a_command(mode):
-    module, _ = cli.MODES[mode]
-    assert importlib.util.find_spec(f"trainer.commands.{module}")
 
 
 def test_text_of_ones_own_has_a_config_of_its_own(command):
@@ -122,23 +115,13 @@ def test_text_of_ones_own_has_a_config_of_its_own(command):
     assert workdir == "runs/default"
 
 
-def test_workdir_is_taken_as_it_is(command):
-    assert cli.main(["--workdir", "gs://bucket/a b"]) == 0
-    assert command.calls[0][1] == "gs://bucket/a b"
-
-
 def test_the_record_of_a_run_goes_on_in_its_workdir(command, tmp_path):
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"config": schema.Config().to_dict()}))
     assert cli.main([f"--config={path}"]) == 0
-    assert cli.main([f"--config={path}", "--workdir=other"]) == 0
-    assert [call[1] for call in command.calls] == [str(tmp_path), "other"]
+    assert cli.main([f"--config={path}", "--workdir", "gs://b/a b"]) == 0
+    assert [call[1] for call in command.calls] == [str(tmp_path), "gs://b/a b"]
     assert command.calls[0][0] == schema.Config()
-
-
-def test_the_last_of_two_equal_flags_counts(command):
-    assert cli.main(["--strategy=tpu", "--strategy=one_device"]) == 0
-    assert command.calls[0][2].strategy == "one_device"
 
 
 @pytest.mark.parametrize(
@@ -183,16 +166,8 @@ def test_another_backend_is_refused(command, capsys, monkeypatch):
             "cloze: /a/b: Permission denied; check that the path is right",
         ),
         (
-            FileNotFoundError(errno.ENOENT, "No such file", "/a/b"),
-            "cloze: /a/b: No such file; check",
-        ),
-        (
             OSError(errno.ENOSPC, "No space left on device", "/a/b"),
             "cloze: /a/b: no space left on the device; free some",
-        ),
-        (
-            OSError(errno.ENOSPC, "No space left on device"),
-            "cloze: the workdir or data.prepared_dir: no space left on the",
         ),
         (
             RuntimeError(
@@ -223,19 +198,11 @@ def test_traceback_on_demand(command, capsys, monkeypatch):
     assert err.endswith("\ncloze: from deep inside\n")
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "message"),
-    [
-        (runtime.Stopped(signal.SIGHUP), 129, "stopped by SIGHUP"),
-        (runtime.Stopped(signal.SIGINT), 130, "stopped by SIGINT"),
-        (runtime.Stopped(signal.SIGTERM), 143, "stopped by SIGTERM"),
-    ],
-)
-def test_a_signal_has_its_exit_code(command, capsys, error, code, message):
-    command.error = error
-    assert cli.main([]) == code
+def test_a_signal_that_a_command_heard_has_its_exit_code(command, capsys):
+    command.error = runtime.Stopped(signal.SIGTERM)
+    assert cli.main([]) == 143
     err = capsys.readouterr().err
-    assert err == f"cloze: {message}; the same command resumes\n"
+    assert err == "cloze: stopped by SIGTERM; the same command resumes\n"
 
 
 @pytest.mark.parametrize("sent", [signal.SIGHUP, signal.SIGINT, signal.SIGTERM])
@@ -289,12 +256,6 @@ def test_a_lost_worker_is_one_line_and_no_bad_input(
     assert err.count("\n") == 1
 
 
-def test_missing_text_needs_no_command(command, capsys):
-    flags = ["--config.data.source=text", "--config.data.path=/none/*.txt"]
-    assert "/none/*.txt matches no file" in complaint(capsys, *flags)
-    assert not command.calls
-
-
 @pytest.mark.parametrize("error", [KeyError("bug"), OSError(errno.EIO, "bug")])
 def test_a_bug_passes_through(command, error):
     command.error = error
@@ -302,7 +263,7 @@ def test_a_bug_passes_through(command, error):
         cli.main([])
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["-h"], ["--mod", "--help"]])
+@pytest.mark.parametrize("argv", [["--help"], ["--mod", "-h"]])
 def test_help_names_every_flag_and_mode(command, capsys, argv):
     assert cli.main(argv) == 0
     out, err = capsys.readouterr()
@@ -331,53 +292,69 @@ def test_full_help_has_every_field_with_default_and_comment(command, capsys):
     assert not command.calls
 
 
-def run(*argv, program=None, closed=""):
+def start(*argv, program=None, closed="", **options):
     """A fresh interpreter with the flags as its command line."""
     command = [sys.executable, "-m", "trainer.main", *argv]
     if program:
         command = [sys.executable, "-c", program, *argv]
     return subprocess.run(
         ["sh", "-c", f'exec "$@" {closed}', "sh", *command],
-        capture_output=True,
+        **{"stdout": subprocess.PIPE, **options},
+        stderr=subprocess.PIPE,
         text=True,
         env={k: v for k, v in os.environ.items() if k != "KERAS_BACKEND"},
     )
 
 
-def test_a_typo_dies_at_once_and_without_tensorflow():
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--config.train.num_step=5"], "did you mean"),
+        (
+            ["--config.data.source=text", "--config.data.path=/none/*.txt"],
+            "data.path=/none/*.txt matches no file",
+        ),
+    ],
+)
+def test_a_bad_value_dies_at_once_and_without_tensorflow(argv, message):
     program = (
         "import sys; from trainer import main; code = main.main(); "
         "print(sorted({'tensorflow', 'keras'} & set(sys.modules))); "
         "sys.exit(code)"
     )
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    result = run("--config.train.num_step=5", program=program)
+    result = start(*argv, program=program)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     assert (result.returncode, result.stdout) == (2, "[]\n")
+    assert message in result.stderr
     assert result.stderr.count("\n") == 1
     # Processor time: a busy machine does not change it much.
     assert after.ru_utime - before.ru_utime < 1.5
 
 
-@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
-@pytest.mark.parametrize(("flag", "code"), [("--help", 0), ("--mode=x", 2)])
-def test_closed_streams_are_no_bug(closed, flag, code):
-    result = run(flag, closed=closed)
-    assert result.returncode == code
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_no_bug(closed):
+    result = start("--mode=x", closed=closed)
+    assert result.returncode == 2
     assert "Traceback" not in result.stderr
 
 
-# Stands for a command in a fresh interpreter.
-FAKE = (
-    "import sys, types; fake = types.ModuleType('fake'); "
-    "exec(sys.argv.pop(1)); "
-    "sys.modules['trainer.commands.everything'] = fake; "
-    "import runpy; runpy.run_module('trainer.main', run_name='__main__')"
-)
+def fake(body, **options):
+    """A fresh interpreter in which this stands for the doctor.
+
+    The doctor needs no TensorFlow.
+    """
+    program = (
+        "import sys, types; fake = types.ModuleType('fake'); "
+        "exec(sys.argv.pop(1), fake.__dict__); "
+        "sys.modules['trainer.commands.doctor'] = fake; "
+        "import runpy; runpy.run_module('trainer.main', run_name='__main__')"
+    )
+    return start(body, "--mode=doctor", program=program, **options)
 
 
 def test_a_bug_shows_its_traceback():
-    result = run("fake.run = lambda *a, **k: {}['x']", program=FAKE)
+    result = fake("def run(*_, **__): {}['x']")
     assert result.returncode == 1
     assert "Traceback" in result.stderr
     assert "KeyError: 'x'" in result.stderr
@@ -397,9 +374,8 @@ def run(config, **rest):
     warnings.warn('careful')
     print(os.environ['KERAS_BACKEND'], os.environ['TF_CPP_MIN_LOG_LEVEL'])
     print(os.environ.get('TF_ENABLE_ONEDNN_OPTS'))
-fake.run = run
 """
-    result = run(body, program=FAKE)
+    result = fake(body)
     assert result.returncode == 0
     on_x86 = platform.machine().lower() in ("x86_64", "amd64")
     assert result.stdout.splitlines() == [
@@ -414,23 +390,12 @@ fake.run = run
     ]
 
 
-@pytest.mark.parametrize(
-    "argv",
-    [
-        ["-c", FAKE, "fake.run = lambda *a, **k: print('x' * 1_000_000)"],
-        ["-c", FAKE, "fake.run = lambda *a, **k: print('x')"],
-        ["-m", "trainer.main", "--help"],
-    ],
-)
-def test_a_reader_that_has_gone_is_no_traceback(argv):
+@pytest.mark.parametrize("number", [1, 1_000_000])
+def test_a_reader_that_has_gone_is_no_traceback(number):
     reader, writer = os.pipe()
     os.close(reader)
-    result = subprocess.run(
-        [sys.executable, *argv],
-        stdout=writer,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    body = f"def run(*_, **__): print('x' * {number})"
+    result = fake(body, stdout=writer)
     os.close(writer)
     assert result.returncode == 1
     assert result.stderr == "cloze: nobody reads the output any more\n"
@@ -442,22 +407,18 @@ import os
 def run(*args, **rest):
     print('x', flush=True)
     assert os.open('/dev/zero', os.O_RDONLY) > 2
-fake.run = run
 """
-    result = run(body, program=FAKE, closed=">&-")
+    result = fake(body, closed=">&-")
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
 
 
-def test_tensorflow_starts_without_a_word(tmp_path):
-    commands = tmp_path / "trainer_commands"
-    commands.mkdir()
-    (commands / "everything.py").write_text(
-        "import keras\nimport tensorflow as tf\n"
-        "def run(config, **rest):\n    keras.ops.zeros(()) + tf.zeros(())\n"
-    )
-    program = (
-        "import sys; from trainer import commands, main; "
-        f"commands.__path__ = [{str(commands)!r}]; sys.exit(main.main())"
-    )
-    result = run(program=program)
+def test_tensorflow_starts_without_a_word():
+    body = """
+from input_pipeline import processes
+def run(*args, **rest):
+    tf = processes.import_module('tensorflow')
+    keras = processes.import_module('keras')
+    keras.ops.zeros(()) + tf.zeros(())
+"""
+    result = fake(body)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

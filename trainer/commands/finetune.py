@@ -55,12 +55,12 @@ def run(run: Run) -> None:
             fit_ngrams(run)
         if not run.config.finetune.encoder:
             return
-        initial = run.initial
-        if run.has_begun("pretrain"):
-            initial = modeling.initial_weights(run.workdir)
-            initial.check_fits(run.config)
-        if run.config.finetune.from_scratch:
-            initial = None
+        initial = None
+        if not run.config.finetune.from_scratch:
+            initial = run.initial
+            if run.has_begun("pretrain"):
+                initial = modeling.initial_weights(run.workdir)
+                initial.check_fits(run.config)
 
         def train(
             config: schema.Config, rows: manifest.Prepared, name: str
@@ -87,20 +87,17 @@ def run(run: Run) -> None:
                 )
             return task
 
+        finetune = run.config.finetune
         config = budget.decide(
             run,
             "finetune",
             lambda config: finetuning_task.create(
                 config, run.strategy, rows, run.arithmetic
             )[-1],
-            share=1
-            / (
-                run.config.finetune.num_seeds
-                + run.config.finetune.self_training_rounds
-            ),
+            share=1 / (finetune.num_seeds + finetune.self_training_rounds),
         )
         stages = []
-        for number in range(config.finetune.num_seeds):
+        for number in range(finetune.num_seeds):
             task = train(
                 seeds.config_of(config, number), rows, seeds.stage_of(number)
             )

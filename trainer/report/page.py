@@ -7,6 +7,7 @@ import base64
 import dataclasses
 import html
 import json
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -18,32 +19,7 @@ _CHARTS = {
     "accuracy": {"accuracy": "training", "validation_accuracy": "validation"},
     "real tokens per second": {"real_tokens_per_second": "throughput"},
 }
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2937; --paper: #ffffff;
-  --soft: #f3f4f6; --line: #d1d5db; --quiet: #6b7280; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e5e7eb; --paper: #111827; --soft: #1f2937;
-    --line: #374151; --quiet: #9ca3af; }
-  img { filter: invert(0.9) hue-rotate(180deg); } }
-body { margin: 0 auto; max-width: 68rem; padding: 1rem; color: var(--ink);
-  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem;
-  border-bottom: 1px solid var(--line); }
-h3 { font-size: 1rem; }
-.charts { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
-img { width: 100%; height: auto; background: #ffffff; }
-@media print { img, article, tr { break-inside: avoid; }
-  pre { white-space: pre-wrap; } }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; }
-th, td { padding: 0.25rem 0.75rem 0.25rem 0; text-align: left;
-  vertical-align: top; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; } small, .quiet { color: var(--quiet); }
-article { background: var(--soft); border-radius: 0.5rem; margin: 0.75rem 0;
-  padding: 0.5rem 0.75rem; overflow-wrap: anywhere; }
-pre { background: var(--soft); overflow-x: auto; padding: 0.75rem; }
-"""
+_STYLE = pathlib.Path(__file__).with_suffix(".css").read_text()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -85,7 +61,7 @@ def render(page: Page) -> str:
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
+        f"<title>{title}</title>\n<style>\n{_STYLE}</style></head>\n<body>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
