@@ -55,12 +55,7 @@ def run(run: Run) -> None:
             fit_ngrams(run)
         if not run.config.finetune.encoder:
             return
-        initial = None
-        if not run.config.finetune.from_scratch:
-            initial = run.initial
-            if run.has_begun("pretrain"):
-                initial = modeling.initial_weights(run.workdir)
-                initial.check_fits(run.config)
+        initial = _initial(run)
 
         def train(
             config: schema.Config, rows: manifest.Prepared, name: str
@@ -108,6 +103,17 @@ def run(run: Run) -> None:
             seeds.average(run, task, stages)
         if unlabelled:
             self_training.run(run, config, unlabelled, train)
+
+
+def _initial(run: Run) -> modeling.Initial | None:
+    """The encoder to begin with; None = one without pretraining."""
+    if run.config.finetune.from_scratch:
+        return None
+    if not run.has_begun("pretrain"):
+        return run.initial
+    initial = modeling.initial_weights(run.workdir)
+    initial.check_fits(run.config)
+    return initial
 
 
 def check(run: Run) -> None:

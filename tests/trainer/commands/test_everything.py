@@ -20,17 +20,19 @@ def reviews(tmp_path):
     return tiny_runs.write_reviews(tmp_path / "reviews.jsonl", seed=5)
 
 
-def _config(tiny, reviews, more=()):
-    return tiny(
-        {
-            "data.source": "jsonl",
-            "data.path": str(reviews),
-            "data.prepared_dir": str(reviews.parent / "prepared"),
-            "train.num_steps": 15,
-            "finetune.num_epochs": 1,
-            "finetune.global_batch_size": 4,
-            **dict(more),
-        }
+@pytest.fixture
+def create(tiny, reviews, one_device, tmp_path):
+    """A function: changes, layout, workdir -> a run on these reviews."""
+    changes = {
+        "data.source": "jsonl",
+        "data.path": str(reviews),
+        "data.prepared_dir": str(tmp_path / "prepared"),
+        "train.num_steps": 15,
+        "finetune.num_epochs": 1,
+        "finetune.global_batch_size": 4,
+    }
+    return lambda more=(), layout=one_device, workdir=tmp_path / "run": Run(
+        tiny({**changes, **dict(more)}), workdir=str(workdir), runtime=layout
     )
 
 
@@ -43,15 +45,15 @@ def _content(workdir):
 
 
 def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
-    tiny, reviews, one_device, tmp_path, capsys, monkeypatch
+    create, reviews, tmp_path, capsys, monkeypatch
 ):
     test = tiny_runs.write_reviews(tmp_path / "test.jsonl", seed=6)
     more = {"data.test_path": str(test)}
-    workdir, config = tmp_path / "run", _config(tiny, reviews, more)
+    workdir = tmp_path / "run"
     hashed, verified = [], []
     for name, calls in (("sha256_file", hashed), ("verify", verified)):
         monkeypatch.setattr(storage, name, _counted(name, calls))
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+    everything.run(create(more))
     monkeypatch.undo()
     assert sorted(p for p in hashed if p.endswith(".jsonl")) == [
         str(reviews),
@@ -82,40 +84,32 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     before = _content(workdir)
     for command in (export, evaluate):
         monkeypatch.setattr(command, "run", None)  # Would fail.
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+    everything.run(create(more))
     assert _content(workdir) == before
-
-    def run_of(changes=()):
-        changed = _config(tiny, reviews, {**more, **dict(changes)})
-        return Run(changed, workdir=str(workdir), runtime=one_device)
-
     # Another question to the export makes another export; a lost picture,
     # other test documents and a damaged result make another evaluation.
-    assert not export.is_done(run_of({"export.top_k": 3}))
-    assert evaluate.is_done(run_of())
+    assert not export.is_done(create({**more, "export.top_k": 3}))
+    assert evaluate.is_done(create(more))
     picture = (workdir / "evaluation.png").read_bytes()
     (workdir / "evaluation.png").unlink()
-    assert not evaluate.is_done(run_of())
+    assert not evaluate.is_done(create(more))
     (workdir / "evaluation.png").write_bytes(picture)
     text = test.read_text()
     test.write_text(text.partition("\n")[2])
-    assert not evaluate.is_done(run_of())
+    assert not evaluate.is_done(create(more))
     test.write_text(text)
-    assert evaluate.is_done(run_of())
+    assert evaluate.is_done(create(more))
     (workdir / "evaluation.json").write_text("{")
-    assert not evaluate.is_done(run_of())
+    assert not evaluate.is_done(create(more))
     # More pretraining would leave the classifier with another encoder.
     monkeypatch.setattr(pretrain, "run", None)
     with pytest.raises(ValueError, match="has 15 steps and would go on to 16"):
-        everything.run(run_of({"train.num_steps": 16}))
+        everything.run(create({**more, "train.num_steps": 16}))
 
 
-def test_ngrams_alone_need_no_training(
-    tiny, reviews, one_device, tmp_path, capsys, monkeypatch
-):
-    config = _config(tiny, reviews, {"finetune.encoder": False})
-    workdir = tmp_path / "run"
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+def test_ngrams_alone_need_no_training(create, tmp_path, capsys, monkeypatch):
+    alone, workdir = {"finetune.encoder": False}, tmp_path / "run"
+    everything.run(create(alone))
     assert "test accuracy" in capsys.readouterr().out
     result = evaluate.read(str(workdir))
     assert {*trained.sources(str(workdir))} == {"n-grams"}
@@ -124,7 +118,7 @@ def test_ngrams_alone_need_no_training(
     assert not (workdir / "checkpoints").exists()
     for command in (export, evaluate):
         monkeypatch.setattr(command, "run", None)  # Would fail.
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+    everything.run(create(alone))
 
 
 def _counted(name, calls):
@@ -149,11 +143,10 @@ LAYOUTS = {
 
 @pytest.mark.soak  # Four processes, each with all stages.
 def test_other_layouts_do_what_one_device_does(
-    tiny, flags, reviews, one_device, tmp_path
+    create, flags, reviews, tmp_path
 ):
-    config = _config(tiny, reviews)
     alone = tmp_path / "alone"
-    everything.run(Run(config, workdir=str(alone), runtime=one_device))
+    everything.run(create(workdir=alone))
     code = "import sys; from trainer import main; sys.exit(main.main())"
     running = []
     for name, layout in LAYOUTS.items():
@@ -161,7 +154,7 @@ def test_other_layouts_do_what_one_device_does(
             tmp_path / name,
             config__data__source="jsonl",
             config__data__path=reviews,
-            config__data__prepared_dir=config.data.prepared_dir,
+            config__data__prepared_dir=tmp_path / "prepared",
             config__train__num_steps=15,
             config__finetune__num_epochs=1,
             config__finetune__global_batch_size=4,
@@ -198,8 +191,7 @@ def _figures(workdir):
 def test_text_without_labels_keeps_the_pretraining_half(
     tiny, finished, one_device, tmp_path, capsys, caplog
 ):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished.workdir, workdir)
+    workdir = shutil.copytree(finished.workdir, tmp_path / "run")
     with caplog.at_level(logging.INFO):
         everything.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
     assert "no fine-tuning: data.source=text has no labels" in caplog.text
@@ -246,7 +238,7 @@ def test_text_without_labels_keeps_the_pretraining_half(
     ],
 )
 def test_what_cannot_be_fine_tuned_is_said_before_anything_is_trained(
-    tiny, reviews, devices, tmp_path, monkeypatch, more, content, message
+    create, reviews, devices, tmp_path, monkeypatch, more, content, message
 ):
     if not more:
         reviews.write_text(reviews.read_text().replace('"bad"}', '"good"}'))
@@ -254,11 +246,8 @@ def test_what_cannot_be_fine_tuned_is_said_before_anything_is_trained(
     path.write_text(content + "\n")
     more = {k: str(path) if v == "{path}" else v for k, v in more.items()}
     monkeypatch.setattr(pretrain, "run", None)  # Would fail.
-    config = _config(tiny, reviews, more)
     with pytest.raises(ValueError, match=message):
-        everything.run(
-            Run(config, workdir=str(tmp_path / "run"), runtime=devices(2))
-        )
+        everything.run(create(more, devices(2)))
 
 
 def test_no_encoder_is_trained_beside_a_classifier_without_it(

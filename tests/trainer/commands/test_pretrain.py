@@ -160,31 +160,6 @@ def test_more_steps_extend_a_run_and_the_best_outlives_worse_ones(
     assert loss[0] < loss[1]
 
 
-@pytest.mark.soak  # Compiles with XLA.
-@pytest.mark.parametrize(
-    ("precision", "tolerance"), [("float32", 1e-5), ("bfloat16", 2e-2)]
-)
-def test_xla_trains_and_validates_several_chunks(
-    precision, tolerance, train, look, tmp_path
-):
-    losses = []
-    for jit in ("on", "off"):
-        changes = {
-            "train.jit": jit,
-            "train.precision": precision,
-            "train.global_batch_size": 256,  # Three sizes of chunks.
-            "train.num_steps": 2,
-        }
-        train(tmp_path / jit, changes)
-        losses += [
-            event["validation_loss"]
-            for event in look.events(tmp_path / jit)
-            if "validation_loss" in event
-        ]
-    with_xla, without = losses
-    assert with_xla == pytest.approx(without, rel=tolerance)
-
-
 class StopAfter(tf.keras.callbacks.Callback):
     """Asks for an early stop, after the step of an epoch with that number."""
 

@@ -53,19 +53,7 @@ def measure(run: Run) -> dict[str, Any]:
         calls | machine.matmuls(), num_rounds=config.benchmark.num_rounds
     )
 
-    tokens, predicted, work = [], [], []
-    for batch in steps.first_batches(run):
-        tokens.append(np.count_nonzero(batch["segment_ids"]))
-        predicted.append(np.count_nonzero(batch["mask_weights"]))
-        work.append(
-            flops.masked_lm(
-                config.model,
-                vocabulary_size=run.rows.tokenizer.vocabulary_size,
-                segment_ids=batch["segment_ids"].numpy(),
-                num_predicted=float(predicted[-1]),
-            )
-        )
-    num_tokens = float(np.mean(tokens))  # Of a step, without padding.
+    num_tokens, num_predicted, num_flops = _work(run)
     train, precision = task.train, task.arithmetic.precision
     median = statistics.median(seconds["step"]) / train.steps_per_call
     num_gpus = len(tf.config.list_physical_devices("GPU"))
@@ -78,12 +66,12 @@ def measure(run: Run) -> dict[str, Any]:
         **timing.describe(seconds["step"], parts=train.steps_per_call),
         "rows": train.global_batch_size,
         "real_tokens": round(num_tokens, 1),
-        "predicted_slots": round(float(np.mean(predicted)), 1),
+        "predicted_slots": round(num_predicted, 1),
         "real_tokens_per_second": round(num_tokens / median),
         "precision": precision,
         "xla": task.arithmetic.jit,
         **machine.describe_work(
-            float(np.mean(work)),
+            num_flops,
             median,
             seconds,
             precision=precision,
@@ -104,6 +92,24 @@ def measure(run: Run) -> dict[str, Any]:
         )
         result |= _compare(run, num_tokens, seconds)
     return result
+
+
+def _work(run: Run) -> tuple[float, float, float]:
+    """Real tokens, predicted slots and useful FLOPs of a step, on average."""
+    found = []
+    for batch in steps.first_batches(run):
+        segment_ids = batch["segment_ids"].numpy()
+        num_predicted = float(np.count_nonzero(batch["mask_weights"]))
+        num_flops = flops.masked_lm(
+            run.config.model,
+            vocabulary_size=run.rows.tokenizer.vocabulary_size,
+            segment_ids=segment_ids,
+            num_predicted=num_predicted,
+        )
+        num_tokens = float(np.count_nonzero(segment_ids))
+        found.append((num_tokens, num_predicted, num_flops))
+    num_tokens, num_predicted, num_flops = np.mean(found, axis=0).tolist()
+    return num_tokens, num_predicted, num_flops
 
 
 def _quarter(
@@ -146,10 +152,7 @@ def _compare(
     ours = [value / steps_per_call for value in seconds["step"]]
     compared = timing.compare(ours, seconds["reference"])
     config = run.config.changed({"data.packing": "document"})
-    batches = steps.first_batches(Run(config, workdir="", runtime=run.runtime))
-    tokens = float(
-        np.mean([np.count_nonzero(batch["segment_ids"]) for batch in batches])
-    )
+    tokens, *_ = _work(Run(config, workdir="", runtime=run.runtime))
     return {
         **compared,
         "reference_real_tokens": round(tokens, 1),
