@@ -1,6 +1,6 @@
 """`--mode=evaluate`: the exported model on the test split, raw strings in.
 
-Nothing else reads the test split, but that its labels are looked at before
+No other mode reads the test split, except that its labels are checked before
 training.
 """
 

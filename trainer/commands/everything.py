@@ -26,9 +26,9 @@ _MOST_CLASSES = 5  # Shown of an answer.
 def run(run: Run) -> None:
     """Prepares what is missing, pretrains, fine-tunes, exports, evaluates.
 
-    What is wrong with the labels is said before anything is trained. Text
-    without any is not fine-tuned, and a line says so. Ends with a few
-    predictions, `report.html` and a table.
+    Faults in the labels are reported before anything is trained. Text without
+    labels is not fine-tuned, and a line says so. Ends with a few predictions,
+    `report.html` and a table.
     """
     strategies.check_batch(run.strategy, run.config.train)
     with run.locked():
@@ -59,10 +59,10 @@ def run(run: Run) -> None:
 
 
 def _require_same_classifier(run: Run) -> None:
-    """Refuses to pretrain an encoder that a finished classifier has not.
+    """Refuses to train an encoder that an existing classifier would not have.
 
-    A classifier does not change with its encoder: more pretraining, or an
-    encoder of the run's own, would leave it made from another one.
+    A classifier is not trained again when its encoder changes: after more
+    pretraining, the two would no longer belong together.
     """
     workdir = run.workdir
     if not (run.config.finetune.encoder and run.has_begun("finetune")):

@@ -18,8 +18,8 @@ from trainer.stages import (
 from trainer.training import metrics, strategies
 
 _log = logging.getLogger(__name__)
-# Training accuracy that rises by more in a fifth of the steps, and is not yet
-# that high, shows that there was more to learn.
+# There was more to learn if the training accuracy still rose by more than this
+# in the last fifth of the steps, and stayed below that.
 _RISING, _LEARNED = 0.02, 0.99
 
 
@@ -160,7 +160,7 @@ def fit_ngrams(run: Run) -> None:
     model.save(run.workdir, {**facts, **wanted.to_dict()})
     _log.info(
         "n-grams alone: validation %.1f %% of %s documents after %.0f s; this"
-        " is what there is to beat",
+        " is the number to beat",
         100 * facts["accuracy"],
         f"{facts['validation_documents']:,}",
         facts["seconds"],

@@ -199,15 +199,6 @@ def test_labels_that_are_not_known_are_refused(
     assert not (workdir / evaluate.RESULT).exists()
 
 
-def test_another_source_is_another_evaluation(create, workdir, ask):
-    export(workdir)
-    sources = [
-        ask(create(records), workdir)["artifact"]["id"]
-        for records in (RECORDS, RECORDS[:4], RECORDS)
-    ]
-    assert sources[0] == sources[2] != sources[1]
-
-
 def test_nothing_to_evaluate(create, workdir, ask):
     with pytest.raises(ValueError, match="nothing to evaluate"):
         ask(create(), workdir)

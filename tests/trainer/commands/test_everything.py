@@ -28,6 +28,7 @@ def create(tiny, reviews, one_device, tmp_path):
         "data.path": str(reviews),
         "data.prepared_dir": str(tmp_path / "prepared"),
         "train.num_steps": 15,
+        "finetune.frozen_epochs": 0,
         "finetune.num_epochs": 1,
         "finetune.global_batch_size": 4,
     }
@@ -156,6 +157,7 @@ def test_other_layouts_do_what_one_device_does(
             config__data__path=reviews,
             config__data__prepared_dir=tmp_path / "prepared",
             config__train__num_steps=15,
+            config__finetune__frozen_epochs=0,
             config__finetune__num_epochs=1,
             config__finetune__global_batch_size=4,
         )

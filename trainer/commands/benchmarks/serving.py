@@ -72,7 +72,7 @@ def measure(run: Run) -> dict[str, Any]:
 
 
 def _texts(data: schema.DataConfig, *, number: int) -> list[bytes]:
-    """So many documents, from the first on, over again where there are less."""
+    """The first documents; they repeat where there are fewer than `number`."""
     units = [u for u in sources.list_units(data) if u.split == "train"]
     counts = cleaning.Counts()
     documents = (d.raw for u in units for d in sources.read(data, u, counts))

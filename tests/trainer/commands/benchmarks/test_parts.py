@@ -99,6 +99,7 @@ class Fills:
         self._factor = 1
 
 
+@pytest.mark.soak  # Another process.
 def test_peak_memory_is_that_of_a_later_call_alone():
     peak = machine.peak_bytes(Fills, 200 * MEBIBYTE)
     assert 190 * MEBIBYTE < peak < 260 * MEBIBYTE
