@@ -17,6 +17,7 @@ MIN_PROBABILITY = 1e-7
 
 _WORST_LOSS = -math.log(MIN_PROBABILITY)
 _LEVEL = (0.025, 0.975)
+_SEED = 0
 _AT_ONCE = 4_000_000  # Resampled documents in memory.
 
 
@@ -77,9 +78,7 @@ class Results:
     reliability: Reliability
 
 
-def results(
-    labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0
-) -> Results:
+def results(labels: np.ndarray, probabilities: np.ndarray) -> Results:
     """Every metric, from labels int [N] and probabilities float [N, C].
 
     N is at least 1 and C at least 2.
@@ -98,7 +97,7 @@ def results(
     )
     # The F1 depends on the counts of the confusion matrix alone, and the
     # counts of a resample have a multinomial distribution.
-    drawn = np.random.default_rng(seed).multinomial(
+    drawn = np.random.default_rng(_SEED).multinomial(
         number, cells / number, size=NUM_RESAMPLES
     )
     low, high = np.quantile(
@@ -108,7 +107,7 @@ def results(
         low, high = 0.0, 1.0
     confusion = cells.reshape(num_classes, num_classes)
     return Results(
-        loss=_mean(_losses(labels, probabilities), 0.0, _WORST_LOSS, seed),
+        loss=_mean(_losses(labels, probabilities), 0.0, _WORST_LOSS),
         accuracy=accuracy,
         f1=Estimate.within(float(_f1(confusion)), low, high),
         overconfidence=Estimate.within(
@@ -122,20 +121,17 @@ def results(
 
 
 def paired_gain(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    control: np.ndarray,
-    *,
-    seed: int = 0,
+    labels: np.ndarray, probabilities: np.ndarray, control: np.ndarray
 ) -> dict[str, Estimate]:
     """How much better than a control on the same documents, in the same order.
+
+    The bootstrap draws documents, not answers, so that what is hard for both
+    runs cancels.
 
     Args:
       labels: int [N].
       probabilities: float [N, C].
       control: float [N, C], of the other run.
-      seed: of the bootstrap. It draws documents, not answers: what is hard for
-        both runs cancels.
 
     Returns:
       `accuracy` (gained) and `loss` (in nats; below 0 is better).
@@ -150,8 +146,8 @@ def paired_gain(
     )
     losses = _losses(labels, probabilities) - _losses(labels, control)
     return {
-        "accuracy": _mean(right - right_before, -1.0, 1.0, seed),
-        "loss": _mean(losses, -_WORST_LOSS, _WORST_LOSS, seed),
+        "accuracy": _mean(right - right_before, -1.0, 1.0),
+        "loss": _mean(losses, -_WORST_LOSS, _WORST_LOSS),
     }
 
 
@@ -184,9 +180,7 @@ def _losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return np.log(1.0 / np.clip(true, MIN_PROBABILITY, 1.0))
 
 
-def _mean(
-    values: np.ndarray, lowest: float, highest: float, seed: int
-) -> Estimate:
+def _mean(values: np.ndarray, lowest: float, highest: float) -> Estimate:
     """The mean of values float [N] between two limits, with its range."""
     from scipy import stats
 
@@ -199,7 +193,7 @@ def _mean(
         n_resamples=NUM_RESAMPLES,
         batch=max(1, _AT_ONCE // len(values)),
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(_SEED),
     )
     return Estimate.within(value, *found.confidence_interval)
 

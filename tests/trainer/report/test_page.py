@@ -28,7 +28,7 @@ EVENTS = [
         "fill_ins": [{"text": "a [MASK] <b>film", "masks": [[["bad", 0.75]]]}],
     },
 ]
-EVIL = "</td><script>alert(1)</script> & \ud800"
+EVIL = '"></td><script>alert(1)</script> & \ud800'
 VOID = {"meta", "img", "br"}
 
 
@@ -72,7 +72,7 @@ def full():
         stages={"pretrain": EVENTS, "finetune": EVENTS[:3]},
         picture=b"\x89PNG",
         mistakes=[
-            {"text": EVIL, "label": "neg", "answer": EVIL, "probability": 0.991}
+            {"text": EVIL, "label": EVIL, "answer": EVIL, "probability": 0.991}
         ],
         title=EVIL,
         summary={EVIL: EVIL},
@@ -93,28 +93,6 @@ def test_everything_is_there_and_no_text_becomes_markup(full):
         if name in ("src", "href", "srcset", "action"):
             assert value.startswith("data:")
     assert not re.search(r"url\(|@import|<link|<iframe", full)
-
-
-@pytest.mark.parametrize("label", ['"><img onerror=x>', "# <b>h</b> & \ud800"])
-def test_a_label_with_html_is_escaped(label):
-    plain, evil = (
-        Checker(
-            create(
-                summary={f"test F1 of {text}": text},
-                mistakes=[
-                    {
-                        "text": text,
-                        "label": text,
-                        "answer": text,
-                        "probability": 0.5,
-                    }
-                ],
-            )
-        )
-        for text in ("x", label)
-    )
-    assert evil.tags == plain.tags
-    assert evil.attributes == plain.attributes
 
 
 def test_fill_ins_stand_epoch_by_epoch():
