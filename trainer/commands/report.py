@@ -51,7 +51,7 @@ def run(run: Run) -> None:
     picture = folder / evaluate.PICTURE
     # A picture of an older evaluation says nothing about this one.
     is_shown = "classifier" in evaluation and picture.exists()
-    shown = page.Page(
+    text = page.render(
         title=f"Cloze: {folder.resolve().name}",
         summary=lines,
         stages=stages,
@@ -59,5 +59,5 @@ def run(run: Run) -> None:
         mistakes=evaluation.get("most_wrong", ()),
         config=config.to_dict(),
     )
-    (folder / FILE).write_text(page.render(shown), encoding="utf-8")
+    (folder / FILE).write_text(text, encoding="utf-8")
     print(summary.table(lines))

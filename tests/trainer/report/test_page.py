@@ -39,7 +39,7 @@ def create(**changes):
         "stages": {"pretrain": EVENTS},
         "config": {"seed": 3},
     }
-    return page.render(page.Page(**{**values, **changes}))
+    return page.render(**{**values, **changes})
 
 
 class Checker(html.parser.HTMLParser):

@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -49,17 +48,23 @@ def measure(run: Run) -> dict[str, Any]:
     exported = loading.load(directory)
     name = "classify" if "classify" in exported.signatures else "embed"
     texts = _texts(config.data, number=max(s * n for s, n in _CALLS.items()))
-    seconds: dict[int, list[list[float]]] = {size: [] for size in _CALLS}
-    for _ in range(config.benchmark.num_rounds + 1):
-        for size, rounds in seconds.items():
-            calls = _calls(exported.signatures[name], texts, size)
-            rounds.append(list(calls))
+    num_rounds = config.benchmark.num_rounds
+    seconds = {n: np.zeros([num_rounds + 1, _CALLS[n]]) for n in _CALLS}
+    for number, (size, timed) in itertools.product(
+        range(num_rounds + 1), seconds.items()
+    ):
+        for call in range(_CALLS[size]):
+            batch = tf.constant(texts[call * size :][:size])
+            start = time.perf_counter()
+            answers = exported.signatures[name](text=batch)
+            tf.nest.map_structure(lambda value: value.numpy(), answers)
+            timed[number, call] = time.perf_counter() - start
     result = {
         "signature": name,
         "bytes_per_text": round(sum(map(len, texts)) / len(texts)),
     }
-    for size, rounds in seconds.items():
-        timed = np.array(rounds[1:])  # [rounds, calls]
+    for size, timed in seconds.items():
+        timed = timed[1:]
         rates = size * timed.shape[1] / timed.sum(axis=1)
         found = {"texts_per_second": round(float(np.median(rates)), 1)}
         for percent in (50, 99):
@@ -80,15 +85,6 @@ def _texts(data: schema.DataConfig, *, number: int) -> list[bytes]:
     if not first:
         raise ValueError("There is no document to benchmark with.")
     return list(itertools.islice(itertools.cycle(first), number))
-
-
-def _calls(answer: Any, texts: list[bytes], size: int) -> Iterator[float]:
-    """Seconds of every call of a round, the answer brought to NumPy."""
-    for start in range(0, size * _CALLS[size], size):
-        batch = tf.constant(texts[start : start + size])
-        begin = time.perf_counter()
-        tf.nest.map_structure(lambda value: value.numpy(), answer(text=batch))
-        yield time.perf_counter() - begin
 
 
 def _cold_start(
