@@ -184,12 +184,13 @@ def test_two_levels_then_one_in_any_layout_and_resumed(
     two = {**early, "train.accumulation_steps": 2}
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     train(whole, early)
-    for changes, layout, last_batch, step in (
-        (early, one_device, None, 5),
-        (two, devices(2), 14, 15),
+    for changes, num_devices, last_batch, step in (
+        (early, 0, None, 5),
+        (two, 2, 14, 15),
         # From here on there is one level, as it is with none before.
-        (one, devices(1), -1, 20),
+        (one, 1, -1, 20),
     ):
+        layout = devices(num_devices) if num_devices else one_device
         train(parts, changes, layout, [StopAfter(last_batch)])
         assert look.checkpoints(parts)[-1].name == f"step-{step:09d}"
     assert_same_run(look, parts, whole)
