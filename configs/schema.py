@@ -175,6 +175,15 @@ class Config:
         """The inverse of `to_dict`; raises ValueError on a bad value."""
         return typing.cast(Self, _build(cls, values))
 
+    def changed(self, values: dict[str, Any]) -> Self:
+        """The config with other values for some fields, by their full name.
+
+        Config().changed({"train.num_steps": 10})
+        """
+        config = ml_collections.ConfigDict(self.to_dict())
+        config.update_from_flattened_dict(values)
+        return self.from_config_dict(config)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values, JSON-ready; tuples become lists."""
         values = _jsonable(dataclasses.asdict(self))

@@ -42,12 +42,12 @@ MODES = {
     "benchmark": ("benchmark", "time what benchmark.what names"),
     "doctor": ("doctor", "is this machine ready? a line for every check"),
 }
-# They work on what has been trained, without its text; the doctor looks for it
-# among other things.
+# Modes that need no text; to the doctor a missing text is a fault to report.
 _WITHOUT_TEXT = ("export", "predict", "report", "doctor")
-# `predict` needs no model of ours, and to the doctor TensorFlow may be missing.
+# Modes that take no `Run`: `predict` builds no model, and the doctor must work
+# without TensorFlow.
 _WITHOUT_RUN = ("predict", "doctor")
-# They say what a workdir holds, by default with its own config.
+# Modes that describe a workdir; its own config is their default.
 _OF_WORKDIR = ("report", "status")
 _USAGE = """usage: python -m trainer.main [--flag=value ...]
        --config.section.field=value changes the config; --helpfull lists all
@@ -179,7 +179,7 @@ def _usage(values: flags.FlagValues) -> str:
 
 @contextlib.contextmanager
 def _ended_by_signals() -> Iterator[None]:
-    """Lets SIGTERM and SIGHUP end the block as Ctrl-C does: all is closed."""
+    """Makes SIGTERM and SIGHUP end the block as Ctrl-C does."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt(number)
@@ -239,7 +239,7 @@ def _end(error: BaseException, message: str, exit_code: int) -> int:
 
 
 def _leave_to_main(argv: list[str]) -> list[str]:
-    """What absl.app does in place of reading the global flags."""
+    """Keeps absl.app from reading the global flags."""
     flags.FLAGS.mark_as_parsed()
     return argv
 

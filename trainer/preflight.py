@@ -11,7 +11,7 @@ from configs import automatic, checks, schema
 from input_pipeline import cleaning, sources
 
 _log = logging.getLogger(__name__)
-_UNITS, _DOCUMENTS = 8, 4_000  # Looked at: at most.
+_UNITS, _DOCUMENTS = 8, 4_000  # At most so many are read.
 _TOKEN = re.compile(
     r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
     r"|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
@@ -38,7 +38,7 @@ def check(config: schema.Config) -> None:
 
 
 def fitted(config: schema.Config) -> schema.Config:
-    """The config with what `auto` became, from the lengths of some documents.
+    """The config with a value for each `auto`, from the lengths of documents.
 
     Raises:
       ValueError: the text cannot be read.
@@ -62,7 +62,7 @@ def fitted(config: schema.Config) -> schema.Config:
 
 
 def _some_lengths(config: schema.Config) -> Iterator[int]:
-    """About how many tokens documents have, of a few in every place."""
+    """Roughly how many tokens documents have, from samples of the text."""
     units = [u for u in sources.list_units(config.data) if u.split != "test"]
     chosen = units[:: -(-len(units) // _UNITS)]
     for unit in chosen:

@@ -15,8 +15,8 @@ def test_everything_that_a_run_needs_is_copied():
     text = (ROOT / "launch" / "Dockerfile.dockerignore").read_text()
     kept = {line[1:] for line in text.splitlines() if line.startswith("!")}
     assert all((ROOT / name).exists() for name in kept)
-    locks = {"requirements.txt", "requirements-gpu.txt"}
-    assert kept == PACKAGES | locks | {"launch"}
+    files = {"pyproject.toml", "requirements.txt", "requirements-gpu.txt"}
+    assert kept == PACKAGES | files | {"launch"}
 
 
 def test_signals_reach_the_program():

@@ -1,4 +1,4 @@
-"""Tests of trainer/commands/preflight.py."""
+"""What is refused before TensorFlow is imported."""
 
 import os
 import subprocess
@@ -7,16 +7,7 @@ import time
 
 import pytest
 
-from configs import schema
 from trainer import preflight
-
-
-def test_text_that_is_missing_is_named(tiny, tmp_path):
-    preflight.check(tiny())
-    preflight.check(schema.Config())  # The sample corpus.
-    config = tiny({"data.path": str(tmp_path / "*.txt")})
-    with pytest.raises(ValueError, match=r"\*.txt matches no file"):
-        preflight.check(config)
 
 
 def test_a_folder_to_start_from_that_is_missing_is_named(tiny, tmp_path):
@@ -26,23 +17,6 @@ def test_a_folder_to_start_from_that_is_missing_is_named(tiny, tmp_path):
     config = tiny({"init_from": str(tmp_path / "typo")})
     with pytest.raises(ValueError, match="init_from=.*typo is no folder"):
         preflight.check(config)
-
-
-@pytest.mark.parametrize("mode", ["all", "prepare", "inspect"])
-def test_missing_text_is_known_before_tensorflow_is_there(mode):
-    program = (
-        "import sys; from trainer import main; code = main.main(sys.argv[1:]);"
-        " print({'tensorflow', 'keras'} & {*sys.modules}); sys.exit(code)"
-    )
-    flags = ["--config.data.source=text", "--config.data.path=/none/*.txt"]
-    result = subprocess.run(
-        [sys.executable, "-c", program, f"--mode={mode}", *flags],
-        capture_output=True,
-        text=True,
-    )
-    assert (result.returncode, result.stdout) == (2, "set()\n")
-    assert result.stderr.startswith("cloze: data.path=/none/*.txt matches no")
-    assert result.stderr.count("\n") == 1
 
 
 def test_a_data_set_that_cannot_be_had_fails_without_retrying(tmp_path):

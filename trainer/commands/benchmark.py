@@ -12,7 +12,7 @@ from trainer.commands.benchmarks import serving, step
 from trainer.run import Run
 
 _log = logging.getLogger(__name__)
-_MEASURES = {
+MEASURES = {
     "step": step.measure,
     "input": input_benchmark.measure,
     "serving": serving.measure,
@@ -24,7 +24,7 @@ def run(run: Run) -> None:
     what = run.config.benchmark.what
     result = {
         "what": what,
-        **_MEASURES[what](run.config, run.workdir, run.runtime),
+        **MEASURES[what](run),
         "cores": os.cpu_count(),
         "load": [round(value, 2) for value in os.getloadavg()],
         "tensorflow": tf.__version__,

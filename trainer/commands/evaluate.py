@@ -1,6 +1,6 @@
 """`--mode=evaluate`: the exported model on the test split, raw strings in.
 
-Nothing else reads the test split, but that its labels are looked at before
+No other mode reads the test split, except that its labels are checked before
 training.
 """
 
@@ -35,37 +35,16 @@ _OUTPUTS = {
     "encoder": "encoder_probabilities",
     "n-grams": "ngram_probabilities",
 }
-_NUM_WORST = 20
-_EXCERPT = 400  # Characters.
+_NUM_WORST = 20  # Mistakes that are shown, with so many characters.
+_EXCERPT = 400
 _SORTED_BATCHES = 16  # Among these many batches texts are sorted by length.
-
-
-@dataclasses.dataclass(frozen=True)
-class _Answers:
-    """What a classifier says to N test documents, in their order.
-
-    Attributes:
-      labels: int64 [N].
-      probabilities: float32 [N, C].
-      parts: by name what each part says alone, float32 [N, C].
-      digests: uint64 [N], of the clean texts.
-      excerpts: the beginnings of the texts.
-      seconds: spent by the model.
-    """
-
-    labels: np.ndarray
-    probabilities: np.ndarray
-    parts: dict[str, np.ndarray]
-    digests: np.ndarray
-    excerpts: list[str]
-    seconds: float
 
 
 def run(run: Run) -> None:
     """Writes evaluation.png, predictions.npz, model card, evaluation.json.
 
-    The last of them says what the evaluation was made from, so that an
-    evaluation that was killed before is none.
+    The last of them says what the evaluation was made from, so that one that
+    was killed before does not count.
 
     Raises:
       ValueError: the workdir holds a run of another config, there is nothing
@@ -76,24 +55,27 @@ def run(run: Run) -> None:
     folder = storage.path_of(workdir)
     result: dict[str, Any] = {"masked_lm": _masked_lm(run)}
     if not run.is_chief:
-        return  # All of a cluster share the masked-LM half alone.
+        return  # A cluster shares only the masked-LM half.
     _require_same_text(run)
     export = folder / loading.DIRECTORY
-    if classifier := _load(run, export):
-        trained.warn_if_older(workdir, classifier.facts)
-        result |= _classifier(run, folder, classifier)
-    if not (classifier or result["masked_lm"]):
+    exported = run.open_export() if export.is_dir() else None
+    if exported and "classify" in exported.signatures:
+        trained.warn_if_older(workdir, exported.facts)
+        result |= _classifier(run, folder, exported)
+    elif result["masked_lm"]:
+        _log.info("%s holds no classifier: the masked-LM half alone", export)
+    else:
         raise ValueError(
             f"{workdir} has nothing to evaluate: no classifier in {export} and"
             " no pretraining checkpoint; run --mode=pretrain, or"
             " --mode=finetune and --mode=export."
         )
-    if export.is_dir():
-        result["checkpoints"] = storage.read_manifest(export)["checkpoints"]
-    print(summary.table(shown(result)))
-    if export.is_dir():
+    shown = summary.evaluation_lines(result)
+    print(summary.table(shown))
+    if exported:
+        result["checkpoints"] = exported.facts["checkpoints"]
         known = export_command.last_validation(workdir)
-        card.rewrite_card(export, {**known, "test": shown(result)})
+        card.rewrite_card(export, {**known, "test": shown})
     storage.write_json(folder / RESULT, {**result, **wanted(run).to_dict()})
     _log.info("written to %s", folder / RESULT)
 
@@ -117,16 +99,6 @@ def is_done(run: Run) -> bool:
     return made == wanted(run).id and all(
         (folder / name).exists() for name in files
     )
-
-
-def shown(result: dict[str, Any]) -> dict[str, str]:
-    """What a person reads of `evaluation.json`: a name and a value a line."""
-    lines = {
-        f"masked-LM validation {name}": f"{result['masked_lm'][name]:.4g}"
-        for name in ("loss", "perplexity", "accuracy")
-        if result["masked_lm"]
-    }
-    return lines | summary.evaluation_lines(result)
 
 
 def _masked_lm(run: Run) -> dict[str, Any]:
@@ -177,25 +149,13 @@ def _require_same_text(run: Run) -> None:
             )
 
 
-def _load(run: Run, export: pathlib.Path) -> loading.Exported | None:
-    """The export, if it classifies."""
-    if not export.is_dir():
-        _log.info("no %s: the masked-LM half alone", export)
-        return None
-    exported = run.open_export()
-    if "classify" in exported.signatures:
-        return exported
-    _log.info("%s classifies nothing: the masked-LM half alone", export)
-    return None
-
-
 def _classifier(
     run: Run, folder: pathlib.Path, exported: loading.Exported
 ) -> dict[str, Any]:
-    """The results of the classifier; {} where no test document has a label."""
-    counts = held_out.Counts()
+    """The results of the classifier; no more than counts without documents."""
     names = exported.facts["labels"]
-    answers = _ask(run, exported.signatures["classify"], names, counts)
+    answers = _ask(run, exported.signatures["classify"], names)
+    counts = answers.counts
     held_out.require_labels(run.config.data, counts)
     if counts.without_label:
         _log.info(
@@ -205,132 +165,129 @@ def _classifier(
     if not counts.evaluated:
         _log.info("no labelled test document: the masked-LM half alone")
         return {"documents": dataclasses.asdict(counts)}
-    found = statistics.results(answers.labels, answers.probabilities)
+    labels, probabilities = answers.labels, answers.parts["both"]
+    found = statistics.results(labels, probabilities)
     predictions = io.BytesIO()
     np.savez(
         predictions,
-        labels=answers.labels,
-        probabilities=answers.probabilities,
+        labels=labels,
+        probabilities=probabilities,
         digests=answers.digests,
         names=np.array(names),
     )
     (folder / PREDICTIONS).write_bytes(predictions.getvalue())
     (folder / PICTURE).write_bytes(pictures.evaluation_png(found, names))
-    return {
+    result: dict[str, Any] = {
         "documents": dataclasses.asdict(counts),
         "labels": names,
         "classifier": {
             "f1_of": statistics.label_of_f1(names),
-            **{
-                name: getattr(found, name).to_dict()
-                for name in ("loss", "accuracy", "f1", "overconfidence")
-            },
+            "loss": dataclasses.asdict(found.loss),
+            "accuracy": dataclasses.asdict(found.accuracy),
+            "f1": dataclasses.asdict(found.f1),
+            "overconfidence": dataclasses.asdict(found.overconfidence),
             "confusion": found.confusion.tolist(),
         },
-        **_parts(answers),
-        **_gain(run.config.evaluation.control, folder),
+    }
+    if "n-grams" in answers.parts:
+        right = {
+            name: int((rates.argmax(axis=1) == labels).sum())
+            for name, rates in answers.parts.items()
+            if name != "both"
+        }
+        result["parts"] = {
+            name: dataclasses.asdict(statistics.wilson(number, len(labels)))
+            for name, number in right.items()
+        }
+        result["gain_over_ngrams"] = _gain(
+            labels, probabilities, answers.parts["n-grams"]
+        )
+    if control := run.config.evaluation.control:
+        result["gain_over_control"] = _gain_over_control(control, folder)
+        result["control"] = control
+    return {
+        **result,
         "most_wrong": _most_wrong(answers, names),
         "seconds": round(answers.seconds, 3),
         "test_sha256": storage.sha256_json(
-            [answers.digests.tolist(), answers.labels.tolist()]
+            [answers.digests.tolist(), labels.tolist()]
         ),
     }
 
 
+@dataclasses.dataclass(frozen=True)
+class _Answers:
+    """What a classifier says to N test documents, in their order.
+
+    Attributes:
+      counts: of all test documents.
+      labels: int64 [N].
+      digests: uint64 [N], of the clean texts.
+      excerpts: the beginnings of the texts.
+      parts: float32 [N, C] by who answers; "both" is the classifier.
+      seconds: spent by the model.
+    """
+
+    counts: held_out.Counts
+    labels: np.ndarray
+    digests: np.ndarray
+    excerpts: list[str]
+    parts: dict[str, np.ndarray]
+    seconds: float
+
+
 def _ask(
-    run: Run,
-    classify: Callable[..., dict[str, tf.Tensor]],
-    names: list[str],
-    counts: held_out.Counts,
+    run: Run, classify: Callable[..., dict[str, tf.Tensor]], names: list[str]
 ) -> _Answers:
-    number_of = {name: number for number, name in enumerate(names)}
+    """Asks in batches of texts of similar lengths."""
     size = run.config.predict.batch_size
+    counts, seconds = held_out.Counts(), 0.0
     labels, digests, excerpts = [], [], []
-    windows: list[dict[str, np.ndarray]] = []
-    seconds = 0.0
+    parts: dict[str, list[np.ndarray]] = {}
     examples = held_out.known(held_out.examples(run.corpus, counts), names)
     while window := list(itertools.islice(examples, size * _SORTED_BATCHES)):
         for example in window:
-            labels.append(number_of[example.label])
+            labels.append(names.index(example.label))
             digests.append(int.from_bytes(example.digest))
-            excerpts.append(_excerpt(example.raw))
+            # A cut character at the end becomes one mark, which is cut off.
+            text = example.raw[: 4 * _EXCERPT].decode(errors="replace")
+            excerpts.append(" ".join(text.split())[:_EXCERPT])
         start = time.perf_counter()
-        windows.append(_probabilities(classify, [e.raw for e in window], size))
+        order = np.argsort([len(e.raw) for e in window], kind="stable")
+        answers = [
+            classify(text=tf.constant([window[i].raw for i in batch]))
+            for batch in np.split(order, [*range(size, len(order), size)])
+        ]
+        for name, key in _OUTPUTS.items():
+            if key in answers[0]:
+                found = np.concatenate([a[key].numpy() for a in answers])
+                parts.setdefault(name, []).append(found[np.argsort(order)])
         seconds += time.perf_counter() - start
-    none = np.zeros([0, len(names)], np.float32)
-    found = {
-        name: np.concatenate([none, *(window[key] for window in windows)])
-        for name, key in _OUTPUTS.items()
-        if all(key in window for window in windows)
-    }
     return _Answers(
-        labels=np.array(labels, np.int64),
-        probabilities=found.pop("both"),
-        parts=found,
-        digests=np.array(digests, np.uint64),
-        excerpts=excerpts,
-        seconds=seconds,
+        counts,
+        np.array(labels, np.int64),
+        np.array(digests, np.uint64),
+        excerpts,
+        {name: np.concatenate(found) for name, found in parts.items()},
+        seconds,
     )
-
-
-def _probabilities(
-    classify: Callable[..., dict[str, tf.Tensor]], texts: list[bytes], size: int
-) -> dict[str, np.ndarray]:
-    """Of each part float32 [N, C], in order; asked in order of length."""
-    order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-    answers = [
-        classify(text=tf.constant([texts[i] for i in order[first:][:size]]))
-        for first in range(0, len(order), size)
-    ]
-    place = np.argsort(order)
-    return {
-        key: np.concatenate([a[key].numpy() for a in answers])[place]
-        for key in _OUTPUTS.values()
-        if key in answers[0]
-    }
-
-
-def _parts(answers: _Answers) -> dict[str, Any]:
-    """How good each part is alone, and what both gain over n-grams alone."""
-    if not answers.parts:
-        return {}
-    number = len(answers.labels)
-    gains = statistics.paired_gain(
-        answers.labels, answers.probabilities, answers.parts["n-grams"]
-    )
-    return {
-        "parts": {
-            name: statistics.wilson(
-                int((rates.argmax(axis=1) == answers.labels).sum()), number
-            ).to_dict()
-            for name, rates in answers.parts.items()
-        },
-        "gain_over_ngrams": {k: v.to_dict() for k, v in gains.items()},
-    }
-
-
-def _excerpt(raw: bytes) -> str:
-    # A cut character at the end becomes one mark, which is cut off again.
-    text = raw[: 4 * _EXCERPT].decode(errors="replace")
-    return " ".join(text.split())[:_EXCERPT]
 
 
 def _most_wrong(answers: _Answers, names: list[str]) -> list[dict[str, Any]]:
     """Documents with the least probability of their label, the worst first."""
-    rows = np.arange(len(answers.labels))
-    true = answers.probabilities[rows, answers.labels]
-    said = answers.probabilities.argmax(axis=1)
-    worst = np.argsort(true, kind="stable")
-    worst = worst[(said != answers.labels)[worst]][:_NUM_WORST]
+    probabilities = answers.parts["both"]
+    said = probabilities.argmax(axis=1)
+    wrong = np.flatnonzero(said != answers.labels)
+    true = probabilities[wrong, answers.labels[wrong]]
     return [
         {
             "document": int(i) + 1,
             "text": answers.excerpts[i],
             "label": names[answers.labels[i]],
             "answer": names[said[i]],
-            "probability": float(answers.probabilities[i, said[i]]),
+            "probability": float(probabilities[i, said[i]]),
         }
-        for i in worst
+        for i in wrong[np.argsort(true, kind="stable")][:_NUM_WORST]
     ]
 
 
@@ -343,15 +300,19 @@ def require_control(control: str) -> None:
         )
 
 
-def _gain(control: str, folder: pathlib.Path) -> dict[str, Any]:
+def _gain(
+    labels: np.ndarray, probabilities: np.ndarray, control: np.ndarray
+) -> dict[str, Any]:
+    gains = statistics.paired_gain(labels, probabilities, control)
+    return {name: dataclasses.asdict(gain) for name, gain in gains.items()}
+
+
+def _gain_over_control(control: str, folder: pathlib.Path) -> dict[str, Any]:
     """The paired gain over the evaluated run in another workdir."""
-    if not control:
-        return {}
     require_control(control)
-    paths = [path / PREDICTIONS for path in (folder, storage.path_of(control))]
     run, other = (
-        dict(np.load(io.BytesIO(path.read_bytes()), allow_pickle=False))
-        for path in paths
+        dict(np.load(io.BytesIO((path / PREDICTIONS).read_bytes())))
+        for path in (folder, storage.path_of(control))
     )
     for name in ("names", "digests", "labels"):
         if not np.array_equal(run[name], other[name]):
@@ -360,13 +321,7 @@ def _gain(control: str, folder: pathlib.Path) -> dict[str, Any]:
                 f" documents (its {name} differ); compare runs with the same"
                 " test split."
             )
-    gains = statistics.paired_gain(
-        run["labels"], run["probabilities"], other["probabilities"]
-    )
-    return {
-        "gain_over_control": {k: v.to_dict() for k, v in gains.items()},
-        "control": control,
-    }
+    return _gain(run["labels"], run["probabilities"], other["probabilities"])
 
 
 def read(workdir: str) -> dict[str, Any]:

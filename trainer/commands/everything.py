@@ -4,7 +4,7 @@ import json
 import logging
 from typing import Any
 
-from input_pipeline import held_out, manifest, preparation, strings
+from input_pipeline import held_out, preparation, strings
 from trainer import checkpoint
 from trainer.commands import (
     evaluate,
@@ -26,15 +26,19 @@ _MOST_CLASSES = 5  # Shown of an answer.
 def run(run: Run) -> None:
     """Prepares what is missing, pretrains, fine-tunes, exports, evaluates.
 
-    What is wrong with the labels is said before anything is trained. Text
-    without any is not fine-tuned, and a line says so. Ends with a few
-    predictions, `report.html` and a table.
+    Faults in the labels are reported before anything is trained. Text without
+    labels is not fine-tuned, and a line says so. Ends with a few predictions,
+    `report.html` and a table.
     """
     strategies.check_batch(run.strategy, run.config.train)
     with run.locked():
         evaluate.require_control(run.config.evaluation.control)
         _require_same_classifier(run)
-        rows = _labelled_rows(run)
+        try:
+            rows = run.labelled_rows
+        except preparation.NoLabelsError as error:
+            rows = None
+            _log.info("no fine-tuning: %s", error)
         if rows:
             finetune.check(run)
             _ = run.unlabelled_rows  # Missing ones are refused here.
@@ -55,10 +59,10 @@ def run(run: Run) -> None:
 
 
 def _require_same_classifier(run: Run) -> None:
-    """Refuses to pretrain an encoder that a finished classifier has not.
+    """Refuses to train an encoder that an existing classifier would not have.
 
-    A classifier does not change with its encoder: more pretraining, or an
-    encoder of the run's own, would leave it made from another one.
+    A classifier is not trained again when its encoder changes: after more
+    pretraining, the two would no longer belong together.
     """
     workdir = run.workdir
     if not (run.config.finetune.encoder and run.has_begun("finetune")):
@@ -84,15 +88,6 @@ def _require_same_classifier(run: Run) -> None:
     finetune.require_same_classifier(run, run.classifier_sources())
 
 
-def _labelled_rows(run: Run) -> manifest.Prepared | None:
-    """The labelled rows, prepared where they are missing; None = no labels."""
-    try:
-        return run.labelled_rows
-    except preparation.NoLabelsError as error:
-        _log.info("no fine-tuning: %s", error)
-        return None
-
-
 def _predict(run: Run) -> None:
     """Prints what the export says to the sentences of the pretraining.
 
@@ -101,13 +96,19 @@ def _predict(run: Run) -> None:
     exported = run.open_export()
     if "fill_mask" not in exported.signatures:
         return
-    texts = run.resolved["sentences"]
-    answers = _ask(exported, texts)
+    completed = []
+    for text, answer in _ask(exported, run.resolved["sentences"]):
+        for likeliest, *_ in answer.get("masks", []):
+            text = text.replace(strings.MASK, likeliest["token"], 1)
+        completed.append(text)
     if "classify" in exported.signatures:
-        _ask(exported, list(map(_completed, texts, answers)))
+        _ask(exported, completed)
 
 
-def _ask(exported: loading.Exported, texts: list[str]) -> list[dict[str, Any]]:
+def _ask(
+    exported: loading.Exported, texts: list[str]
+) -> list[tuple[str, dict[str, Any]]]:
+    """Prints the answers and returns each text with its answer."""
     answers = predict.answers(exported, [text.encode() for text in texts])
     for text, answer in zip(texts, answers, strict=True):
         shown = {"text": text, **answer}
@@ -115,11 +116,4 @@ def _ask(exported: loading.Exported, texts: list[str]) -> list[dict[str, Any]]:
             best = sorted(rates, key=rates.__getitem__, reverse=True)
             shown["probabilities"] = {k: rates[k] for k in best[:_MOST_CLASSES]}
         print(json.dumps(shown, ensure_ascii=False))
-    return answers
-
-
-def _completed(text: str, answer: dict[str, Any]) -> str:
-    """The text with the best token in place of each mask."""
-    for likeliest, *_ in answer.get("masks", []):
-        text = text.replace(strings.MASK, likeliest["token"], 1)
-    return text
+    return [*zip(texts, answers, strict=True)]

@@ -19,7 +19,6 @@ from trainer.training import metrics
 _log = logging.getLogger(__name__)
 # Stage -> what config.json calls the directory of its rows.
 _ROWS = {"pretrain": "prepared", "finetune": "labelled"}
-_KERAS_FILES = {"classify": "model.keras", "fill_mask": "masked_lm.keras"}
 
 
 def run(run: Run) -> None:
@@ -38,10 +37,10 @@ def run(run: Run) -> None:
             f"{workdir} holds no run (no config.json); train first, or give"
             " the --workdir of a run."
         )
+    final = storage.path_of(workdir) / loading.DIRECTORY
+    facts: dict[str, Any] = {}
     with run.locked():
-        final = storage.path_of(workdir) / loading.DIRECTORY
         storage.remove_unfinished(workdir, loading.DIRECTORY)
-        facts: dict[str, Any] = {}
         with storage.new_directory(
             final, facts=facts, replace=True
         ) as temporary:
@@ -49,9 +48,9 @@ def run(run: Run) -> None:
             facts |= wanted(run).to_dict()
         run.forget_export()
     _log.info("export: %s answers %s", final, ", ".join(facts["signatures"]))
-    for name in sorted({*_KERAS_FILES} - {*facts["signatures"]}):
-        stage = "finetune" if name == "classify" else "pretrain"
-        _log.info("        without %s: no --mode=%s here", name, stage)
+    for name, stage in (("classify", "finetune"), ("fill_mask", "pretrain")):
+        if name not in facts["signatures"]:
+            _log.info("        without %s: no --mode=%s here", name, stage)
     if left_out := [f"{k}/" for k, why in facts["folders"].items() if why]:
         _log.info(
             "        without %s: this is no BERT, see `folders` in %s",
@@ -92,12 +91,14 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         for source in (pretrained, tuned)
         if source
     }
+    models: dict[str, Any] = {}
     classifier = masked_lm = None
-    validation: dict[str, Any] = {}
+    validation, left_out = dict[str, Any](), dict[str, str]()
     if tuned:
         classifier, validation = combined.create(
             tuned, data[tuned.stage], workdir
         )
+        models["model.keras"] = classifier
     if pretrained:
         assert pretrained.checkpoint is not None
         masked_lm = modeling.TextMaskedLM(
@@ -105,17 +106,12 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
             **dataclasses.asdict(export),
         )
         checkpoint.read_weights(pretrained.checkpoint, masked_lm.variables)
+        models["masked_lm.keras"] = masked_lm
     signatures = saved_model.save(
         directory, classifier=classifier, masked_lm=masked_lm
     )
-    models = {
-        _KERAS_FILES[name]: model
-        for name, model in (("classify", classifier), ("fill_mask", masked_lm))
-        if model is not None
-    }
     for file, model in models.items():
         model.save(directory / file)
-    left_out = {}
     if masked_lm:
         left_out = interchange.write_folders(
             directory,

@@ -19,8 +19,8 @@ from trainer.stages import (
 from trainer.training import metrics, strategies
 
 _log = logging.getLogger(__name__)
-# Training accuracy that rises by more in a fifth of the steps, and is not yet
-# that high, shows that there was more to learn.
+# There was more to learn if the training accuracy still rose by more than this
+# in the last fifth of the steps, and stayed below that.
 _RISING, _LEARNED = 0.02, 0.99
 
 
@@ -56,12 +56,7 @@ def run(run: Run) -> None:
             ngram_fitting.run(run)
         if not run.config.finetune.encoder:
             return
-        initial = run.initial
-        if run.has_begun("pretrain"):
-            initial = modeling.initial_weights(run.workdir)
-            initial.check_fits(run.config)
-        if run.config.finetune.from_scratch:
-            initial = None
+        initial = _initial(run)
 
         def train(
             config: schema.Config, rows: manifest.Prepared, name: str
@@ -88,20 +83,17 @@ def run(run: Run) -> None:
                 )
             return task
 
+        finetune = run.config.finetune
         config = budget.decide(
             run,
             "finetune",
             lambda config: finetuning_task.create(
                 config, run.strategy, rows, run.arithmetic
             )[-1],
-            share=1
-            / (
-                run.config.finetune.num_seeds
-                + run.config.finetune.self_training_rounds
-            ),
+            share=1 / (finetune.num_seeds + finetune.self_training_rounds),
         )
         stages = []
-        for number in range(config.finetune.num_seeds):
+        for number in range(finetune.num_seeds):
             task = train(
                 seeds.config_of(config, number), rows, seeds.stage_of(number)
             )
@@ -112,6 +104,17 @@ def run(run: Run) -> None:
             seeds.average(run, task, stages)
         if unlabelled:
             self_training.run(run, config, unlabelled, train)
+
+
+def _initial(run: Run) -> modeling.Initial | None:
+    """The encoder to begin with; None = one without pretraining."""
+    if run.config.finetune.from_scratch:
+        return None
+    if not run.has_begun("pretrain"):
+        return run.initial
+    initial = modeling.initial_weights(run.workdir)
+    initial.check_fits(run.config)
+    return initial
 
 
 def check(run: Run) -> None:

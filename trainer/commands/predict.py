@@ -4,7 +4,7 @@ import json
 import os
 import select
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import IO, Any
 
 import tensorflow as tf
@@ -62,7 +62,9 @@ def batches(source: int, *, size: int) -> Iterator[list[bytes]]:
     lines: list[bytes] = []
     rest = b""
     while True:
-        while len(lines) >= size or (lines and not _is_ready(source)):
+        while len(lines) >= size or (
+            lines and not select.select([source], [], [], 0)[0]
+        ):
             yield lines[:size]
             lines = lines[size:]
         chunk = os.read(source, _CHUNK_BYTES)
@@ -81,42 +83,30 @@ def answers(
 ) -> list[_Answer]:
     """An answer or an error for each line, in order."""
     result: list[_Answer] = [{"error": _complaint(line)} for line in lines]
-    good = [n for n, answer in enumerate(result) if not answer["error"]]
     mask = exported.facts["mask"].encode()
-    is_prompt = [mask in line for line in lines]
-    for name, wanted, shape in (
-        ("classify", False, _classes),
-        ("fill_mask", True, _fill_ins),
+    for name, has_mask, how, shape in (
+        ("classify", False, "fine-tuned", _classes),
+        ("fill_mask", True, "pretrained", _fill_ins),
     ):
-        group = [n for n in good if is_prompt[n] is wanted]
-        for n, answer in zip(
-            group,
-            _ask(exported, name, [lines[n] for n in group], shape),
-            strict=True,
-        ):
-            result[n] = answer
+        group = [
+            n
+            for n, line in enumerate(lines)
+            if not result[n].get("error") and (mask in line) is has_mask
+        ]
+        if not group:
+            continue
+        if name not in exported.signatures:
+            error = f"the export has no {name}: its run has not been {how}"
+            for n in group:
+                result[n] = {"error": error}
+            continue
+        texts = tf.constant([lines[n] for n in group], tf.string)
+        outputs = exported.signatures[name](texts)
+        arrays = {key: value.numpy() for key, value in outputs.items()}
+        for place, n in enumerate(group):
+            output = {key: value[place] for key, value in arrays.items()}
+            result[n] = shape(output, exported.facts)
     return result
-
-
-def _ask(
-    exported: loading.Exported,
-    name: str,
-    lines: list[bytes],
-    shape: Callable[[dict[str, Any], dict[str, Any]], _Answer],
-) -> list[_Answer]:
-    """The answers of one signature."""
-    if name not in exported.signatures:
-        trained = "pretrained" if name == "fill_mask" else "fine-tuned"
-        error = f"the export has no {name}: its run has not been {trained}"
-        return [{"error": error}] * len(lines)
-    if not lines:
-        return []
-    outputs = exported.signatures[name](tf.constant(lines, tf.string))
-    arrays = {key: value.numpy() for key, value in outputs.items()}
-    return [
-        shape({key: value[n] for key, value in arrays.items()}, exported.facts)
-        for n in range(len(lines))
-    ]
 
 
 def _classes(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
@@ -172,7 +162,3 @@ def _open(path: str) -> IO[bytes]:
             f" {error.strerror}; name a text file, or leave it out to read"
             " standard input."
         ) from error
-
-
-def _is_ready(source: int) -> bool:
-    return bool(select.select([source], [], [], 0)[0])

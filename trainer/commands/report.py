@@ -1,7 +1,5 @@
 """`--mode=report`: a table for the terminal, `report.html` for later."""
 
-import pathlib
-
 import storage
 from trainer import checkpoint
 from trainer.commands import evaluate
@@ -30,9 +28,18 @@ def run(run: Run) -> None:
     recorded = metrics.read_all(workdir)
     stages = {stage: recorded[stage] for stage in STAGES if stage in recorded}
     evaluation = evaluate.read(workdir)
+    trained = {stage: checkpoint.of_stage(folder, stage) for stage in stages}
+    parameters = {
+        stage: sum(
+            array.size
+            for array in checkpoint.weights_of(checkpoints.best()).values()
+        )
+        for stage, checkpoints in trained.items()
+        if checkpoints.exist()
+    }
     lines = summary.lines(
         stages=stages,
-        parameters=_parameters(folder, [*stages]),
+        parameters=parameters,
         evaluation=evaluation,
         places={
             name: str(folder / place)
@@ -44,7 +51,7 @@ def run(run: Run) -> None:
     picture = folder / evaluate.PICTURE
     # A picture of an older evaluation says nothing about this one.
     is_shown = "classifier" in evaluation and picture.exists()
-    shown = page.Page(
+    text = page.render(
         title=f"Cloze: {folder.resolve().name}",
         summary=lines,
         stages=stages,
@@ -52,16 +59,5 @@ def run(run: Run) -> None:
         mistakes=evaluation.get("most_wrong", ()),
         config=config.to_dict(),
     )
-    (folder / FILE).write_text(page.render(shown), encoding="utf-8")
+    (folder / FILE).write_text(text, encoding="utf-8")
     print(summary.table(lines))
-
-
-def _parameters(folder: pathlib.Path, stages: list[str]) -> dict[str, int]:
-    """Stage -> numbers in the weights of its best checkpoint."""
-    found = {}
-    for stage in stages:
-        checkpoints = checkpoint.of_stage(folder, stage)
-        if checkpoints.exist():
-            arrays = checkpoint.weights_of(checkpoints.best())
-            found[stage] = sum(array.size for array in arrays.values())
-    return found

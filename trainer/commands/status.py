@@ -1,6 +1,7 @@
 """`--mode=status`: what a workdir holds, what is stale and what is missing."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import storage
 from input_pipeline import preparation
@@ -47,17 +48,15 @@ def _chain(run: Run) -> Iterator[tuple[str, ...]]:
 
     labelled = storage.path_of(run.resolved.get("labelled", "")).name
     facts = ngrams.read_facts(workdir)
-    made = chain.Artifact.read(facts, workdir) if facts else None
-    if config.finetune.ngrams or made:
-        before = made.made_from if made else {}
-        yield _row("n-grams", made, {**before, "labelled rows": labelled}, run)
+    if config.finetune.ngrams or facts:
+        before = facts.get("artifact", {}).get("made_from", {})
+        made_from = {**before, "labelled rows": labelled}
+        yield _row(run, "n-grams", facts, made_from)
 
-    encoder = checkpoint.of_stage(workdir, "pretrain")
-    state = encoder.last_state()
+    state = checkpoint.of_stage(workdir, "pretrain").last_state()
     if config.finetune.encoder or state:
-        made = chain.Artifact.read(state, encoder.directory) if state else None
         initial = {"initial": run.initial_id} if run.initial else {}
-        row = _row("encoder", made, {"rows": rows.name, **initial}, run)
+        row = _row(run, "encoder", state, {"rows": rows.name, **initial})
         if row[-1] == _DONE and prepared:
             plan = loop.Plan.of(
                 config.train,
@@ -70,43 +69,42 @@ def _chain(run: Run) -> Iterator[tuple[str, ...]]:
 
     tuned, _ = trained.best(workdir)
     if config.finetune.encoder and labelled or tuned:
-        made = None
+        facts = {}
         if tuned and tuned.checkpoint:
-            made = chain.Artifact.read(
-                checkpoint.read_state(tuned.checkpoint), tuned.checkpoint
-            )
+            facts = checkpoint.read_state(tuned.checkpoint)
         # A student has rows of its own, an average is made from classifiers.
-        sources = dict(made.made_from) if made else {}
-        if "encoder" in sources and sources["encoder"] != "scratch":
+        sources = dict(facts.get("artifact", {}).get("made_from", {}))
+        if sources.get("encoder", "scratch") != "scratch":
             sources["encoder"] = (
                 trained.encoder_id(workdir) if state else run.initial_id
             )
-        yield _row("classifier", made, sources, run)
+        yield _row(run, "classifier", facts, sources)
 
     directory = storage.path_of(workdir) / loading.DIRECTORY
-    made = None
-    if directory.is_dir():
-        made = chain.Artifact.read(storage.read_manifest(directory), directory)
-    yield _row("export", made, export.wanted(run).made_from, run)
+    facts = storage.read_manifest(directory) if directory.is_dir() else {}
+    yield _row(run, "export", facts, export.wanted(run).made_from)
 
-    result = evaluate.read(workdir)
-    made = chain.Artifact.read(result, workdir) if result else None
-    sources = evaluate.wanted(run).made_from
-    row = _row("evaluation", made, sources, run)
+    facts, wanted = evaluate.read(workdir), evaluate.wanted(run)
+    row = _row(run, "evaluation", facts, wanted.made_from)
     if row[-1] == _DONE and not evaluate.is_done(run):
         row = (*row[:-1], "missing: a file of it is gone")
     yield row
 
 
 def _row(
-    kind: str,
-    made: chain.Artifact | None,
-    made_from: dict[str, str],
-    run: Run,
+    run: Run, kind: str, facts: dict[str, Any], made_from: dict[str, str]
 ) -> tuple[str, ...]:
-    """The cells of an artifact: what it is against what it would be now."""
-    if not made:
+    """The cells of an artifact: what it is against what it would be now.
+
+    Args:
+      run: what would be made now.
+      kind: of the artifact.
+      facts: its manifest or state; {} = there is none.
+      made_from: kind -> id, of what it would be made from now.
+    """
+    if not facts:
         return (kind, "", "", "", "missing")
+    made = chain.Artifact.read(facts, f"The {kind} in {run.workdir}")
     why = made.stale_because(chain.Artifact.of(kind, run.config, made_from))
     return (
         kind,

@@ -5,20 +5,31 @@ from typing import Any
 
 _FEW_DOCUMENTS = 20
 _MOST_CLASSES = 10  # Of which a line says how many documents they have.
+# Number of documents in a report -> what is said of them.
+_DOCUMENTS = {
+    "documents_dropped_empty": "left out: no text in them",
+    "documents_split": "made by cutting longer ones in pieces",
+    "documents_without_label": "without a label",
+    "documents_reserved_for_test": "set aside as test split, by hash",
+    "documents_repeating_test": "left out: also in test, or of a group there",
+    "documents_repeating_validation": (
+        "left out: also in validation, or of a group there"
+    ),
+}
 
 
 def lines(report: dict[str, Any], sequence_length: int) -> list[str]:
     """Of rows for pretraining, from the report of their manifest."""
-    read = report["read"]
+    counts = {**report["read"], **report}
     dropped = {
         name.removeprefix("bytes_dropped_").replace("_", " "): number
-        for name, number in read.items()
+        for name, number in report["read"].items()
         if name.startswith("bytes_dropped_") and number
     }
     lines = [
-        f"read {read['documents_read']:,} documents,"
-        f" {read['bytes_read']:,} bytes; kept"
-        f" {read['documents_kept']:,} and {read['bytes_kept']:,}"
+        f"read {counts['documents_read']:,} documents,"
+        f" {counts['bytes_read']:,} bytes; kept"
+        f" {counts['documents_kept']:,} and {counts['bytes_kept']:,}"
         + "".join(f"; dropped {n:,} bytes: {k}" for k, n in dropped.items())
     ]
     if "invalid utf8" in dropped:
@@ -26,49 +37,27 @@ def lines(report: dict[str, Any], sequence_length: int) -> list[str]:
             "WARNING: the text is not all UTF-8, and what is not is left out;"
             " if it is in another encoding, convert it: iconv -f latin1 -t utf8"
         )
-    for number, meaning in (
-        (read["documents_dropped_empty"], "left out: no text in them"),
-        (read["documents_split"], "made by cutting longer ones in pieces"),
-        (
-            report["documents_without_label"],
-            "without a label",
-        ),
-        (
-            report["documents_reserved_for_test"],
-            "set aside as test split, by hash",
-        ),
-        (
-            report["documents_repeating_test"],
-            "left out: also in test, or of a group there",
-        ),
-        (
-            report["documents_repeating_validation"],
-            "left out: also in validation, or of a group there",
-        ),
-    ):
-        if number:
-            lines.append(f"{number:,} documents {meaning}")
+    lines += [
+        f"{counts[name]:,} documents {meaning}"
+        for name, meaning in _DOCUMENTS.items()
+        if counts[name]
+    ]
     lines.append(f"vocabulary: {report['vocabulary_size']:,} tokens")
     for role, rows in report["rows"].items():
-        slots = max(1, rows["rows"] * sequence_length)
-        lines.append(
+        filled = rows["slots_used"] / max(1, rows["rows"] * sequence_length)
+        cut = (
+            f"; cut {rows['tokens_cut']:,} tokens" if rows["tokens_cut"] else ""
+        )
+        unknown = rows["tokens_unknown"] / max(1, rows["tokens_read"])
+        lines += [
             f"{role}: {rows['documents']:,} documents,"
             f" {rows['tokens_kept']:,} tokens in {rows['rows']:,} rows of"
-            f" {sequence_length}"
-            f" ({100 * rows['slots_used'] / slots:.1f} % filled)"
-            + (
-                f"; cut {rows['tokens_cut']:,} tokens"
-                if rows["tokens_cut"]
-                else ""
-            )
-        )
-        unknown = 100 * rows["tokens_unknown"] / max(1, rows["tokens_read"])
-        lines.append(
-            f"{role}: {unknown:.1f} % of the tokens are unknown;"
+            f" {sequence_length} ({100 * filled:.1f} % filled){cut}",
+            f"{role}: {100 * unknown:.1f} % of the tokens are unknown;"
             f" {rows['documents_long_unread']:,} of"
             f" {rows['documents_long']:,} documents of 20 characters or more"
-            " have one or two tokens"
-        )
+            " have one or two tokens",
+        ]
     if not report["rows"]["validation"]["rows"]:
         lines.append(
             "validation: no document fell into it (too few documents, or too"

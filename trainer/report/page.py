@@ -4,94 +4,66 @@ No script, no font, no picture from elsewhere; every text is escaped.
 """
 
 import base64
-import dataclasses
 import html
 import json
+import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from trainer.report import pictures
 
+_Event = Mapping[str, Any]
 # Title of a picture -> key in metrics.jsonl -> name of its curve.
 _CHARTS = {
     "loss, nats": {"loss": "training", "validation_loss": "validation"},
     "accuracy": {"accuracy": "training", "validation_accuracy": "validation"},
     "real tokens per second": {"real_tokens_per_second": "throughput"},
 }
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1f2937; --paper: #ffffff;
-  --soft: #f3f4f6; --line: #d1d5db; --quiet: #6b7280; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e5e7eb; --paper: #111827; --soft: #1f2937;
-    --line: #374151; --quiet: #9ca3af; }
-  img { filter: invert(0.9) hue-rotate(180deg); } }
-body { margin: 0 auto; max-width: 68rem; padding: 1rem; color: var(--ink);
-  background: var(--paper); font: 1rem/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem;
-  border-bottom: 1px solid var(--line); }
-h3 { font-size: 1rem; }
-.charts { display: grid; gap: 1rem;
-  grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
-img { width: 100%; height: auto; background: #ffffff; }
-@media print { img, article, tr { break-inside: avoid; }
-  pre { white-space: pre-wrap; } }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; }
-th, td { padding: 0.25rem 0.75rem 0.25rem 0; text-align: left;
-  vertical-align: top; border-bottom: 1px solid var(--line); }
-th { font-weight: 600; } small, .quiet { color: var(--quiet); }
-article { background: var(--soft); border-radius: 0.5rem; margin: 0.75rem 0;
-  padding: 0.5rem 0.75rem; overflow-wrap: anywhere; }
-pre { background: var(--soft); overflow-x: auto; padding: 0.75rem; }
-"""
+_STYLE = pathlib.Path(__file__).with_suffix(".css").read_text()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Page:
-    """What the page shows; a part without content is left out.
+def render(
+    *,
+    title: str,
+    summary: Mapping[str, str],
+    stages: Mapping[str, Sequence[_Event]],
+    config: Mapping[str, Any],
+    picture: bytes = b"",
+    mistakes: Sequence[Mapping[str, Any]] = (),
+) -> str:
+    """The page as HTML, UTF-8 when written; what has no content is left out.
 
-    Attributes:
+    Args:
       title: of the page.
       summary: name -> value, see `summary.lines`.
       stages: name -> lines of metrics.jsonl, fill-ins among them.
+      config: the configuration, JSON-ready.
       picture: a PNG, see `pictures.evaluation_png`.
       mistakes: `text`, `label`, `answer` and `probability` of the worst.
-      config: the configuration, JSON-ready.
     """
-
-    title: str
-    summary: Mapping[str, str]
-    stages: Mapping[str, Sequence[Mapping[str, Any]]]
-    picture: bytes = b""
-    mistakes: Sequence[Mapping[str, Any]] = ()
-    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-
-
-def render(page: Page) -> str:
-    """The page as HTML, UTF-8 when written."""
-    title = _escaped(page.title)
+    title = _escaped(title)
     parts = [
         f"<h1>{title}</h1>",
-        _table(page.summary.items()),
-        *(_stage(name, events) for name, events in page.stages.items()),
-        _classifier(page),
+        _table(summary.items()),
+        *(_stage(name, events) for name, events in stages.items()),
+        _classifier(picture, mistakes),
         _section(
             "Configuration",
             f"<details><summary>every field</summary><pre>"
-            f"{_escaped(json.dumps(page.config, indent=2, ensure_ascii=False))}"
+            f"{_escaped(json.dumps(config, indent=2, ensure_ascii=False))}"
             "</pre></details>",
         ),
     ]
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width,initial-scale=1">\n'
-        f"<title>{title}</title>\n<style>{_STYLE}</style></head>\n<body>\n"
+        f"<title>{title}</title>\n<style>\n{_STYLE}</style></head>\n<body>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
     )
 
 
-def _stage(name: str, events: Sequence[Mapping[str, Any]]) -> str:
+def _stage(name: str, events: Sequence[_Event]) -> str:
     charts = [
         _image(f"{title} over steps", picture, "svg+xml")
         for title, names in _CHARTS.items()
@@ -108,7 +80,7 @@ def _stage(name: str, events: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _fill_ins(events: Sequence[Mapping[str, Any]]) -> list[str]:
+def _fill_ins(events: Sequence[_Event]) -> list[str]:
     """Of every sentence the words for its masks, epoch by epoch."""
     rows: dict[str, list[tuple[str, str]]] = {}
     for event in events:
@@ -126,19 +98,19 @@ def _fill_ins(events: Sequence[Mapping[str, Any]]) -> list[str]:
     ]
 
 
-def _classifier(page: Page) -> str:
+def _classifier(picture: bytes, mistakes: Sequence[Mapping[str, Any]]) -> str:
     parts = []
-    if page.picture:
+    if picture:
         what = "confusion matrix and reliability diagram"
-        parts.append(_image(what, page.picture, "png"))
-    if page.mistakes:
+        parts.append(_image(what, picture, "png"))
+    if mistakes:
         parts.append("<h3>What it gets most wrong</h3>")
     parts += [
         f"<article><b>{_escaped(mistake['label'])}</b>, answered"
         f" <b>{_escaped(mistake['answer'])}</b>"
         f" <small>with {100 * mistake['probability']:.1f} %</small><br>"
         f"{_escaped(mistake['text'])}</article>"
-        for mistake in page.mistakes
+        for mistake in mistakes
     ]
     return _section("On the test split", *parts) if parts else ""
 

@@ -4,6 +4,7 @@ Matplotlib takes a second to import, so only what draws imports it. The same
 numbers and the same Matplotlib give the same bytes.
 """
 
+import dataclasses
 import io
 import math
 import warnings
@@ -87,19 +88,13 @@ def _draw_confusion(
     axes.set(title="confusion matrix", xlabel="answer", ylabel="label")
     shown = [
         name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
-        for name in names
+        for name in (names if len(names) <= _MAX_NAMES else ())
     ]
-    ticks = range(len(names)) if len(names) <= _MAX_NAMES else []
-    for axis, rotation in (
-        (axes.xaxis, 90 * (len(names) > 6)),
-        (axes.yaxis, 0),
-    ):
-        axis.set_ticks(
-            ticks,
-            labels=shown[: len(ticks)],
-            rotation=rotation,
-            parse_math=False,
-        )
+    options = {"labels": shown, "parse_math": False}
+    axes.set_yticks(range(len(shown)), **options)
+    axes.set_xticks(
+        range(len(shown)), rotation=90 * (len(names) > 6), **options
+    )
     if len(names) > _MAX_NUMBERS:
         return
     for (row, column), share in np.ndenumerate(shares):
@@ -118,20 +113,21 @@ def _draw_reliability(axes: Any, results: statistics.Results) -> None:
     """Accuracy by confidence, each bin with its 95 % interval."""
     bins, gap = results.reliability, results.overconfidence
     filled = np.flatnonzero(bins.counts)
-    accuracies = [
-        statistics.wilson(
-            round(bins.accuracy[n] * bins.counts[n]), bins.counts[n]
-        )
-        for n in filled
-    ]
+    right = np.rint(bins.accuracy * bins.counts)
+    # [value, low, high] of each bin.
+    accuracy = np.array(
+        [
+            dataclasses.astuple(
+                statistics.wilson(int(right[n]), int(bins.counts[n]))
+            )
+            for n in filled
+        ]
+    ).T
     axes.bar(
         (filled + 0.5) / statistics.NUM_BINS,
-        [accuracy.value for accuracy in accuracies],
+        accuracy[0],
         width=0.9 / statistics.NUM_BINS,
-        yerr=[
-            [accuracy.value - accuracy.low for accuracy in accuracies],
-            [accuracy.high - accuracy.value for accuracy in accuracies],
-        ],
+        yerr=[accuracy[0] - accuracy[1], accuracy[2] - accuracy[0]],
         color=_BLUE,
         ecolor="gray",
         capsize=3,

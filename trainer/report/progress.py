@@ -8,13 +8,8 @@ from typing import Any
 import keras
 import tqdm
 
-_EPOCH_NAMES = (
-    "loss",
-    "accuracy",
-    "val_loss",
-    "val_accuracy",
-    "val_perplexity",
-)
+_Logs = dict[str, Any] | None
+_SHOWN = ("loss", "accuracy", "perplexity")
 
 
 class Progress(keras.callbacks.Callback):
@@ -35,7 +30,7 @@ class Progress(keras.callbacks.Callback):
         self._computing = 0.0  # Seconds in calls, without evaluation.
         self._first_step = -1
 
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_begin(self, logs: _Logs = None) -> None:
         """Opens the bar."""
         if sys.stdout.isatty():
             self._bar = tqdm.tqdm(
@@ -48,23 +43,17 @@ class Progress(keras.callbacks.Callback):
                 leave=False,
             )
 
-    def on_epoch_begin(
-        self, epoch: int, logs: dict[str, Any] | None = None
-    ) -> None:
+    def on_epoch_begin(self, epoch: int, logs: _Logs = None) -> None:
         """Remembers the epoch."""
         self._epoch = epoch
 
-    def on_train_batch_begin(
-        self, batch: int, logs: dict[str, Any] | None = None
-    ) -> None:
+    def on_train_batch_begin(self, batch: int, logs: _Logs = None) -> None:
         """Starts the clock of a call."""
         if self._first_step < 0:
             self._first_step = self._step(batch)
         self._start = time.perf_counter()
 
-    def on_train_batch_end(
-        self, batch: int, logs: dict[str, Any] | None = None
-    ) -> None:
+    def on_train_batch_end(self, batch: int, logs: _Logs = None) -> None:
         """Shows the state, on a terminal or when a pause is over."""
         now = time.perf_counter()
         self._computing += now - self._start
@@ -79,20 +68,18 @@ class Progress(keras.callbacks.Callback):
             print(self._text(step, logs or {}), flush=True)
             self._last_line = now
 
-    def on_epoch_end(
-        self, epoch: int, logs: dict[str, Any] | None = None
-    ) -> None:
+    def on_epoch_end(self, epoch: int, logs: _Logs = None) -> None:
         """A line with the results of the epoch."""
         values = ", ".join(
             f"{name} {value:.4g}"
             for name, value in (logs or {}).items()
-            if name in _EPOCH_NAMES
+            if name.removeprefix("val_") in _SHOWN
         )
         if self._bar is not None:
             self._bar.clear()
         print(f"epoch {epoch + 1}: {values}", flush=True)
 
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+    def on_train_end(self, logs: _Logs = None) -> None:
         """Removes the bar."""
         if self._bar is not None:
             self._bar.close()

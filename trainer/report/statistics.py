@@ -17,6 +17,7 @@ MIN_PROBABILITY = 1e-7
 
 _WORST_LOSS = -math.log(MIN_PROBABILITY)
 _LEVEL = (0.025, 0.975)
+_SEED = 0
 _AT_ONCE = 4_000_000  # Resampled documents in memory.
 
 
@@ -32,10 +33,6 @@ class Estimate:
     def within(cls, value: float, low: float, high: float) -> "Estimate":
         """An estimate whose interval is widened to reach it if need be."""
         return cls(value, min(float(low), value), max(float(high), value))
-
-    def to_dict(self) -> dict[str, float]:
-        """JSON-ready."""
-        return dataclasses.asdict(self)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +55,6 @@ class Results:
     """A classifier on N documents.
 
     Attributes:
-      num_documents: N.
       loss: cross-entropy in nats, probabilities clipped to 1e-7.
       accuracy: share of documents whose likeliest class is right. Its range
         is Wilson's, because a bootstrap of no errors at all has no width.
@@ -74,7 +70,6 @@ class Results:
       reliability: confidence and accuracy in bins of confidence.
     """
 
-    num_documents: int
     loss: Estimate
     accuracy: Estimate
     f1: Estimate
@@ -83,19 +78,16 @@ class Results:
     reliability: Reliability
 
 
-def results(
-    labels: np.ndarray, probabilities: np.ndarray, *, seed: int = 0
-) -> Results:
+def results(labels: np.ndarray, probabilities: np.ndarray) -> Results:
     """Every metric, from labels int [N] and probabilities float [N, C].
+
+    N is at least 1 and C at least 2.
 
     The ranges of loss and F1 are percentiles of a bootstrap over documents.
     The interval of a single document is all that is possible.
-
-    Raises:
-      ValueError: no document, a label outside [0, C), or a row that is not a
-        distribution over at least two classes.
     """
-    labels, probabilities = _checked(labels, probabilities)
+    probabilities = np.asarray(probabilities, np.float64)
+    _require_distributions(labels, probabilities)
     number, num_classes = probabilities.shape
     answers = probabilities.argmax(axis=1)
     accuracy = wilson(int((answers == labels).sum()), number)
@@ -105,7 +97,7 @@ def results(
     )
     # The F1 depends on the counts of the confusion matrix alone, and the
     # counts of a resample have a multinomial distribution.
-    drawn = np.random.default_rng(seed).multinomial(
+    drawn = np.random.default_rng(_SEED).multinomial(
         number, cells / number, size=NUM_RESAMPLES
     )
     low, high = np.quantile(
@@ -115,8 +107,7 @@ def results(
         low, high = 0.0, 1.0
     confusion = cells.reshape(num_classes, num_classes)
     return Results(
-        num_documents=number,
-        loss=_mean(_losses(labels, probabilities), 0.0, _WORST_LOSS, seed),
+        loss=_mean(_losses(labels, probabilities), 0.0, _WORST_LOSS),
         accuracy=accuracy,
         f1=Estimate.within(float(_f1(confusion)), low, high),
         overconfidence=Estimate.within(
@@ -130,43 +121,33 @@ def results(
 
 
 def paired_gain(
-    labels: np.ndarray,
-    probabilities: np.ndarray,
-    control: np.ndarray,
-    *,
-    seed: int = 0,
+    labels: np.ndarray, probabilities: np.ndarray, control: np.ndarray
 ) -> dict[str, Estimate]:
     """How much better than a control on the same documents, in the same order.
+
+    The bootstrap draws documents, not answers, so that what is hard for both
+    runs cancels.
 
     Args:
       labels: int [N].
       probabilities: float [N, C].
       control: float [N, C], of the other run.
-      seed: of the bootstrap. It draws documents, not answers: what is hard for
-        both runs cancels.
 
     Returns:
       `accuracy` (gained) and `loss` (in nats; below 0 is better).
-
-    Raises:
-      ValueError: as for `results`, or the control has another shape.
     """
-    labels, probabilities = _checked(labels, probabilities)
-    _, control = _checked(labels, control)
-    if control.shape != probabilities.shape:
-        raise ValueError(
-            f"The control has probabilities {[*control.shape]}, the run"
-            f" {[*probabilities.shape]}; compare runs on the same documents"
-            " and labels."
-        )
+    probabilities = np.asarray(probabilities, np.float64)
+    control = np.asarray(control, np.float64)
+    _require_distributions(labels, probabilities)
+    _require_distributions(labels, control)
     right, right_before = (
         (p.argmax(axis=1) == labels).astype(np.float64)
         for p in (probabilities, control)
     )
     losses = _losses(labels, probabilities) - _losses(labels, control)
     return {
-        "accuracy": _mean(right - right_before, -1.0, 1.0, seed),
-        "loss": _mean(losses, -_WORST_LOSS, _WORST_LOSS, seed),
+        "accuracy": _mean(right - right_before, -1.0, 1.0),
+        "loss": _mean(losses, -_WORST_LOSS, _WORST_LOSS),
     }
 
 
@@ -183,41 +164,13 @@ def label_of_f1(names: Sequence[str]) -> str:
     return f"“{names[1]}”" if len(names) == 2 else "mean over classes"
 
 
-def _checked(
+def _require_distributions(
     labels: np.ndarray, probabilities: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.asarray(labels)
-    probabilities = np.asarray(probabilities, np.float64)
-    if labels.ndim != 1 or len(labels) == 0:
-        raise ValueError(
-            f"Labels have shape {[*labels.shape]}; a list of at least one is"
-            " needed to evaluate."
-        )
-    if (
-        probabilities.ndim != 2
-        or len(probabilities) != len(labels)
-        or probabilities.shape[1] < 2
-    ):
-        raise ValueError(
-            f"Probabilities have shape {[*probabilities.shape]}; with"
-            f" {len(labels)} labels it must be [{len(labels)}, classes], two"
-            " classes at least."
-        )
-    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
-        raise ValueError(
-            f"Labels reach from {labels.min()} to {labels.max()}; with"
-            f" {probabilities.shape[1]} classes they must lie between 0 and"
-            f" {probabilities.shape[1] - 1}."
-        )
-    is_good = (probabilities >= 0).all(axis=1)
-    is_good &= np.abs(probabilities.sum(axis=1) - 1) < 1e-3
-    if not is_good.all():
-        row = int(np.argmin(is_good))
-        raise ValueError(
-            f"The probabilities of document {row} are {probabilities[row]};"
-            " they must be at least 0 and sum to 1."
-        )
-    return labels.astype(np.int64), probabilities
+) -> None:
+    number, num_classes = probabilities.shape
+    assert number == len(labels) > 0 and num_classes > 1
+    assert 0 <= labels.min() and labels.max() < num_classes
+    assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)
 
 
 def _losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
@@ -227,9 +180,7 @@ def _losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
     return np.log(1.0 / np.clip(true, MIN_PROBABILITY, 1.0))
 
 
-def _mean(
-    values: np.ndarray, lowest: float, highest: float, seed: int
-) -> Estimate:
+def _mean(values: np.ndarray, lowest: float, highest: float) -> Estimate:
     """The mean of values float [N] between two limits, with its range."""
     from scipy import stats
 
@@ -242,7 +193,7 @@ def _mean(
         n_resamples=NUM_RESAMPLES,
         batch=max(1, _AT_ONCE // len(values)),
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=np.random.default_rng(_SEED),
     )
     return Estimate.within(value, *found.confidence_interval)
 

@@ -46,8 +46,13 @@ def table(found: Mapping[str, str]) -> str:
 
 
 def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
-    """The classifier's results with their intervals; {} if there are none."""
-    found = {}
+    """What was measured, with intervals where there are some."""
+    masked_lm = evaluation.get("masked_lm") or {}
+    found = {
+        f"masked-LM validation {name}": f"{masked_lm[name]:.4g}"
+        for name in ("loss", "perplexity", "accuracy")
+        if name in masked_lm
+    }
     if classifier := evaluation.get("classifier"):
         number = evaluation["documents"]["evaluated"]
         accuracy = _with_range(classifier["accuracy"])

@@ -74,7 +74,7 @@ def run(run: Run) -> None:
     model.save(run.workdir, {**facts, **wanted.to_dict()})
     _log.info(
         "n-grams alone: validation %.1f %% of %s documents after %.0f s; this"
-        " is what there is to beat",
+        " is the number to beat",
         100 * facts["accuracy"],
         f"{facts['validation_documents']:,}",
         facts["seconds"],

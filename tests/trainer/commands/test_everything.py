@@ -20,17 +20,20 @@ def reviews(tmp_path):
     return tiny_runs.write_reviews(tmp_path / "reviews.jsonl", seed=5)
 
 
-def _config(tiny, reviews, more=()):
-    return tiny(
-        {
-            "data.source": "jsonl",
-            "data.path": str(reviews),
-            "data.prepared_dir": str(reviews.parent / "prepared"),
-            "train.num_steps": 15,
-            "finetune.num_epochs": 1,
-            "finetune.global_batch_size": 4,
-            **dict(more),
-        }
+@pytest.fixture
+def create(tiny, reviews, one_device, tmp_path):
+    """A function: changes, layout, workdir -> a run on these reviews."""
+    changes = {
+        "data.source": "jsonl",
+        "data.path": str(reviews),
+        "data.prepared_dir": str(tmp_path / "prepared"),
+        "train.num_steps": 15,
+        "finetune.frozen_epochs": 0,
+        "finetune.num_epochs": 1,
+        "finetune.global_batch_size": 4,
+    }
+    return lambda more=(), layout=one_device, workdir=tmp_path / "run": Run(
+        tiny({**changes, **dict(more)}), workdir=str(workdir), runtime=layout
     )
 
 
@@ -43,15 +46,15 @@ def _content(workdir):
 
 
 def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
-    tiny, reviews, one_device, tmp_path, capsys, monkeypatch
+    create, reviews, tmp_path, capsys, monkeypatch
 ):
     test = tiny_runs.write_reviews(tmp_path / "test.jsonl", seed=6)
     more = {"data.test_path": str(test)}
-    workdir, config = tmp_path / "run", _config(tiny, reviews, more)
+    workdir = tmp_path / "run"
     hashed, verified = [], []
     for name, calls in (("sha256_file", hashed), ("verify", verified)):
         monkeypatch.setattr(storage, name, _counted(name, calls))
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+    everything.run(create(more))
     monkeypatch.undo()
     assert sorted(p for p in hashed if p.endswith(".jsonl")) == [
         str(reviews),
@@ -82,38 +85,32 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
     before = _content(workdir)
     for command in (export, evaluate):
         monkeypatch.setattr(command, "run", None)  # Would fail.
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+    everything.run(create(more))
     assert _content(workdir) == before
-    # Another question to the export makes another export.
-    monkeypatch.undo()
-    changed = _config(tiny, reviews, {**more, "export.top_k": 3})
-    asked = []
-    monkeypatch.setattr(export, "run", lambda run: asked.append(run.config))
-    everything.run(Run(changed, workdir=str(workdir), runtime=one_device))
-    assert asked == [changed]
-    # So do other test documents, and a damaged result, with an evaluation.
-    monkeypatch.undo()
-    monkeypatch.setattr(evaluate, "run", lambda run: asked.append("evaluated"))
+    # Another question to the export makes another export; a lost picture,
+    # other test documents and a damaged result make another evaluation.
+    assert not export.is_done(create({**more, "export.top_k": 3}))
+    assert evaluate.is_done(create(more))
+    picture = (workdir / "evaluation.png").read_bytes()
     (workdir / "evaluation.png").unlink()
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
-    test.write_text(test.read_text().partition("\n")[2])
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+    assert not evaluate.is_done(create(more))
+    (workdir / "evaluation.png").write_bytes(picture)
+    text = test.read_text()
+    test.write_text(text.partition("\n")[2])
+    assert not evaluate.is_done(create(more))
+    test.write_text(text)
+    assert evaluate.is_done(create(more))
     (workdir / "evaluation.json").write_text("{")
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
-    assert asked[1:] == ["evaluated"] * 3
+    assert not evaluate.is_done(create(more))
     # More pretraining would leave the classifier with another encoder.
     monkeypatch.setattr(pretrain, "run", None)
-    longer = _config(tiny, reviews, {**more, "train.num_steps": 16})
     with pytest.raises(ValueError, match="has 15 steps and would go on to 16"):
-        everything.run(Run(longer, workdir=str(workdir), runtime=one_device))
+        everything.run(create({**more, "train.num_steps": 16}))
 
 
-def test_ngrams_alone_need_no_training(
-    tiny, reviews, one_device, tmp_path, capsys, monkeypatch
-):
-    config = _config(tiny, reviews, {"finetune.encoder": False})
-    workdir = tmp_path / "run"
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+def test_ngrams_alone_need_no_training(create, tmp_path, capsys, monkeypatch):
+    alone, workdir = {"finetune.encoder": False}, tmp_path / "run"
+    everything.run(create(alone))
     assert "test accuracy" in capsys.readouterr().out
     result = evaluate.read(str(workdir))
     assert {*trained.sources(str(workdir))} == {"n-grams"}
@@ -122,7 +119,7 @@ def test_ngrams_alone_need_no_training(
     assert not (workdir / "checkpoints").exists()
     for command in (export, evaluate):
         monkeypatch.setattr(command, "run", None)  # Would fail.
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
+    everything.run(create(alone))
 
 
 def _counted(name, calls):
@@ -147,11 +144,10 @@ LAYOUTS = {
 
 @pytest.mark.soak  # Four processes, each with all stages.
 def test_other_layouts_do_what_one_device_does(
-    tiny, flags, reviews, one_device, tmp_path
+    create, flags, reviews, tmp_path
 ):
-    config = _config(tiny, reviews)
     alone = tmp_path / "alone"
-    everything.run(Run(config, workdir=str(alone), runtime=one_device))
+    everything.run(create(workdir=alone))
     code = "import sys; from trainer import main; sys.exit(main.main())"
     running = []
     for name, layout in LAYOUTS.items():
@@ -159,8 +155,9 @@ def test_other_layouts_do_what_one_device_does(
             tmp_path / name,
             config__data__source="jsonl",
             config__data__path=reviews,
-            config__data__prepared_dir=config.data.prepared_dir,
+            config__data__prepared_dir=tmp_path / "prepared",
             config__train__num_steps=15,
+            config__finetune__frozen_epochs=0,
             config__finetune__num_epochs=1,
             config__finetune__global_batch_size=4,
         )
@@ -196,8 +193,7 @@ def _figures(workdir):
 def test_text_without_labels_keeps_the_pretraining_half(
     tiny, finished, one_device, tmp_path, capsys, caplog
 ):
-    workdir = tmp_path / "run"
-    shutil.copytree(finished.workdir, workdir)
+    workdir = shutil.copytree(finished.workdir, tmp_path / "run")
     with caplog.at_level(logging.INFO):
         everything.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
     assert "no fine-tuning: data.source=text has no labels" in caplog.text
@@ -211,71 +207,49 @@ def test_text_without_labels_keeps_the_pretraining_half(
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "content", "message"),
     [
-        ({}, "has one value"),
-        ({"evaluation.control": "none"}, "evaluation.control=none holds no"),
-        ({"train.global_batch_size": 7}, "train.global_batch_size=7"),
-        ({"finetune.global_batch_size": 7}, "finetune.global_batch_size=7"),
-    ],
-)
-def test_what_cannot_be_fine_tuned_is_said_before_anything_is_trained(
-    tiny, reviews, devices, tmp_path, monkeypatch, more, message
-):
-    if not more:
-        reviews.write_text(reviews.read_text().replace('"bad"}', '"good"}'))
-    monkeypatch.setattr(pretrain, "run", None)  # Would fail.
-    with pytest.raises(ValueError, match=message):
-        everything.run(
-            Run(
-                _config(tiny, reviews, more),
-                workdir=str(tmp_path / "run"),
-                runtime=devices(2),
-            )
-        )
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"text": "a film", "label": "fair"}', "the label 'fair', which the"),
+        ({}, "", "has one value"),
         (
+            {"evaluation.control": "none"},
+            "",
+            "evaluation.control=none holds no",
+        ),
+        ({"train.global_batch_size": 7}, "", "train.global_batch_size=7"),
+        ({"finetune.global_batch_size": 7}, "", "finetune.global_batch_size=7"),
+        (
+            {"data.test_path": "{path}"},
+            '{"text": "a film", "label": "fair"}',
+            "the label 'fair', which the",
+        ),
+        (
+            {"data.test_path": "{path}"},
             '{"text": "a film"}\n{"text": ""}',
             "1 have no .*'label', 1 are empty",
         ),
-        ('{"body": "a film"}', "test.jsonl, line 1: no field 'text'"),
+        (
+            {"data.test_path": "{path}"},
+            '{"body": "a film"}',
+            "other.jsonl, line 1: no field 'text'",
+        ),
+        (
+            {"data.validation_path": "{path}"},
+            '{"text": "a film", "label": "fair"}',
+            "'fair' occurs in no .*'bad', 'good'",
+        ),
     ],
 )
-def test_a_test_file_is_refused_before_anything_is_trained(
-    tiny, reviews, one_device, tmp_path, monkeypatch, content, message
+def test_what_cannot_be_fine_tuned_is_said_before_anything_is_trained(
+    create, reviews, devices, tmp_path, monkeypatch, more, content, message
 ):
-    (tmp_path / "test.jsonl").write_text(content + "\n")
-    more = {"data.test_path": str(tmp_path / "test.jsonl")}
-    monkeypatch.setattr(pretrain, "run", None)
+    if not more:
+        reviews.write_text(reviews.read_text().replace('"bad"}', '"good"}'))
+    path = tmp_path / "other.jsonl"
+    path.write_text(content + "\n")
+    more = {k: str(path) if v == "{path}" else v for k, v in more.items()}
+    monkeypatch.setattr(pretrain, "run", None)  # Would fail.
     with pytest.raises(ValueError, match=message):
-        everything.run(
-            Run(
-                _config(tiny, reviews, more),
-                workdir=str(tmp_path / "run"),
-                runtime=one_device,
-            )
-        )
-
-
-def test_a_validation_file_is_refused_before_anything_is_trained(
-    tiny, reviews, one_device, tmp_path, monkeypatch
-):
-    path = tmp_path / "validation.jsonl"
-    path.write_text('{"text": "a film", "label": "fair"}\n')
-    monkeypatch.setattr(pretrain, "run", None)
-    with pytest.raises(ValueError, match="'fair' occurs in no .*'bad', 'good'"):
-        everything.run(
-            Run(
-                _config(tiny, reviews, {"data.validation_path": str(path)}),
-                workdir=str(tmp_path / "run"),
-                runtime=one_device,
-            )
-        )
+        everything.run(create(more, devices(2)))
 
 
 def test_no_encoder_is_trained_beside_a_classifier_without_it(

@@ -1,4 +1,4 @@
-"""Tests of trainer/commands/export.py."""
+"""What is exported is what was best, in every form, or nothing."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from trainer import checkpoint, modeling
 from trainer import workdir as workdir_lib
 from trainer.commands import export
 from trainer.run import Run
-from trainer.serving import card, loading
+from trainer.serving import card, loading, saved_model
 from trainer.stages import fill_ins
 
 TEXTS = ["the movie was good", "", "she hated it " * 20]
@@ -24,6 +24,14 @@ PROMPT = "the movie was [MASK] and i [MASK] it"
 @pytest.fixture(scope="module")
 def loaded(exported):
     return loading.load(exported / "export")
+
+
+@pytest.fixture
+def export_run(tiny, one_device):
+    """A function: workdir, changes -> exports."""
+    return lambda workdir, more=(): export.run(
+        Run(tiny(more), workdir=str(workdir), runtime=one_device)
+    )
 
 
 def test_the_best_classifier_is_exported(exported, loaded, tiny):
@@ -74,14 +82,6 @@ def test_the_best_masked_lm_is_exported(exported, loaded, tiny):
         )
 
 
-def test_folders_of_others_are_left_out_with_a_reason(exported):
-    facts = storage.read_manifest(exported / "export")
-    assert set(facts["folders"]) == {"huggingface", "keras_hub"}
-    for name, why in facts["folders"].items():
-        assert why.startswith("tokenizer.kind=unicode_word (BERT: wordpiece),")
-        assert not (exported / "export" / name).exists()
-
-
 def test_the_keras_models_agree(exported, loaded):
     classifier, masked_lm = (
         keras.saving.load_model(exported / "export" / name)
@@ -101,107 +101,62 @@ def test_facts_and_card_say_what_it_is(exported, loaded):
     facts = loaded.facts
     assert facts["signatures"] == ["classify", "embed", "fill_mask"]
     assert facts["labels"] == ["bad", "good", "so so"]
-    assert (facts["max_masks"], facts["top_k"]) == (8, 5)
-    assert facts["tokenizer"] == "unicode_word"
-    assert facts["checkpoints"]["finetune"] == {
-        "step": 10,
-        "validation_loss": 0.5,
-    }
-    assert facts["fingerprints"].keys() == {"pretrain", "finetune"}
-    assert facts["config"]["model"]["hidden_size"] == 16
+    best = {"step": 10, "validation_loss": 0.5}
+    assert facts["checkpoints"]["finetune"] == best
+    assert set(facts["folders"]) == {"huggingface", "keras_hub"}
+    for name, why in facts["folders"].items():
+        assert why.startswith("tokenizer.kind=unicode_word (BERT: wordpiece),")
+        assert not (exported / "export" / name).exists()
     text = (exported / "export" / card.FILE).read_text()
     last = export.last_validation(str(exported))["pretrain"]
     assert f"validation_loss | {last['validation_loss']:.6g} |" in text
     assert "Stage `finetune`" in text
 
 
-def test_the_last_validation_of_a_run_that_was_killed(tmp_path):
-    assert export.last_validation(str(tmp_path)) == {}
-    events = [
-        {"stage": "pretrain", "step": 5, "validation_loss": 2.0, "loss": 3.0},
-        {"stage": "pretrain", "step": 9, "validation_loss": 1.0},
-        {"stage": "pretrain", "step": 10, "loss": 3.0},
-    ]
-    text = "".join(json.dumps(event) + "\n" for event in events)
-    (tmp_path / "metrics.jsonl").write_text(text + '{"stage": "pretr')
-    assert export.last_validation(str(tmp_path)) == {
-        "pretrain": {"step": 9, "validation_loss": 1.0}
-    }
-
-
-def test_without_fine_tuning_there_is_no_class(
-    finished, tiny, one_device, tmp_path, caplog
-):
-    shutil.copytree(finished.workdir, tmp_path / "run")
+def test_without_fine_tuning_there_is_no_class(copied, export_run, caplog):
+    workdir = copied(33)
     caplog.set_level("INFO")
-    changes = {"export.max_masks": 2, "export.top_k": 3}
-    export.run(
-        Run(tiny(changes), workdir=str(tmp_path / "run"), runtime=one_device)
-    )
+    export_run(workdir, {"export.max_masks": 2, "export.top_k": 3})
     assert "without classify: no --mode=finetune here" in caplog.text
     assert "without huggingface/ and keras_hub/: this is no" in caplog.text
-    facts = storage.verify(tmp_path / "run" / "export")
+    facts = storage.verify(workdir / "export")
     assert facts["signatures"] == ["embed", "fill_mask"]
     assert (facts["max_masks"], facts["top_k"]) == (2, 3)
-    assert not (tmp_path / "run" / "export" / "model.keras").exists()
+    assert not (workdir / "export" / "model.keras").exists()
 
 
-def test_masks_are_filled_in_by_the_run_it_began_from(
-    tuned, finished, tiny, one_device
+def test_an_older_export_stays_if_the_new_one_fails(
+    exported, export_run, tmp_path, monkeypatch
 ):
-    workdir = tuned(
-        {"init_from": str(finished.workdir)}, with_pretraining=False
-    )
-    export.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
-    facts = storage.verify(workdir / "export")
-    assert facts["signatures"] == ["classify", "embed", "fill_mask"]
-
-
-def test_an_older_export_stays_until_the_new_one_is_complete(
-    exported, tiny, one_device, tmp_path, monkeypatch
-):
-    workdir = tmp_path / "run"
-    shutil.copytree(exported, workdir)
+    workdir = shutil.copytree(exported, tmp_path / "run")
     before = storage.verify(workdir / "export")
 
-    def fail(*_, **__):
+    def fail(directory, **_):
+        (directory / "half").write_text("")
         raise OSError("no space")
 
-    with monkeypatch.context() as patch:
-        patch.setattr(card, "write_card", fail)
-        with pytest.raises(OSError, match="no space"):
-            export.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
+    monkeypatch.setattr(saved_model, "save", fail)
+    with pytest.raises(OSError, match="no space"):
+        export_run(workdir)
     assert storage.verify(workdir / "export") == before
     assert not list(workdir.glob("export.*"))
 
-    changes = {"export.top_k": 2}
-    export.run(Run(tiny(changes), workdir=str(workdir), runtime=one_device))
-    assert storage.verify(workdir / "export")["top_k"] == 2
-    assert not list(workdir.glob("export?*"))
 
-
-def test_no_run_is_refused(tiny, one_device, tmp_path):
+def test_a_run_without_checkpoint_is_refused(finished, export_run, tmp_path):
     with pytest.raises(ValueError, match="holds no run"):
-        export.run(Run(tiny(), workdir=str(tmp_path / "x"), runtime=one_device))
-    assert not (tmp_path / "x").exists()
-
-
-def test_a_run_without_checkpoint_is_refused(
-    finished, tiny, one_device, tmp_path
-):
+        export_run(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
     (tmp_path / "run").mkdir()
     shutil.copy(finished.workdir / "config.json", tmp_path / "run")
     with pytest.raises(ValueError, match="no checkpoint to export"):
-        export.run(
-            Run(tiny(), workdir=str(tmp_path / "run"), runtime=one_device)
-        )
+        export_run(tmp_path / "run")
     assert not list((tmp_path / "run").glob("export*"))
 
 
-def test_text_that_changed_is_refused(copied, finished, tiny, one_device):
+def test_text_that_changed_is_refused(copied, export_run):
     workdir = copied(33)
     recorded = json.loads((workdir / "config.json").read_text())
     recorded["resolved"]["prepared"] = str(workdir / "gone")
     storage.write_json(workdir / "config.json", recorded)
     with pytest.raises(ValueError, match="are gone, and the source now gives"):
-        export.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
+        export_run(workdir)

@@ -1,5 +1,6 @@
-"""Tests of trainer/commands/predict.py."""
+"""Lines in, JSON lines out: in order, at once, in any encoding."""
 
+import dataclasses
 import io
 import json
 import os
@@ -11,10 +12,8 @@ import sys
 import pytest
 import tensorflow as tf
 
-import storage
 from trainer import main as cli
-from trainer.commands import export, predict
-from trainer.run import Run
+from trainer.commands import predict
 from trainer.serving import loading
 
 ROOT = pathlib.Path(cli.__file__).resolve().parents[1]
@@ -38,6 +37,7 @@ def _from_the_root(monkeypatch):
 
 def check(answers):
     """Asserts that these answers are those to LINES."""
+    answers = [*answers]
     assert [answer["line"] for answer in answers] == [*range(1, 10)]
     for answer in (answers[0], answers[7], answers[8]):
         assert answer.keys() == {"line", "label", "probabilities"}
@@ -65,106 +65,77 @@ def check(answers):
         assert message in answers[n]["error"]
 
 
-@pytest.mark.parametrize("batch_size", [1, 2, 64])
-@pytest.mark.parametrize("end", [b"", b"\n"])
-def test_lines_of_a_file_are_answered_in_order(
-    batch_size, end, exported, tmp_path, capfd
-):
-    (tmp_path / "lines").write_bytes(b"\n".join(LINES) + end)
-    code = cli.main(
-        [
-            "--mode=predict",
-            f"--config.predict.export_dir={exported / 'export'}",
-            f"--config.predict.input={tmp_path / 'lines'}",
-            f"--config.predict.batch_size={batch_size}",
-            "--workdir=/nonexistent",
-        ]
-    )
-    output = capfd.readouterr()
-    assert code == 0, output.err
-    check([json.loads(line) for line in output.out.splitlines()])
-
-
-def test_what_is_not_read_of_a_line_is_counted(exported):
-    found = loading.load(exported / "export")
-    most = found.facts["max_pieces"] * found.facts["sequence_length"]
-    lines = [b" ".join([b"good"] * n) for n in (most - 1, most, most + 3)]
-    answers = predict.answers(found, lines)
-    assert [answer.get("unread_tokens") for answer in answers] == [
-        None,
-        None,
-        3,
+def test_lines_of_a_file_are_answered_in_order(exported, tmp_path, capfd):
+    (tmp_path / "lines").write_bytes(b"\n".join(LINES))
+    argv = [
+        "--mode=predict",
+        f"--config.predict.export_dir={exported / 'export'}",
+        f"--config.predict.input={tmp_path / 'lines'}",
+        "--config.predict.batch_size=2",
+        "--workdir=/nonexistent",
     ]
+    assert cli.main(argv) == 0
+    check(map(json.loads, capfd.readouterr().out.splitlines()))
 
 
-class Two(tf.Module):
-    """Is equally sure of two labels."""
+@pytest.fixture(scope="module")
+def loaded(exported):
+    return loading.load(exported / "export")
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, "text")])
-    def classify(self, text):
-        halves = tf.fill([tf.size(text), 2], 0.5)
-        return {"probabilities": halves, "label": tf.fill([1], "caf\u00e9")}
+
+def test_what_is_not_read_of_a_line_is_counted(loaded):
+    most = loaded.facts["max_pieces"] * loaded.facts["sequence_length"]
+    lines = [b" ".join([b"good"] * n) for n in (most - 1, most, most + 3)]
+    answers = predict.answers(loaded, lines)
+    assert [a.get("unread_tokens") for a in answers] == [None, None, 3]
+
+
+def test_an_export_without_classifier_says_so(loaded):
+    half = {"fill_mask": loaded.signatures["fill_mask"]}
+    half = dataclasses.replace(loaded, signatures=half)
+    first, second = predict.answers(half, LINES[:2])
+    assert "no classify" in first["error"]
+    assert len(second["masks"]) == 2
 
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1", "utf-8"])
 def test_json_holds_in_any_encoding(
     encoding, tiny, one_device, tmp_path, monkeypatch
 ):
-    facts = {
-        "format": loading.FORMAT,
-        "tokenizer": "word",
-        "signatures": ["classify"],
-        "labels": ["neg", "caf\u00e9 \u5f88"],
-        "mask": "[MASK]",
-        "checkpoints": {},
+    answer = {
+        "label": tf.constant(["caf\u00e9"]),
+        "probabilities": tf.constant([[0.5, 0.5]]),
     }
-    with storage.new_directory(tmp_path / "export", facts=facts) as directory:
-        model = Two()
-        tf.saved_model.save(
-            model, str(directory / loading.FOLDER), {"classify": model.classify}
-        )
+    labels = ["neg", "caf\u00e9 \u5f88"]
+    fake = loading.Exported(
+        {"mask": "[MASK]", "labels": labels}, {"classify": lambda _: answer}
+    )
+    monkeypatch.setattr(loading, "load", lambda _: fake)
     (tmp_path / "lines").write_text("a line\n")
     content = io.BytesIO()
     monkeypatch.setattr(
         sys, "stdout", io.TextIOWrapper(content, encoding=encoding)
     )
-    config = tiny({"predict.input": str(tmp_path / "lines")})
-    predict.run(config, workdir=str(tmp_path), runtime=one_device)
-    answer = json.loads(content.getvalue().decode(encoding))
-    assert answer["label"] == "caf\u00e9"
-    assert answer["probabilities"] == {"neg": 0.5, "caf\u00e9 \u5f88": 0.5}
+    changes = {"predict.input": str(tmp_path / "lines")}
+    config = tiny({**changes, "predict.export_dir": str(tmp_path)})
+    predict.run(config, workdir="", runtime=one_device)
+    printed = json.loads(content.getvalue().decode(encoding))
+    assert printed["label"] == "caf\u00e9"
+    assert printed["probabilities"] == dict.fromkeys(labels, 0.5)
 
 
-def test_no_lines_no_answers(exported, tmp_path, capfd):
-    (tmp_path / "lines").touch()
-    argv = ["--mode=predict", f"--workdir={exported}"]
-    assert (
-        cli.main([*argv, f"--config.predict.input={tmp_path / 'lines'}"]) == 0
-    )
-    assert capfd.readouterr().out == ""
-
-
-@pytest.mark.parametrize("is_older", [False, True])
 def test_an_older_export_answers_with_a_warning(
-    is_older, exported, tmp_path, capfd, caplog
+    exported, tmp_path, capfd, caplog
 ):
-    workdir = tmp_path / "run"
-    shutil.copytree(exported, workdir)
-    if is_older:
-        (best,) = workdir.glob("checkpoints/finetune/step-*10")
-        shutil.rmtree(best)
+    workdir = shutil.copytree(exported, tmp_path / "run")
+    (best,) = workdir.glob("checkpoints/finetune/step-*10")
+    shutil.rmtree(best)
     (tmp_path / "lines").write_text("a good film")
     argv = ["--mode=predict", f"--workdir={workdir}"]
-    assert (
-        cli.main([*argv, f"--config.predict.input={tmp_path / 'lines'}"]) == 0
-    )
+    argv.append(f"--config.predict.input={tmp_path / 'lines'}")
+    assert cli.main(argv) == 0
     assert capfd.readouterr().out.count("\n") == 1
-    assert ("has another classifier by now" in caplog.text) is is_older
-
-
-def test_the_workdir_instead_of_its_export_is_named(exported, capfd):
-    line = refused([f"--config.predict.export_dir={exported}"], capfd)
-    assert f"{exported} is a workdir; its export is {exported}/export" in line
+    assert "has another classifier by now" in caplog.text
 
 
 def test_a_typed_line_is_answered_at_once(exported):
@@ -197,34 +168,33 @@ def refused(argv, capfd):
     return line
 
 
-def test_what_is_not_there_is_named(exported, tmp_path, capfd):
-    assert "--mode=export" in refused([f"--workdir={tmp_path}"], capfd)
-    argv = [f"--workdir={exported}", "--config.predict.input=/no/file"]
-    assert "predict.input=/no/file cannot be read" in refused(argv, capfd)
-    empty = [f"--config.predict.export_dir={tmp_path}"]
-    assert "manifest.json is missing" in refused(empty, capfd)
-    argv = [f"--workdir={exported}", f"--config.predict.input={tmp_path}"]
-    assert "Is a directory" in refused(argv, capfd)
-
-
-def test_a_changed_file_is_named(exported, tmp_path, capfd):
-    copy = tmp_path / "export"
-    shutil.copytree(exported / "export", copy)
-    graph = copy / loading.FOLDER / "saved_model.pb"
-    graph.write_bytes(graph.read_bytes()[::-1])
-    argv = [f"--config.predict.export_dir={copy}"]
-    assert "saved_model.pb is damaged" in refused(argv, capfd)
-
-
-def test_an_export_without_classifier_says_so(
-    finished, tiny, one_device, tmp_path
-):
-    shutil.copytree(finished.workdir, tmp_path / "run")
-    export.run(Run(tiny(), workdir=str(tmp_path / "run"), runtime=one_device))
-    loaded = loading.load(tmp_path / "run" / "export")
-    first, second = predict.answers(loaded, LINES[:2])
-    assert "no classify" in first["error"]
-    assert len(second["masks"]) == 2
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--workdir={empty}"], "--mode=export"),
+        (["--config.predict.export_dir={empty}"], "manifest.json is missing"),
+        (
+            ["--config.predict.export_dir={run}"],
+            "{run} is a workdir; its export is {run}/export",
+        ),
+        (
+            ["--workdir={run}", "--config.predict.input=/no/file"],
+            "predict.input=/no/file cannot be read",
+        ),
+        (
+            ["--workdir={run}", "--config.predict.input={empty}"],
+            "Is a directory",
+        ),
+    ],
+)
+def test_what_is_not_there_is_named(exported, tmp_path, capfd, argv, message):
+    places = {"run": exported, "empty": tmp_path}
+    argv = [word.format(**places) for word in argv]
+    assert cli.main(["--mode=predict", *argv]) == 2
+    output = capfd.readouterr()
+    assert output.out == ""
+    (line,) = output.err.splitlines()
+    assert message.format(**places) in line
 
 
 def test_batches_wait_for_nothing():
@@ -245,7 +215,6 @@ def test_batches_wait_for_nothing():
     [
         (b"", []),
         (b"\n", [[b""]]),
-        (b"a", [[b"a"]]),
         (b"a\nb\nc\nd\n", [[b"a", b"b"], [b"c", b"d"]]),
         (b"a\nb\nc", [[b"a", b"b"], [b"c"]]),
     ],

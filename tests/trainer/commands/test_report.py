@@ -1,6 +1,7 @@
 """The page and the table of a finished pretraining, with a made evaluation."""
 
 import json
+import re
 import shutil
 
 import pytest
@@ -26,18 +27,11 @@ def table(tiny, one_device, capsys):
 
 
 def test_a_pretraining_alone(workdir, table):
-    lines = dict(
-        line.split(maxsplit=1)
-        for line in table(workdir)
-        .replace("pretrain: ", "")
-        .replace("real tokens seen", "tokens")
-        .splitlines()
-    )
-    assert lines["steps"] == "33"
-    assert int(lines["tokens"].replace(",", "")) > 33 * 8
-    assert int(lines["parameters"].replace(",", "")) > 1_000
-    assert lines["encoder"] == str(workdir / "checkpoints" / "pretrain")
-    assert "classifier" not in lines
+    shown = table(workdir)
+    assert re.search(r"pretrain: steps +33\n", shown)
+    assert re.search(r"pretrain: parameters +\d,\d+\n", shown)
+    assert f"{workdir}/checkpoints/pretrain\n" in shown
+    assert "classifier" not in shown
     text = (workdir / report.FILE).read_text()
     assert text.count("data:image/svg+xml") == 3
     assert "the movie was [MASK] and i [MASK] it" in text

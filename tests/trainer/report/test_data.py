@@ -1,53 +1,35 @@
-"""What is said of prepared text."""
+"""What is said of prepared labelled text; of any text: test_prepare.py."""
 
 from trainer.report import data
 
 
-def test_what_did_not_happen_is_left_out():
-    rows = {
+def rows(**labels):
+    number = sum(labels.values())
+    return {
+        "documents": number,
         "rows": 2,
-        "documents": 3,
-        "tokens_kept": 30,
+        "slots": 32,
+        "slots_used": 24,
         "tokens_cut": 2,
-        "slots_used": 30,
-        "tokens_read": 32,
-        "tokens_unknown": 4,
-        "documents_long": 1_200,
-        "documents_long_unread": 1,
+        "labels": labels,
+        "labels_kept": ["rare"],
     }
-    read = dict.fromkeys(
-        (
-            "documents_read",
-            "bytes_read",
-            "documents_kept",
-            "bytes_kept",
-            "documents_dropped_empty",
-            "documents_split",
-            "bytes_dropped_control",
-        ),
-        0,
+
+
+def test_few_classes_are_counted_and_cut_tokens_named():
+    report = {"train": rows(often=1_001, rare=1)}
+    report["validation"] = rows(**{f"c{n}": 1 for n in range(12)})
+    one, two = data.labelled_lines(report, sequence_length=16, pieces_per_row=4)
+    assert one == (
+        "train: 1,002 documents in 2 rows (75.0 % filled), often 1,001, rare 1;"
+        " cut 2 tokens: a document has at most 4 pieces of 16"
+        " (finetune.pieces_per_row)"
     )
-    report = {
-        "read": read,
-        "documents_reserved_for_test": 0,
-        "documents_repeating_validation": 7,
-        "documents_repeating_test": 4,
-        "documents_without_label": 1_500,
-        "vocabulary_size": 1234,
-        "rows": {"train": rows, "validation": rows},
-    }
-    assert data.lines(report, 16) == [
-        "read 0 documents, 0 bytes; kept 0 and 0",
-        "1,500 documents without a label",
-        "4 documents left out: also in test, or of a group there",
-        "7 documents left out: also in validation, or of a group there",
-        "vocabulary: 1,234 tokens",
-        "train: 3 documents, 30 tokens in 2 rows of 16 (93.8 % filled);"
-        " cut 2 tokens",
-        "train: 12.5 % of the tokens are unknown; 1 of 1,200 documents of 20"
-        " characters or more have one or two tokens",
-        "validation: 3 documents, 30 tokens in 2 rows of 16 (93.8 % filled);"
-        " cut 2 tokens",
-        "validation: 12.5 % of the tokens are unknown; 1 of 1,200 documents of"
-        " 20 characters or more have one or two tokens",
-    ]
+    assert "c9 1, 2 more" in two
+
+
+def test_what_cannot_be_judged_is_warned_of():
+    report = {"train": rows(often=6, rare=1), "validation": rows(often=1)}
+    alone, few = data.warnings(report)
+    assert "their class has no other document: 'rare'; neither" in alone
+    assert "8 labelled documents" in few and "so few that validation" in few

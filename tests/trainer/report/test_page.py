@@ -28,7 +28,7 @@ EVENTS = [
         "fill_ins": [{"text": "a [MASK] <b>film", "masks": [[["bad", 0.75]]]}],
     },
 ]
-EVIL = "</td><script>alert(1)</script> & \ud800"
+EVIL = '"></td><script>alert(1)</script> & \ud800'
 VOID = {"meta", "img", "br"}
 
 
@@ -39,7 +39,7 @@ def create(**changes):
         "stages": {"pretrain": EVENTS},
         "config": {"seed": 3},
     }
-    return page.render(page.Page(**{**values, **changes}))
+    return page.render(**{**values, **changes})
 
 
 class Checker(html.parser.HTMLParser):
@@ -72,7 +72,7 @@ def full():
         stages={"pretrain": EVENTS, "finetune": EVENTS[:3]},
         picture=b"\x89PNG",
         mistakes=[
-            {"text": EVIL, "label": "neg", "answer": EVIL, "probability": 0.991}
+            {"text": EVIL, "label": EVIL, "answer": EVIL, "probability": 0.991}
         ],
         title=EVIL,
         summary={EVIL: EVIL},
@@ -80,49 +80,16 @@ def full():
     )
 
 
-def test_everything_is_there(full):
+def test_everything_is_there_and_no_text_becomes_markup(full):
     checked = Checker(full)
     assert checked.tags.count("img") == 7  # Three of a stage, and one.
-    assert "Stage pretrain" in full
-    assert "Stage finetune" in full
-    assert "99.1 %" in full
+    for text in ("Stage pretrain", "Stage finetune", "99.1 %", "alert(1)"):
+        assert text in full
     assert 'src="data:image/png;base64,iVBORw=="' in full
-
-
-def test_texts_cannot_become_markup(full):
-    checked = Checker(full)
     assert "script" not in checked.tags
     assert "<script" not in full
-    assert "alert(1)" in full
     full.encode()  # No lone surrogate.
-
-
-@pytest.mark.parametrize(
-    "label", ["<b>x</b>", '"><img onerror=x>', "# h & \ud800"]
-)
-def test_a_label_with_html_is_escaped(label):
-    plain, evil = (
-        Checker(
-            create(
-                summary={f"test F1 of {text}": text},
-                mistakes=[
-                    {
-                        "text": text,
-                        "label": text,
-                        "answer": text,
-                        "probability": 0.5,
-                    }
-                ],
-            )
-        )
-        for text in ("x", label)
-    )
-    assert evil.tags == plain.tags
-    assert evil.attributes == plain.attributes
-
-
-def test_nothing_comes_from_elsewhere(full):
-    for name, value in Checker(full).attributes:
+    for name, value in checked.attributes:
         if name in ("src", "href", "srcset", "action"):
             assert value.startswith("data:")
     assert not re.search(r"url\(|@import|<link|<iframe", full)
@@ -136,20 +103,9 @@ def test_fill_ins_stand_epoch_by_epoch():
     assert first < text.index("bad 0.75")
 
 
-def test_without_a_classifier_half_is_left_out():
-    text = create()
-    Checker(text)
-    assert "test split" not in text
-    assert "image/png" not in text
-    assert "Stage pretrain" in text
-
-
 def test_a_run_that_measured_nothing_still_has_a_page():
     text = create(stages={"pretrain": []}, summary={})
     Checker(text)
+    assert "test split" not in text
     assert "<img" not in text
     assert json.dumps({"seed": 3}, indent=2).replace('"', "&quot;") in text
-
-
-def test_the_same_run_is_the_same_page():
-    assert create() == create()

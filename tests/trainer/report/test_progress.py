@@ -58,19 +58,12 @@ def test_lines_say_step_loss_speed_and_time_left(start):
     )
 
 
-def test_a_resumed_run_counts_its_own_steps(start):
+def test_a_resumed_run_counts_its_own_steps_and_may_have_no_loss(start):
     shown, out = start()
     shown.on_epoch_begin(1)
-    call(shown, 10, 14)  # Steps 30 to 35, in 10 seconds.
-    assert "step 35/40 " in (text := out.take())
-    assert text.endswith("ETA 00:10\n")
-
-
-def test_without_predictions_there_is_no_loss(start):
-    shown, out = start()
-    shown.on_epoch_begin(0)
-    call(shown, 0, 9, {"real_tokens_per_second": 1000.0})
-    assert out.take() == "step 10/40  1.0k tok/s  ETA 00:30\n"
+    # Steps 30 to 35, in 10 seconds.
+    call(shown, 10, 14, {"real_tokens_per_second": 1000.0})
+    assert out.take() == "step 35/40  1.0k tok/s  ETA 00:10\n"
 
 
 def test_a_pause_between_lines(start):
@@ -82,7 +75,7 @@ def test_a_pause_between_lines(start):
     assert [line.split()[1] for line in lines] == ["2/40", "6/40", "10/40"]
 
 
-@pytest.mark.parametrize("columns", [20, 60, 200])
+@pytest.mark.parametrize("columns", [20, 200])
 def test_a_bar_stays_in_its_line_and_goes_away(start, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     shown, out = start(terminal=True)

@@ -20,8 +20,8 @@ def many(number=4_000, classes=3, seed=1):
 
 
 def test_four_documents_by_hand():
+    # 0.9 right, 0.6 wrong, 0.8 right, 0.7 right: 0.75 claimed, 0.75 true.
     results = statistics.results(LABELS, PROBABILITIES)
-    assert results.num_documents == 4
     assert results.loss.value == pytest.approx(
         -(math.log(0.9) + math.log(0.4) + math.log(0.8) + math.log(0.7)) / 4
     )
@@ -29,22 +29,16 @@ def test_four_documents_by_hand():
     # Of class 1: two right, none missed, one false: 2 * 2 / (2 + 3).
     assert results.f1.value == pytest.approx(0.8)
     assert results.confusion.tolist() == [[1, 1], [0, 2]]
-
-
-def test_overconfidence_and_reliability_by_hand():
-    # 0.9 right, 0.6 wrong, 0.8 right, 0.7 right: 0.75 claimed, 0.75 true.
-    results = statistics.results(LABELS, PROBABILITIES)
     assert results.overconfidence.value == pytest.approx(0)
     bins = results.reliability
     assert [*np.flatnonzero(bins.counts)] == [8, 10, 11, 13]
     assert bins.confidence[8] == pytest.approx(0.6)
     assert bins.accuracy[[8, 10, 11, 13]].tolist() == [0, 1, 1, 1]
     sure = statistics.results(LABELS, np.eye(2)[[0, 1, 1, 1]]).overconfidence
-    assert sure.value == pytest.approx(0.25)
     # 1 less the range of 3 of 4.
     accuracy = statistics.wilson(3, 4)
-    assert (sure.low, sure.high) == pytest.approx(
-        (1 - accuracy.high, 1 - accuracy.low)
+    assert (sure.value, sure.low, sure.high) == pytest.approx(
+        (0.25, 1 - accuracy.high, 1 - accuracy.low)
     )
 
 
@@ -66,20 +60,16 @@ def test_macro_f1_by_hand():
 
 
 def test_no_positive_at_all_is_an_f1_of_zero():
-    results = statistics.results(np.zeros(3, int), np.eye(2)[[0, 0, 0]])
-    assert results.f1.value == 0
-    assert results.accuracy.value == 1
+    assert (
+        statistics.results(np.zeros(3, int), np.eye(2)[[0] * 3]).f1.value == 0
+    )
 
 
 def test_sure_and_wrong_costs_what_the_clip_says():
     results = statistics.results(np.array([0, 1]), np.eye(2)[[0, 0]])
     assert results.loss.value == pytest.approx(-math.log(1e-7) / 2)
-    assert (
-        math.copysign(
-            1, statistics.results(np.array([0]), np.eye(2)[[0]]).loss.value
-        )
-        == 1
-    )
+    right = statistics.results(np.array([0]), np.eye(2)[[0]]).loss.value
+    assert math.copysign(1, right) == 1  # Not -0.0.
 
 
 def test_one_document_says_nothing_about_others():
@@ -90,18 +80,15 @@ def test_one_document_says_nothing_about_others():
     assert results.accuracy.high == 1
 
 
-def test_wilson_as_in_the_books():
-    # Newcombe (1998), table I: 81 of 263, and 15 of 148.
-    for right, number, low, high in [
-        (81, 263, 0.2553, 0.3662),
-        (15, 148, 0.0624, 0.1605),
-        (0, 20, 0.0, 0.1611),
-        (29, 29, 0.8830, 1.0),
-    ]:
-        found = statistics.wilson(right, number)
-        assert found.value == right / number
-        assert found.low == pytest.approx(low, abs=6e-5)
-        assert found.high == pytest.approx(high, abs=6e-5)
+@pytest.mark.parametrize(
+    ("right", "number", "low", "high"),
+    # Newcombe (1998), table I.
+    [(81, 263, 0.2553, 0.3662), (0, 20, 0.0, 0.1611), (29, 29, 0.8830, 1.0)],
+)
+def test_wilson_as_in_the_books(right, number, low, high):
+    found = statistics.wilson(right, number)
+    assert found.value == right / number
+    assert (found.low, found.high) == pytest.approx((low, high), abs=6e-5)
 
 
 def test_the_range_of_a_mean_is_that_of_theory():
@@ -128,8 +115,7 @@ def test_the_range_of_f1_is_that_of_resampling_one_by_one():
     assert f1.low < f1.value < f1.high
 
 
-@pytest.mark.parametrize("number", [30, 200, 1_000])
-@pytest.mark.parametrize("exponent", [1.0, 1.3])
+@pytest.mark.parametrize(("number", "exponent"), [(30, 1.0), (1_000, 1.3)])
 def test_the_range_of_overconfidence_covers_the_truth(
     number, exponent, monkeypatch
 ):
@@ -151,7 +137,7 @@ def test_the_range_of_overconfidence_covers_the_truth(
     assert exponent == 1 or truth > 0.02
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", range(10))
 def test_every_interval_contains_its_estimate(seed):
     random = np.random.default_rng(seed)
     number, classes = random.integers(1, 30), random.integers(2, 6)
@@ -179,18 +165,6 @@ def test_every_interval_contains_its_estimate(seed):
     assert 0 <= found.loss.low
 
 
-def test_the_seed_decides():
-    labels, probabilities = many(200)
-    one, same, other = (
-        statistics.results(labels, probabilities, seed=seed)
-        for seed in (3, 3, 4)
-    )
-    assert one.loss == same.loss
-    assert one.f1 == same.f1
-    assert one.loss != other.loss
-    assert one.loss.value == other.loss.value
-
-
 def test_a_gain_on_the_same_documents_is_surer_than_on_others():
     labels, control = many(2_000, classes=2)
     better = control.copy()
@@ -204,36 +178,3 @@ def test_a_gain_on_the_same_documents_is_surer_than_on_others():
     assert found == pytest.approx(width, rel=0.1)
     assert gain["accuracy"].low > 0
     assert gain["loss"].high < 0
-
-
-def test_no_gain_over_itself():
-    gain = statistics.paired_gain(LABELS, PROBABILITIES, PROBABILITIES)
-    assert gain["accuracy"] == statistics.Estimate(0, 0, 0)
-
-
-def test_runs_with_other_classes_are_not_compared():
-    with pytest.raises(ValueError, match=r"\[4, 3\], the run \[4, 2\]"):
-        statistics.paired_gain(LABELS, PROBABILITIES, np.eye(3)[[0, 1, 2, 0]])
-
-
-@pytest.mark.parametrize(
-    ("labels", "probabilities", "message"),
-    [
-        ([], np.zeros([0, 2]), "at least one"),
-        ([0, 1], np.eye(2)[[0]], r"\[1, 2\].*2 labels"),
-        ([0], [[1.0]], "two classes at least"),
-        ([0, 2], np.eye(2), "reach from 0 to 2"),
-        ([-1, 0], np.eye(2), "reach from -1"),
-        ([0, 1], [[1, 0], [0.5, 0.4]], "document 1"),
-        ([0, 1], [[math.nan, 0], [0.5, 0.5]], "document 0"),
-        ([0, 1], [[1.5, -0.5], [0.5, 0.5]], "document 0"),
-    ],
-)
-def test_what_cannot_be_evaluated_is_refused(labels, probabilities, message):
-    with pytest.raises(ValueError, match=message):
-        statistics.results(np.array(labels, int), np.array(probabilities))
-
-
-def test_f1_says_of_what_it_is():
-    assert "pos" in statistics.label_of_f1(["neg", "pos"])
-    assert "mean" in statistics.label_of_f1(["a", "b", "c"])

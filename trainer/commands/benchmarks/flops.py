@@ -2,7 +2,7 @@
 
 Only matrix products count, forward and backward (twice the forward). Padding,
 other segments, unused entries and elementwise work count nothing. B rows,
-L slots, D width, F intermediate size, V vocabulary.
+L slots, P predictions, D width, F intermediate size, V vocabulary.
 """
 
 import numpy as np
@@ -31,15 +31,9 @@ def encoder(model: schema.ModelConfig, segment_ids: np.ndarray) -> float:
     width = model.hidden_size
     # Query, key, value and output [D, D], then [D, F] and [F, D].
     weights = 4 * width**2 + 2 * width * model.intermediate_size
-    num_tokens = int(np.count_nonzero(segment_ids))
-    return model.num_layers * (
-        _PER_WEIGHT * num_tokens * weights + attention(model, segment_ids)
-    )
-
-
-def attention(model: schema.ModelConfig, segment_ids: np.ndarray) -> float:
-    """FLOPs of one layer's scores and mixing, each token with its segment."""
+    # Scores and mixing: each token with the tokens of its own segment.
     pairs = sum(
         int(np.square(np.bincount(row)[1:]).sum()) for row in segment_ids
     )
-    return _PER_WEIGHT * 2 * pairs * model.hidden_size
+    layer = int(np.count_nonzero(segment_ids)) * weights + 2 * pairs * width
+    return model.num_layers * _PER_WEIGHT * layer

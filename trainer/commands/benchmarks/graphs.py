@@ -2,35 +2,26 @@
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import tensorflow as tf
 
 
-class Largest(NamedTuple):
-    """The largest tensor of a graph."""
+def largest_tensor(function: Any) -> tuple[int, tf.Tensor]:
+    """(bytes, tensor) of a concrete function and of all that it calls.
 
-    num_bytes: int
-    name: str
-    shape: tuple[int, ...]
-
-
-def largest_tensor(function: Any) -> Largest:
-    """Of a concrete function and all that it calls; XLA may fuse some away."""
-    return max(
-        Largest(
-            math.prod(tensor.shape) * tensor.dtype.size,
-            tensor.name,
-            tuple(tensor.shape),
-        )
-        for tensor in tensors(function.graph)
+    XLA may fuse it away.
+    """
+    sizes = [
+        (math.prod(tensor.shape) * tensor.dtype.size, tensor)
+        for tensor in _tensors(function.graph)
         if tensor.shape.is_fully_defined()
-    )
+    ]
+    return max(sizes, key=lambda size: size[0])
 
 
-def tensors(graph: Any) -> Iterator[tf.Tensor]:
-    """Outputs of all operations of a graph and of the graphs that it calls."""
+def _tensors(graph: Any) -> Iterator[tf.Tensor]:
     for operation in graph.get_operations():
         yield from operation.outputs
     for function in graph._functions.values():
-        yield from tensors(function.graph)
+        yield from _tensors(function.graph)

@@ -1,92 +1,78 @@
 """`benchmark.what=input`: text to ids, and prepared rows to masked batches."""
 
 import itertools
-import statistics
 import time
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from configs import schema
-from configs.runtime import Runtime
-from input_pipeline import cleaning, manifest, pretraining, sources
+from input_pipeline import cleaning, pretraining, sources
+from input_pipeline import tokenizer as tokenizer_lib
 from trainer.run import Run
 
 _BATCHES_A_ROUND = 200
 _DOCUMENTS_A_ROUND = 2000
 
 
-def measure(
-    config: schema.Config, workdir: str, runtime: Runtime
-) -> dict[str, Any]:
+def measure(run: Run) -> dict[str, Any]:
     """Tokens per second of this machine, and of one core of it.
 
     A round is 200 batches, taken one by one in a graph, as training takes
-    them, their padding counted, as it is work too; and the first 2,000
-    documents, cleaned and encoded. The first round is thrown away. What a core
-    does follows from the processor time of all threads.
+    them, with their padding, which is work too; and the first 2,000 documents,
+    cleaned and encoded. The first round is thrown away. What a core does
+    follows from the processor time of all threads.
     """
-    prepared = Run(config, workdir="", runtime=runtime).rows
+    config, rows = run.config, run.rows
     num_rounds = config.benchmark.num_rounds
-    raw = _documents(config)
-    encoding = [
-        _timed(lambda: _encode(raw, prepared)) for _ in range(num_rounds + 1)
-    ]
-    size = config.train.global_batch_size * config.data.sequence_length
-    iterator = iter(pretraining.training_batches(prepared, config))
+    unit = sources.list_units(config.data)[0]
+    documents = sources.read(config.data, unit, cleaning.Counts())
+    raw = [d.raw for d in itertools.islice(documents, _DOCUMENTS_A_ROUND)]
+    _, encoded_a_core = _rates(lambda: _encode(raw, rows.tokenizer), num_rounds)
+
+    length = config.data.sequence_length
+    iterator = iter(pretraining.training_batches(rows, config))
     number = tf.constant(_BATCHES_A_ROUND)
-    batches = [
-        _timed(
-            lambda: int(_take(iterator, number)) * config.data.sequence_length
-        )
-        for _ in range(num_rounds + 1)
-    ]
-    rates, rates_a_core = _rates(batches[1:])
+    rates, rates_a_core = _rates(
+        lambda: int(_take(iterator, number)) * length, num_rounds
+    )
+    size = config.train.global_batch_size
     return {
-        "tokens_per_second_median": round(statistics.median(rates)),
+        "tokens_per_second_median": round(np.median(rates)),
         "tokens_per_second_minimum": round(min(rates)),
         "tokens_per_second_maximum": round(max(rates)),
-        "tokens_per_second_a_core": round(statistics.median(rates_a_core)),
+        "tokens_per_second_a_core": round(np.median(rates_a_core)),
         "milliseconds_per_batch": round(
-            1000 * size / statistics.median(rates), 3
+            1000 * size * length / float(np.median(rates)), 3
         ),
         "text_to_ids_tokens_per_second_a_core": round(
-            statistics.median(_rates(encoding[1:])[1])
+            np.median(encoded_a_core)
         ),
         "text_to_ids_documents": len(raw),
-        "global_batch_size": config.train.global_batch_size,
-        "sequence_length": config.data.sequence_length,
+        "global_batch_size": size,
+        "sequence_length": length,
     }
 
 
-# What a call has worked off, its seconds, and those of the processor.
-_Timed = tuple[int, float, float]
+def _rates(
+    call: Callable[[], int], num_rounds: int
+) -> tuple[list[float], list[float]]:
+    """Tokens of a call per second, and per second of the processor."""
+    rates, rates_a_core = [], []
+    for _ in range(num_rounds + 1):
+        start, worked = time.perf_counter(), time.process_time()
+        num_tokens = call()
+        rates.append(num_tokens / (time.perf_counter() - start))
+        rates_a_core.append(num_tokens / (time.process_time() - worked))
+    return rates[1:], rates_a_core[1:]
 
 
-def _timed(call: Callable[[], int]) -> _Timed:
-    start, worked = time.perf_counter(), time.process_time()
-    number = call()
-    return number, time.perf_counter() - start, time.process_time() - worked
-
-
-def _rates(timed: list[_Timed]) -> tuple[list[float], list[float]]:
-    """Per second, and per second of the processor."""
-    return [n / s for n, s, _ in timed], [n / s for n, _, s in timed]
-
-
-def _documents(config: schema.Config) -> list[bytes]:
-    """Raw ones, of the first unit."""
-    unit = sources.list_units(config.data)[0]
-    documents = sources.read(config.data, unit, cleaning.Counts())
-    return [d.raw for d in itertools.islice(documents, _DOCUMENTS_A_ROUND)]
-
-
-def _encode(raw: list[bytes], prepared: manifest.Prepared) -> int:
+def _encode(raw: list[bytes], tokenizer: tokenizer_lib.Tokenizer) -> int:
     """Cleans and encodes; returns the number of tokens."""
     counts = cleaning.Counts()
     texts = [cleaning.clean(document, counts) for document in raw]
-    return sum(len(ids) for ids in prepared.tokenizer.encode(texts))
+    return sum(map(len, tokenizer.encode(texts)))
 
 
 @tf.function(autograph=False)

@@ -1,10 +1,10 @@
-"""What the machine can do at best: its matrix products; its memory in use."""
+"""The fastest matrix products of the machine, and the memory of a call."""
 
 import concurrent.futures
 import multiprocessing
 import pathlib
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,16 +13,6 @@ from trainer import fusion
 from trainer.commands.benchmarks import timing
 
 _PRECISIONS = ("float32", "bfloat16")
-
-
-class Traced(Protocol):
-    """A call that can be traced before it computes anything."""
-
-    def trace(self) -> Any:
-        """The concrete function."""
-
-    def __call__(self) -> None:
-        """Computes, and waits until it is done."""
 
 
 def matmuls() -> dict[str, timing.Call]:
@@ -61,29 +51,29 @@ def describe_work(
     }
     # A GPU multiplies float16 as fast as bfloat16.
     peak = peaks["float32" if precision == "float32" else "bfloat16"]
-    return {
+    found = {
         "useful_gigaflops": round(flops / 1e9, 2),
         "useful_gigaflops_per_second": round(flops / median / 1e9, 1),
-        **{
-            f"matmul_gigaflops_per_second_{name}": round(rate / 1e9, 1)
-            for name, rate in peaks.items()
-        },
-        "share_of_matmul_peak": round(flops / median / peak / num_devices, 3),
     }
+    for name, rate in peaks.items():
+        found[f"matmul_gigaflops_per_second_{name}"] = round(rate / 1e9, 1)
+    share = flops / median / peak / num_devices
+    return {**found, "share_of_matmul_peak": round(share, 3)}
 
 
 def _matmul_size() -> int:
     return 8192 if tf.config.list_physical_devices("GPU") else 2048
 
 
-def peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
+def peak_bytes(create: Callable[..., Any], *args: Any) -> int:
     """The most memory that a call needs, over what its process had before.
 
-    What libraries load when they are first used is there before; what it takes
-    to optimize and compile, in the first call, does not count.
+    What libraries load on their first use does not count, nor does what
+    optimizing and compiling take in the first call.
 
     Args:
-      create: makes the call, in a fresh process; a module's function.
+      create: a module's function, which makes a `steps.Timed` in a fresh
+        process.
       args: what it is called with.
     """
     with concurrent.futures.ProcessPoolExecutor(
@@ -95,7 +85,7 @@ def peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
         return process.submit(_peak_bytes, create, *args).result()
 
 
-def _peak_bytes(create: Callable[..., Traced], *args: Any) -> int:
+def _peak_bytes(create: Callable[..., Any], *args: Any) -> int:
     call = create(*args)
     call.trace()  # What Python needs for it does not count.
     _use_libraries()

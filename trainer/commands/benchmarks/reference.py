@@ -5,7 +5,7 @@ where nothing is predicted, stock Keras Adam, float32, no XLA. B rows, L slots,
 V vocabulary.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -18,8 +18,8 @@ Batch = dict[str, tf.Tensor]
 
 def create_step(
     model: modeling.MaskedLM, learning_rate: float
-) -> Callable[[Batch, tf.Tensor], tf.Tensor]:
-    """(batch, step int64 []) -> loss float32 []; updates the model's weights.
+) -> Callable[[Iterator[Batch], tf.Tensor], tf.Tensor]:
+    """(batches, step int64 []) -> loss float32 []; updates the weights.
 
     Args:
       model: with float32 policy.
@@ -29,9 +29,10 @@ def create_step(
     optimizer.build(model.trainable_variables)
 
     @tf.function(autograph=False)
-    def step(batch: Batch, number: tf.Tensor) -> tf.Tensor:
+    def step(batches: Iterator[Batch], number: tf.Tensor) -> tf.Tensor:
+        noise = modeling.create_noise(0, step=number)
         with tf.GradientTape() as tape:
-            mean = loss(model, batch, modeling.create_noise(0, step=number))
+            mean = loss(model, next(batches), noise)
         values = [variable.value for variable in model.trainable_variables]
         gradients = tape.gradient(mean, values, unconnected_gradients="zero")
         optimizer.apply_gradients(

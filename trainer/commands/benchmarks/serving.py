@@ -5,7 +5,6 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -13,8 +12,8 @@ import tensorflow as tf
 
 import storage
 from configs import schema
-from configs.runtime import Runtime
 from input_pipeline import cleaning, sources
+from trainer.run import Run
 from trainer.serving import loading
 
 _CALLS = {1: 100, 64: 10}  # Texts of one call -> calls of a round.
@@ -37,38 +36,48 @@ print(json.dumps([imported - start, loaded - imported, answered - loaded]))
 """
 
 
-def measure(
-    config: schema.Config, workdir: str, runtime: Runtime
-) -> dict[str, Any]:
+def measure(run: Run) -> dict[str, Any]:
     """Texts per second, time of a call, and the start of a fresh process.
 
     The texts are training documents as they are stored, in their order; calls
     of the sizes take turns, round by round; the first round is thrown away.
     What answers is `classify`, or `embed` where there is no classifier.
     """
-    directory = loading.directory_of(workdir, config.predict.export_dir)
+    config = run.config
+    directory = loading.directory_of(run.workdir, config.predict.export_dir)
     exported = loading.load(directory)
     name = "classify" if "classify" in exported.signatures else "embed"
     texts = _texts(config.data, number=max(s * n for s, n in _CALLS.items()))
-    seconds: dict[int, list[list[float]]] = {size: [] for size in _CALLS}
-    for _ in range(config.benchmark.num_rounds + 1):
-        for size, rounds in seconds.items():
-            calls = _calls(exported.signatures[name], texts, size)
-            rounds.append(list(calls))
+    num_rounds = config.benchmark.num_rounds
+    seconds = {n: np.zeros([num_rounds + 1, _CALLS[n]]) for n in _CALLS}
+    for number, (size, timed) in itertools.product(
+        range(num_rounds + 1), seconds.items()
+    ):
+        for call in range(_CALLS[size]):
+            batch = tf.constant(texts[call * size :][:size])
+            start = time.perf_counter()
+            answers = exported.signatures[name](text=batch)
+            tf.nest.map_structure(lambda value: value.numpy(), answers)
+            timed[number, call] = time.perf_counter() - start
     result = {
         "signature": name,
         "bytes_per_text": round(sum(map(len, texts)) / len(texts)),
     }
-    for size, rounds in seconds.items():
-        result |= _describe(size, np.array(rounds[1:]))
-    needed = ["tensorflow_text"] * (
-        exported.facts.get("tokenizer") == "wordpiece"
-    )
+    for size, timed in seconds.items():
+        timed = timed[1:]
+        rates = size * timed.shape[1] / timed.sum(axis=1)
+        found = {"texts_per_second": round(float(np.median(rates)), 1)}
+        for percent in (50, 99):
+            milliseconds = 1000 * float(np.percentile(timed, percent))
+            found[f"milliseconds_p{percent}"] = round(milliseconds, 2)
+        result |= {f"batch_{size}_{key}": value for key, value in found.items()}
+    needs_text = exported.facts.get("tokenizer") == "wordpiece"
+    needed = ["tensorflow_text"] if needs_text else []
     return result | _cold_start(directory, name, texts[0], needed)
 
 
 def _texts(data: schema.DataConfig, *, number: int) -> list[bytes]:
-    """So many documents, from the first on, over again where there are less."""
+    """The first documents; they repeat where there are fewer than `number`."""
     units = [u for u in sources.list_units(data) if u.split == "train"]
     counts = cleaning.Counts()
     documents = (d.raw for u in units for d in sources.read(data, u, counts))
@@ -76,29 +85,6 @@ def _texts(data: schema.DataConfig, *, number: int) -> list[bytes]:
     if not first:
         raise ValueError("There is no document to benchmark with.")
     return list(itertools.islice(itertools.cycle(first), number))
-
-
-def _calls(answer: Any, texts: list[bytes], size: int) -> Iterator[float]:
-    """Seconds of every call of a round, the answer brought to NumPy."""
-    for start in range(0, size * _CALLS[size], size):
-        batch = tf.constant(texts[start : start + size])
-        begin = time.perf_counter()
-        tf.nest.map_structure(lambda value: value.numpy(), answer(text=batch))
-        yield time.perf_counter() - begin
-
-
-def _describe(size: int, seconds: np.ndarray) -> dict[str, float]:
-    """Of seconds a call [rounds, calls]; the rate is the median round's."""
-    rates = size * seconds.shape[1] / seconds.sum(axis=1)
-    return {
-        f"batch_{size}_texts_per_second": round(float(np.median(rates)), 1),
-        **{
-            f"batch_{size}_milliseconds_p{percent}": round(
-                1000 * float(np.percentile(seconds, percent)), 2
-            )
-            for percent in (50, 99)
-        },
-    }
 
 
 def _cold_start(

@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from configs import schema
-from configs.runtime import Runtime
 from trainer.commands.benchmarks import (
     flops,
     graphs,
@@ -17,91 +15,101 @@ from trainer.commands.benchmarks import (
     timing,
 )
 from trainer.run import Run
-from trainer.stages import pretraining_task, tasks
+from trainer.stages import pretraining_task
 
 # What the verdict looks at, see `_verdict`.
 _INPUT_SHARE, _COMPUTE_SHARE, _FIXED_SHARE = 0.05, 0.5, 0.7
 
 
-def measure(
-    config: schema.Config, workdir: str, runtime: Runtime
-) -> dict[str, Any]:
+def measure(run: Run) -> dict[str, Any]:
     """Time, useful FLOPs and memory of a step.
 
     Steps on batches from memory, on batches from the input, and on a quarter
     of the rows take turns with the machine's largest matrix products and,
-    where `benchmark.reference` asks for it, with the dense reference, whose
-    rows hold one document each.
+    where `benchmark.reference` asks for it, with the dense reference.
     """
-    memory = _memory(config, runtime)  # First: a GPU has one owner.
-    task = steps.create_task(config, runtime)
-    kept = steps.Steps(task, kept=True)
+    config = run.config
+    with_reference = config.benchmark.reference
+    # Memory first, in other processes, because a GPU has one owner.
+    bytes_used = {
+        "": machine.peak_bytes(steps.create_steps, config, run.runtime)
+    }
+    if with_reference:
+        bytes_used["reference_"] = machine.peak_bytes(
+            steps.create_reference, config, run.runtime
+        )
+
+    task = steps.create_task(run)
+    kept = steps.of_task(task, kept=True)
     calls: dict[str, timing.Call] = {
         "step": kept,
-        "fed": steps.Steps(task, kept=False),
+        "fed": steps.of_task(task, kept=False),
     }
     if quarter := _quarter(task):
-        calls["quarter"] = steps.Steps(quarter, kept=True)
-    if config.benchmark.reference:
-        calls["reference"] = steps.create_reference(config, runtime)
+        calls["quarter"] = steps.of_task(quarter, kept=True)
+    if with_reference:
+        calls["reference"] = steps.create_reference(config, run.runtime)
     seconds = timing.in_turns(
         calls | machine.matmuls(), num_rounds=config.benchmark.num_rounds
     )
-    work = _Work.of(task)
-    result = {
-        **_describe(task, work, seconds),
-        **memory,
-        **_largest(graphs.largest_tensor(kept.trace())),
+
+    num_tokens, num_predicted, num_flops = _work(run)
+    train, precision = task.train, task.arithmetic.precision
+    median = statistics.median(seconds["step"]) / train.steps_per_call
+    num_gpus = len(tf.config.list_physical_devices("GPU"))
+    num_bytes, largest = graphs.largest_tensor(kept.trace())
+    # What a step on batches from the input costs more, of its time, round by
+    # round; below 0 where noise is larger.
+    pairs = zip(seconds["step"], seconds["fed"], strict=True)
+    waits = 1 - statistics.median(kept / fed for kept, fed in pairs)
+    result: dict[str, Any] = {
+        **timing.describe(seconds["step"], parts=train.steps_per_call),
+        "rows": train.global_batch_size,
+        "real_tokens": round(num_tokens, 1),
+        "predicted_slots": round(num_predicted, 1),
+        "real_tokens_per_second": round(num_tokens / median),
+        "precision": precision,
+        "xla": task.arithmetic.jit,
+        **machine.describe_work(
+            num_flops,
+            median,
+            seconds,
+            precision=precision,
+            # Logical devices share the physical one.
+            num_devices=min(run.strategy.num_replicas_in_sync, num_gpus or 1),
+        ),
+        **{f"{k}peak_memory_bytes": v for k, v in bytes_used.items()},
+        "largest_tensor_bytes": num_bytes,
+        "largest_tensor": f"{largest.name} {largest.shape.as_list()}",
+        "input_share": round(waits, 3),
     }
-    waits = _input_share(seconds)
-    result["input_share"] = round(waits, 3)
     result["verdict"] = _verdict(
         seconds, waits=waits, share_of_peak=result["share_of_matmul_peak"]
     )
-    if config.benchmark.reference:
-        result |= _compare(config, runtime, work, seconds)
+    if with_reference:
+        result["memory_ratio"] = round(
+            bytes_used["reference_"] / bytes_used[""], 2
+        )
+        result |= _compare(run, num_tokens, seconds)
     return result
 
 
-@dataclasses.dataclass(frozen=True)
-class _Work:
-    """What a step has to do, as a mean over the batches."""
-
-    num_tokens: float  # Padding left out.
-    num_predicted: float
-    flops: float
-
-    @classmethod
-    def of(cls, task: tasks.Task) -> "_Work":
-        batches = steps.first_batches(task.config, task.prepared)
-        return cls(*np.mean([_work(task, batch) for batch in batches], 0))
-
-
-def _work(
-    task: tasks.Task, batch: dict[str, tf.Tensor]
-) -> tuple[float, float, float]:
-    segment_ids = batch["segment_ids"].numpy()
-    num_predicted = float(np.count_nonzero(batch["mask_weights"]))
-    return (
-        float(np.count_nonzero(segment_ids)),
-        num_predicted,
-        flops.masked_lm(
-            task.config.model,
-            vocabulary_size=task.prepared.tokenizer.vocabulary_size,
+def _work(run: Run) -> tuple[float, float, float]:
+    """Real tokens, predicted slots and useful FLOPs of a step, on average."""
+    found = []
+    for batch in steps.first_batches(run):
+        segment_ids = batch["segment_ids"].numpy()
+        num_predicted = float(np.count_nonzero(batch["mask_weights"]))
+        num_flops = flops.masked_lm(
+            run.config.model,
+            vocabulary_size=run.rows.tokenizer.vocabulary_size,
             segment_ids=segment_ids,
             num_predicted=num_predicted,
-        ),
-    )
-
-
-def _memory(config: schema.Config, runtime: Runtime) -> dict[str, Any]:
-    ours = machine.peak_bytes(steps.create_steps, config, runtime)
-    result: dict[str, Any] = {"peak_memory_bytes": ours}
-    if config.benchmark.reference:
-        dense = machine.peak_bytes(steps.create_reference, config, runtime)
-        result["reference_peak_memory_bytes"] = dense
-        result["memory_ratio"] = round(dense / ours, 2)
-    return result
+        )
+        num_tokens = float(np.count_nonzero(segment_ids))
+        found.append((num_tokens, num_predicted, num_flops))
+    num_tokens, num_predicted, num_flops = np.mean(found, axis=0).tolist()
+    return num_tokens, num_predicted, num_flops
 
 
 def _quarter(
@@ -116,48 +124,6 @@ def _quarter(
     train = dataclasses.replace(train, global_batch_size=rows)
     config = dataclasses.replace(task.config, train=train)
     return dataclasses.replace(task, config=config, train=train)
-
-
-def _describe(
-    task: tasks.Task, work: _Work, seconds: dict[str, list[float]]
-) -> dict[str, Any]:
-    train, strategy = task.train, task.strategy
-    times = timing.describe(seconds["step"], parts=train.steps_per_call)
-    median = statistics.median(seconds["step"]) / train.steps_per_call
-    num_gpus = len(tf.config.list_physical_devices("GPU"))
-    return {
-        **times,
-        "rows": train.global_batch_size,
-        "real_tokens": round(work.num_tokens, 1),
-        "predicted_slots": round(work.num_predicted, 1),
-        "real_tokens_per_second": round(work.num_tokens / median),
-        "precision": task.arithmetic.precision,
-        "xla": task.arithmetic.jit,
-        **machine.describe_work(
-            work.flops,
-            median,
-            seconds,
-            precision=task.arithmetic.precision,
-            # Logical devices share the physical one.
-            num_devices=min(strategy.num_replicas_in_sync, num_gpus or 1),
-        ),
-    }
-
-
-def _largest(tensor: graphs.Largest) -> dict[str, Any]:
-    return {
-        "largest_tensor_bytes": tensor.num_bytes,
-        "largest_tensor": f"{tensor.name} {list(tensor.shape)}",
-    }
-
-
-def _input_share(seconds: dict[str, list[float]]) -> float:
-    """Of the time of a step on batches from the input, what it costs them.
-
-    Round by round; below 0 where noise is larger.
-    """
-    pairs = zip(seconds["step"], seconds["fed"], strict=True)
-    return 1 - statistics.median(kept / fed for kept, fed in pairs)
 
 
 def _verdict(
@@ -179,25 +145,18 @@ def _verdict(
 
 
 def _compare(
-    config: schema.Config,
-    runtime: Runtime,
-    work: _Work,
-    seconds: dict[str, list[float]],
+    run: Run, num_tokens: float, seconds: dict[str, list[float]]
 ) -> dict[str, Any]:
     """With the dense reference, by step and by real token."""
-    ours = [value / config.train.steps_per_call for value in seconds["step"]]
+    steps_per_call = run.config.train.steps_per_call
+    ours = [value / steps_per_call for value in seconds["step"]]
     compared = timing.compare(ours, seconds["reference"])
-    example = steps.with_documents(config)
-    batches = steps.first_batches(
-        example, Run(example, workdir="", runtime=runtime).rows
-    )
-    tokens = float(
-        np.mean([np.count_nonzero(batch["segment_ids"]) for batch in batches])
-    )
+    config = run.config.changed({"data.packing": "document"})
+    tokens, *_ = _work(Run(config, workdir="", runtime=run.runtime))
     return {
         **compared,
         "reference_real_tokens": round(tokens, 1),
         "ratio_per_real_token": round(
-            compared["ratio_median"] * work.num_tokens / tokens, 2
+            compared["ratio_median"] * num_tokens / tokens, 2
         ),
     }

@@ -1,14 +1,12 @@
 """Training steps to be timed: ours, and those of the dense reference."""
 
-import dataclasses
-import itertools
 from typing import Any
 
 import tensorflow as tf
 
 from configs import schema
 from configs.runtime import Runtime
-from input_pipeline import manifest, pretraining
+from input_pipeline import pretraining
 from trainer import modeling
 from trainer.commands.benchmarks import reference
 from trainer.run import Run
@@ -18,105 +16,85 @@ from trainer.training import strategies
 NUM_BATCHES = 8  # Different ones; they are kept in memory and repeated.
 
 
-class Steps:
-    """A call takes `train.steps_per_call` steps and waits for the last."""
+class Timed:
+    """A call of a `tf.function`, which waits for the first of its results."""
 
-    def __init__(self, task: tasks.Task, *, kept: bool) -> None:
-        """Batches are kept in memory, or come from the input as in training."""
-        self._call: Any = task.create_train_call(tf.Variable(0.0))
-        self._arguments = (
-            iter(
-                task.first_batches(NUM_BATCHES)
-                if kept
-                else task.batches(first_step=0)
-            ),
-            tf.constant(0, tf.int64),
-            tf.constant(task.train.steps_per_call),
-        )
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.function = function
+        self.arguments = arguments
 
     def trace(self) -> Any:
         """The concrete function; nothing is computed."""
-        return self._call.get_concrete_function(*self._arguments)
+        return self.function.get_concrete_function(*self.arguments)
 
     def __call__(self) -> None:
         """Computes."""
-        done, *_ = self._call(*self._arguments)
-        done.numpy()
+        tf.nest.flatten(self.function(*self.arguments))[0].numpy()
 
 
-class ReferenceStep:
-    """A call takes one step of the dense reference and waits for it."""
+def of_task(task: tasks.Task, *, kept: bool) -> Timed:
+    """`train.steps_per_call` steps of training.
 
-    def __init__(self, config: schema.Config, prepared: manifest.Prepared):
-        """From the weights that a run of `config` begins with."""
-        model = modeling.create_masked_lm(
-            config.model,
-            vocabulary_size=prepared.tokenizer.vocabulary_size,
-            sequence_length=prepared.sequence_length,
-            seed=config.seed,
-            dtype="float32",
-        )
-        self._step: Any = reference.create_step(
-            model, config.optimizer.learning_rate
-        )
-        self._batches = itertools.cycle(first_batches(config, prepared))
-        self._zero = tf.constant(0, tf.int64)
-
-    def trace(self) -> Any:
-        """The concrete function; nothing is computed."""
-        return self._step.get_concrete_function(next(self._batches), self._zero)
-
-    def __call__(self) -> None:
-        """Computes."""
-        self._step(next(self._batches), self._zero).numpy()
-
-
-def create_steps(config: schema.Config, runtime: Runtime) -> Steps:
-    """Steps on batches from memory."""
-    return Steps(create_task(config, runtime), kept=True)
-
-
-def create_reference(config: schema.Config, runtime: Runtime) -> ReferenceStep:
-    """The reference on its first device; raises ValueError for several."""
-    strategy = Run(config, workdir="", runtime=runtime).strategy
-    if strategy.num_replicas_in_sync > 1:
-        raise ValueError(
-            "benchmark.reference=True computes on one device, but"
-            f" --strategy={runtime.strategy} has"
-            f" {strategy.num_replicas_in_sync} replicas; use"
-            " --strategy=one_device."
-        )
-    config = with_documents(config)
-    return ReferenceStep(config, Run(config, workdir="", runtime=runtime).rows)
-
-
-def create_task(
-    config: schema.Config, runtime: Runtime
-) -> pretraining_task.PretrainingTask:
-    """What `--mode=pretrain` would train, from its first weights."""
-    strategy = Run(config, workdir="", runtime=runtime).strategy
-    strategies.check_batch(strategy, config.train)
-    prepared = Run(config, workdir="", runtime=runtime).rows
-    return pretraining_task.create(
-        config, strategy, prepared, resolve(config, runtime)
+    Args:
+      task: what is trained.
+      kept: whether batches are kept in memory, or come from the input as in
+        training.
+    """
+    batches = task.first_batches(NUM_BATCHES) if kept else task.batches(0)
+    return Timed(
+        task.create_train_call(tf.Variable(0.0)),
+        iter(batches),
+        tf.constant(0, tf.int64),
+        tf.constant(task.train.steps_per_call),
     )
 
 
-def resolve(config: schema.Config, runtime: Runtime) -> strategies.Arithmetic:
-    """Precision and XLA of a run that begins now."""
-    strategy = Run(config, workdir="", runtime=runtime).strategy
-    return strategies.resolve(strategy, config.train)
+def create_task(run: Run) -> pretraining_task.PretrainingTask:
+    """What `--mode=pretrain` would train, from its first weights."""
+    strategies.check_batch(run.strategy, run.config.train)
+    arithmetic = strategies.resolve(run.strategy, run.config.train)
+    return pretraining_task.create(
+        run.config, run.strategy, run.rows, arithmetic
+    )
 
 
-def with_documents(config: schema.Config) -> schema.Config:
-    """With one document a row, cut at L, as the Keras example has them."""
-    data = dataclasses.replace(config.data, packing="document")
-    return dataclasses.replace(config, data=data)
+def create_steps(config: schema.Config, runtime: Runtime) -> Timed:
+    """Steps on batches from memory."""
+    run = Run(config, workdir="", runtime=runtime)
+    return of_task(create_task(run), kept=True)
 
 
-def first_batches(
-    config: schema.Config, prepared: manifest.Prepared
-) -> list[reference.Batch]:
+def create_reference(config: schema.Config, runtime: Runtime) -> Timed:
+    """A step of the dense reference, from the weights that a run begins with.
+
+    Its rows hold one document each, cut at L, as the Keras example has them.
+
+    Raises:
+      ValueError: there are several devices; it computes on one.
+    """
+    config = config.changed({"data.packing": "document"})
+    run = Run(config, workdir="", runtime=runtime)
+    if run.strategy.num_replicas_in_sync > 1:
+        raise ValueError(
+            "benchmark.reference=True computes on one device, but"
+            f" --strategy={runtime.strategy} has"
+            f" {run.strategy.num_replicas_in_sync} replicas; use"
+            " --strategy=one_device."
+        )
+    model = modeling.create_masked_lm(
+        config.model,
+        vocabulary_size=run.rows.tokenizer.vocabulary_size,
+        sequence_length=run.rows.sequence_length,
+        seed=config.seed,
+        dtype="float32",
+    )
+    return Timed(
+        reference.create_step(model, config.optimizer.learning_rate),
+        iter(first_batches(run).cache().repeat()),
+        tf.constant(0, tf.int64),
+    )
+
+
+def first_batches(run: Run) -> tf.data.Dataset:
     """The global batches that are repeated."""
-    batches = pretraining.training_batches(prepared, config)
-    return list(batches.take(NUM_BATCHES))
+    return pretraining.training_batches(run.rows, run.config).take(NUM_BATCHES)

@@ -1,1 +1,1 @@
-"""What `--mode=doctor` checks, a module a group; see `check.perform`."""
+"""What `--mode=doctor` checks, a module a group; see `doctor.perform`."""

@@ -1,163 +1,99 @@
-"""A small model with the layers of the config: does it learn, and alike?"""
+"""A small model with the layers of the config: it learns in any layout."""
 
-import dataclasses
 import functools
-import itertools
 import math
-import multiprocessing
-from concurrent.futures import process
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from configs import schema
-from input_pipeline import manifest, pretraining, processes
-from trainer.commands import inspect
-from trainer.commands.checkups import rows
-from trainer.commands.checkups.check import Case
+from input_pipeline import manifest, processes
+from trainer.commands.checkups import files
+from trainer.commands.doctor import Case
 from trainer.stages import pretraining_task, tasks
 from trainer.training import strategies
 
-_ROWS = 8  # A step, or one for each replica.
-# Nats that the first loss may be away from ln V.
-_FIRST_GAP = 0.3
+_FIRST_GAP = 0.3  # Nats that the first loss may differ from ln V.
 _STEPS, _LEARNED = 150, 0.1  # Share of the first loss that may be left.
-_LAYOUTS = ("one_device", "mirrored")
 _LAYOUT_STEPS, _LAYOUT_GAP = 3, 1e-5
 
 
-class Course(NamedTuple):
-    """How the losses of one batch went."""
-
-    vocabulary_size: int
-    first: float
-    last: float
-
-
-class Steps(NamedTuple):
-    """The first steps of a run, under one layout."""
-
-    digests: list[str]
-    losses: list[float]
-
-
 def initial_loss(case: Case) -> str:
-    """Whether a model that knows nothing guesses evenly: ln V."""
-    case.require(case.strategy, "devices")
-    course = _learn_one_batch(case)
-    expected = math.log(course.vocabulary_size)
+    """Whether a model that knows nothing guesses evenly: a loss of ln V."""
+    size, loss, _ = _learn_one_batch(case)
     text = (
-        f"{course.first:.3f} nats at step 0, where guessing among"
-        f" {course.vocabulary_size} words makes {expected:.3f}"
+        f"{loss:.3f} nats at step 0, where guessing among {size} words makes"
+        f" {math.log(size):.3f}"
     )
-    if not abs(course.first - expected) < _FIRST_GAP:
-        raise ValueError(
-            f"{text}; look at model.initializer_range, and at xla and bfloat16"
-            " above."
-        )
+    if not abs(loss - math.log(size)) < _FIRST_GAP:
+        raise ValueError(f"{text}; look at model.initializer_range.")
     return text
 
 
 def one_batch(case: Case) -> str:
     """Whether a model learns one batch by heart."""
-    case.require(case.strategy, "devices")
-    course = _learn_one_batch(case)
-    text = (
-        f"one batch, {_STEPS} times: from {course.first:.3f} to"
-        f" {course.last:.3f} nats"
-    )
-    if not course.last < _LEARNED * course.first:
+    _, first, last = _learn_one_batch(case)
+    text = f"one batch, {_STEPS} times: from {first:.3f} to {last:.3f} nats"
+    if not last < _LEARNED * first:
         raise ValueError(
-            f"{text}, where under {_LEARNED * course.first:.3f} is expected;"
-            " look at train.precision, train.jit and the section `model`."
+            f"{text}, where under {_LEARNED * first:.3f} is expected; look at"
+            " train.precision, train.jit and the section `model`."
         )
     return text
 
 
 def layout(case: Case) -> str:
-    """Whether two virtual devices compute what one does."""
-    config, prepared = _small(case, rows_per_step=_ROWS)
-    one, two = measured_layouts(config, str(prepared.directory))
-    if one.digests != two.digests:
-        raise ValueError(
-            "two virtual devices are given other batches than one; run"
-            " --mode=inspect with --num_virtual_devices=2 and without."
-        )
-    gap = np.abs(np.divide(two.losses, one.losses) - 1).max()
+    """Whether two virtual devices compute what one does.
+
+    Each in another process, because in this one the devices are fixed already.
+    """
+    config, prepared = files.sample(case)
+    measure = functools.partial(_measure, config, str(prepared.directory))
+    with processes.pool(__name__, 2, 2) as run:
+        one, two = run(measure, ("one_device", "mirrored"))
+    gap = np.abs(np.divide(two, one) - 1).max()
     if not gap < _LAYOUT_GAP:
         raise ValueError(
-            f"two virtual devices lose {two.losses}, one {one.losses}: the"
-            " layout changes the result; compare with the locked packages."
+            f"two virtual devices lose {two}, one {one}: the layout changes the"
+            " result. Compare the packages with the locked ones, and"
+            " --mode=inspect with --num_virtual_devices=2 and without."
         )
-    return (
-        f"the same batches on 1 and 2 virtual CPU devices, losses alike to"
-        f" {gap:.0e}"
-    )
+    return f"losses on 1 and 2 virtual CPU devices are alike to {gap:.0e}"
 
 
-def measured_layouts(config: schema.Config, directory: str) -> list[Steps]:
-    """The first steps on one and on two devices, from another process.
-
-    In this one the devices are fixed already.
-    """
-    with process.ProcessPoolExecutor(
-        1,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=processes.start_worker,
-        initargs=(__name__,),
-    ) as executor:
-        return executor.submit(_measure, config, directory).result()
-
-
-def _measure(config: schema.Config, directory: str) -> list[Steps]:
-    # Before the rows are opened: their vocabulary touches a device.
-    strategies = [
-        strategies.create(name, num_virtual_devices=len(_LAYOUTS))
-        for name in _LAYOUTS
-    ]
-    prepared = manifest.open_prepared(directory)
-    return [first_steps(config, each, prepared) for each in strategies]
-
-
-def first_steps(
-    config: schema.Config,
-    strategy: tf.distribute.Strategy,
-    prepared: manifest.Prepared,
-) -> Steps:
-    """Digests and losses of the first steps, in float32 without XLA."""
-    batches = inspect.global_batches(config, strategy, prepared, first_step=0)
-    shown = itertools.islice(batches, _LAYOUT_STEPS)
-    task = pretraining_task.create(
-        config, strategy, prepared, strategies.Arithmetic("float32", False)
-    )
-    losses = _losses(task, task.batches(0), [1] * _LAYOUT_STEPS)
-    return Steps([pretraining.digest(batch) for batch in shown], losses)
+def _measure(config: schema.Config, rows: str, layout: str) -> list[float]:
+    """The first losses on one or two devices, with the rows of that folder."""
+    # First of all: the vocabulary of the rows touches a device.
+    strategy = strategies.create(layout, num_virtual_devices=2)
+    prepared = manifest.open_prepared(rows)
+    arithmetic = strategies.Arithmetic("float32", jit=False)
+    task = pretraining_task.create(config, strategy, prepared, arithmetic)
+    return _losses(task, task.batches(0), [1] * _LAYOUT_STEPS)
 
 
 @functools.cache
-def _learn_one_batch(case: Case) -> Course:
-    """The losses of one batch, computed as the run will do it."""
-    strategy = case.strategy
-    replicas = strategy.num_replicas_in_sync
-    config, prepared = _small(
-        case, rows_per_step=-(-_ROWS // replicas) * replicas
-    )
-    config = dataclasses.replace(
-        config,
-        model=dataclasses.replace(
-            config.model, dropout=0.0, attention_dropout=0.0
-        ),
+def _learn_one_batch(case: Case) -> tuple[int, float, float]:
+    """The size of the vocabulary, and the first and the last loss in nats.
+
+    They are computed with the precision and the XLA of the run.
+    """
+    run = case.run
+    replicas = run.strategy.num_replicas_in_sync
+    # About 8 rows, as many for each replica.
+    config, prepared = files.sample(case, num_rows=-(-8 // replicas) * replicas)
+    config = config.changed(
+        {"model.dropout": 0.0, "model.attention_dropout": 0.0}
     )
     task = pretraining_task.create(
-        config, strategy, prepared, strategies.resolve(strategy, config.train)
+        config, run.strategy, prepared, run.arithmetic
     )
     first, *_, last = _losses(task, task.first_batches(1), [1, _STEPS - 2, 1])
-    return Course(prepared.tokenizer.vocabulary_size, first, last)
+    return prepared.tokenizer.vocabulary_size, first, last
 
 
 def _losses(task: tasks.Task, batches: Any, numbers: list[int]) -> list[float]:
-    """The mean loss of so many steps, and so many after them, and so on."""
+    """The mean loss of so many steps, then of so many more, and so on."""
     call = task.create_train_call(tf.Variable(0.0))
     iterator, step, losses = iter(batches), 0, []
     for number in numbers:
@@ -167,33 +103,3 @@ def _losses(task: tasks.Task, batches: Any, numbers: list[int]) -> list[float]:
         losses.append(float(sums["loss"] / sums["weight"]))
         step += number
     return losses
-
-
-def _small(
-    case: Case, *, rows_per_step: int
-) -> tuple[schema.Config, manifest.Prepared]:
-    """The config with its layers made small, and sample rows for it."""
-    config, prepared = rows.sample(case)
-    small = dataclasses.replace(
-        config,
-        model=dataclasses.replace(
-            config.model,
-            num_layers=min(2, config.model.num_layers),
-            hidden_size=32,
-            num_heads=2,
-            intermediate_size=64,
-        ),
-        optimizer=dataclasses.replace(
-            config.optimizer,
-            learning_rate=0.01,
-            schedule="constant",
-            warmup_steps=0,
-        ),
-        train=dataclasses.replace(
-            config.train, global_batch_size=rows_per_step, accumulation_steps=1
-        ),
-    )
-    return small, prepared
-
-
-CHECKS = (initial_loss, one_batch, layout)
