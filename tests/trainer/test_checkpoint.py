@@ -2,7 +2,6 @@
 
 import errno
 import itertools
-import json
 import random
 import shutil
 import time
@@ -78,41 +77,16 @@ def _name(step):
 
 
 def test_round_trip(run):
+    assert run.restore() == {}
+    assert run.values() == {-1.0}
     run.save(7, seed=3)
     assert run.restore() == {"step": 7, "seed": 3}
     assert run.values() == {7.0}
     assert run.names() == ["step-000000007"]
     path = run.checkpoints.directory / _name(7)
     assert {p.name for p in path.iterdir()} == set(FILES)
-
-
-def test_nothing_to_restore(run):
-    assert run.restore() == {}
-    assert run.values() == {-1.0}
-
-
-def test_a_real_model_comes_back_to_another_layout(tmp_path):
-    checkpoints = checkpoint.Checkpoints(tmp_path)
-    before = tiny.create(tiny.mirrored(2))
-    iterator = iter(tiny.batches(before.strategy))
-    before.run(iterator, 0, 3)
-    checkpoints.save(
-        {"step": 3},
-        weights=before.model.variables,
-        optimizer=before.optimizer.variables,
-    )
-    after = tiny.create(tiny.mirrored(1))
-    checkpoints.restore(
-        weights=after.model.variables, optimizer=after.optimizer.variables
-    )
-    assert tiny.largest_difference(before.weights(), after.weights()) == 0.0
-    other = iter(tiny.batches(after.strategy))
-    for _ in range(3):
-        next(other)
-    before.run(iterator, 3, 2)
-    after.run(other, 3, 2)
-    assert tiny.largest_difference(before.weights(), after.weights()) < 1e-5
-    assert after.optimizer.iterations.numpy() == 5
+    run.save(7, note="again")
+    assert run.restore() == {"step": 7, "note": "again"}
 
 
 @pytest.mark.parametrize(
@@ -158,41 +132,22 @@ def test_the_best_by_accuracy_is_kept(run):
             validation_accuracy=accuracy,
             best_by="accuracy",
         )
-    run.save(6, best_by="accuracy")
+    # Without an accuracy, none is better.
+    run.save(6, validation_loss=0.1, best_by="accuracy")
     run.save(7, best_by="accuracy")
     assert run.names() == [_name(n) for n in (3, 5, 6, 7)]
     assert run.checkpoints.best().name == _name(3)
 
 
-def test_checkpoints_of_before_accuracy_was_recorded(run):
-    for step, loss in ((1, 0.2), (2, 0.1), (3, 0.3)):
-        run.save(step, validation_loss=loss)
-    # The loss decides, as long as there is nothing else.
-    assert run.checkpoints.best().name == _name(2)
-    run.save(
-        4, validation_loss=9.0, validation_accuracy=0.6, best_by="accuracy"
-    )
-    assert run.checkpoints.best().name == _name(4)
-
-
-def test_without_validation_the_best_is_the_newest(run):
-    for step in (1, 2):
-        run.save(step)
-    assert run.checkpoints.best().name == _name(2)
-
-
 @pytest.mark.parametrize("keep_last", [1, 2])
 def test_keep_last(tmp_path, keep_last):
     run = Run(tmp_path, keep_last=keep_last)
-    for step in range(1, 5):
+    steps = (5, 6, 999_999_999, 1_000_000_000)  # Ordered as numbers.
+    for step in steps:
         run.save(step)
-    assert run.names() == [_name(n) for n in range(5 - keep_last, 5)]
-
-
-def test_steps_are_ordered_as_numbers(run):
-    for step in (999_999_999, 1_000_000_000):
-        run.save(step)
+    assert {*run.names()} == {*map(_name, steps[-keep_last:])}
     assert run.restore()["step"] == 1_000_000_000
+    assert run.checkpoints.best().name == _name(1_000_000_000)
 
 
 @pytest.mark.parametrize("file", FILES)
@@ -213,14 +168,27 @@ def test_a_flipped_byte_falls_back_loudly(run, caplog, file):
         assert run.checkpoints.best().name == _name(1)
     path.write_bytes(good)
     assert run.restore() == {"step": 2}
-
-
-@pytest.mark.parametrize("file", FILES)
-def test_a_missing_file_falls_back(run, file):
-    run.save(1)
-    run.save(2)
-    (run.checkpoints.directory / _name(2) / file).unlink()
+    path.unlink()
     assert run.restore() == {"step": 1}
+
+
+def test_files_are_hashed_once_as_long_as_they_stay(run, monkeypatch):
+    verified = []
+    verify = storage.verify
+
+    def count(path):
+        verified.append(path.name)
+        return verify(path)
+
+    monkeypatch.setattr(storage, "verify", count)
+    for step in (1, 2):
+        run.save(step)
+    run.restore()
+    run.checkpoints.best()
+    assert sorted(verified) == [_name(1), _name(2)]
+    run.save(2)
+    run.restore()
+    assert verified[2:] == [_name(2)]
 
 
 def test_a_checkpoint_that_vanishes_while_it_is_read(run, monkeypatch):
@@ -284,35 +252,21 @@ def test_a_checkpoint_of_another_trainer_is_neither_deleted_nor_replaced(
     assert run.names() == [_name(7)]
 
 
-def test_a_step_may_be_saved_again(run):
-    run.save(5, note="first")
-    run.save(5, note="second")
-    assert run.restore() == {"step": 5, "note": "second"}
-    assert run.names() == [_name(5)]
-
-
 @pytest.mark.parametrize("where", ["weights", "optimizer"])
 def test_arrays_that_do_not_fit_change_nothing(run, where):
     run.save(1)
     variables = getattr(run, where)
-    other = keras.Variable(np.zeros([4, 4], np.float32), name="kernel")
-    kept = list(variables)
-    variables[0] = other if where == "weights" else kept[1]
-    with pytest.raises(ValueError, match="does not fit this model"):
-        run.restore()
-    assert -1.0 in run.values() and 1.0 not in run.values()
-
-
-def test_shapes_and_names_are_told(run):
-    run.save(1)
-    run.weights[0] = keras.Variable(np.zeros([3, 9]), name="kernel")
-    with pytest.raises(
-        ValueError, match=r"kernel has shape \(3, 2\) there and \(3, 9\) here"
+    for other, message in (
+        (
+            keras.Variable(np.zeros([3, 9]), name=variables[0].name),
+            r"has shape",
+        ),
+        (keras.Variable(np.zeros([3, 2]), name="new"), r"2 variable\(s\)"),
     ):
-        run.restore()
-    run.weights[0] = keras.Variable(np.zeros([3, 2]), name="renamed")
-    with pytest.raises(ValueError, match=r"2 variable\(s\).* kernel"):
-        run.restore()
+        variables[0] = other
+        with pytest.raises(ValueError, match=f"does not fit .*{message}"):
+            run.restore()
+        assert 1.0 not in run.values()
 
 
 def test_weights_of_a_part(run):
@@ -361,28 +315,6 @@ def test_leftovers_are_removed_before_there_is_need_for_their_space(
     monkeypatch.setattr(safetensors.numpy, "save_file", check)
     with pytest.raises(OSError, match="full"):
         run.save(4)
-
-
-def test_state_of_a_real_run_is_small(run):
-    state = {
-        "step": 10**12,
-        "seed": 2**31 - 1,
-        "global_batch_size": 65536,
-        "precision": "bfloat16",
-        "jit": False,
-        "fingerprint": "0123456789abcdef" * 4,
-        "tensorflow": "2.21.0-rc1",
-        "keras": "3.15.1",
-        "best_by": "accuracy",
-        "best": {"step": 10**12, "value": 0.123456789012345},
-        "validation_loss": 2.123456789012345,
-        "validation_accuracy": 0.123456789012345,
-    }
-    run.set(1)
-    run.checkpoints.save(state, weights=run.weights, optimizer=run.optimizer)
-    path = run.checkpoints.directory / _name(10**12) / "state.json"
-    assert path.stat().st_size < 1000
-    assert json.loads(path.read_text()) == state
 
 
 @pytest.fixture

@@ -75,5 +75,5 @@ def run(run: Run) -> None:
             task,
             run,
             [*([shown] * run.is_chief), *run.callbacks],
-            hints=[f"encoder: trainer.modeling.load_encoder({run.workdir!r})"],
+            hint=f"encoder: trainer.modeling.load_encoder({run.workdir!r})",
         )

@@ -140,14 +140,10 @@ def create(
         prepared=prepared,
         arithmetic=arithmetic,
         plan=plan,
-        model=tasks.for_callbacks(model, optimizer),
+        model=model,
         variables=model.trainable_variables,
         optimizer=optimizer,
         schedule=config.optimizer,
         stage="pretrain",
-        artifact=chain.Artifact.of(
-            "encoder",
-            config,
-            made_from or {},
-        ),
+        artifact=chain.Artifact.of("encoder", config, made_from or {}),
     )

@@ -144,12 +144,3 @@ class Task:
                 num_replicas=num_replicas,
             ),
         )
-
-
-def for_callbacks(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer
-) -> keras.Model:
-    """The model with what Keras callbacks look for on it."""
-    model.optimizer = optimizer
-    model.stop_training = False
-    return model
