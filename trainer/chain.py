@@ -112,16 +112,16 @@ class Artifact:
           lets change.
         """
         # A knob that came later had its default before it came.
-        before = {**_defaults(wanted.knobs), **self.knobs}
+        kinds = {schema.decides(name) for name in wanted.knobs}
+        before = {**schema.Config().deciding(*kinds), **self.knobs}
         fixed, changeable = list[str](), list[str]()
         for name, now in wanted.knobs.items():
-            if before[name] == now:
-                continue
-            section, _, _ = name.partition(".")
-            allowed = {name, section} & {*schema.CHANGEABLE}
-            (changeable if allowed else fixed).append(
-                f"{name} was {before[name]!r}, now {now!r}"
-            )
+            if before[name] != now:
+                section, _, _ = name.partition(".")
+                allowed = {name, section} & {*schema.CHANGEABLE}
+                (changeable if allowed else fixed).append(
+                    f"{name} was {before[name]!r}, now {now!r}"
+                )
         return fixed, changeable
 
 
@@ -158,9 +158,3 @@ def require_same(
                 f" {remedy.format(workdir=workdir)}, or choose another"
                 " --workdir."
             )
-
-
-def _defaults(names: dict[str, Any]) -> dict[str, Any]:
-    default = schema.Config()
-    kinds = {schema.decides(name) for name in names}
-    return default.deciding(*kinds)

@@ -156,22 +156,20 @@ def from_environment() -> Cluster:
     )
     try:
         content = json.loads(text)
-        jobs = content["cluster"]
-        kind, index = content["task"]["type"], int(content["task"]["index"])
-        good = isinstance(kind, str) and all(
-            isinstance(hosts, list) for hosts in jobs.values()
-        )
+        jobs, kind = content["cluster"], content["task"]["type"]
+        index = int(content["task"]["index"])
+        lists = all(isinstance(hosts, list) for hosts in jobs.values())
+        if not (lists and isinstance(kind, str)):
+            raise TypeError(
+                "addresses come in lists, and task.type is a string"
+            )
     except MALFORMED as error:
-        reason = f"{type(error).__name__}: {error}"
-    else:
-        if good:
-            return _checked(jobs, kind, index)
-        reason = "addresses come in lists, and task.type is a string"
-    raise ValueError(
-        "TF_CONFIG must be JSON with a cluster of lists of addresses, and a"
-        f" task with type and index; found {text[:200]!r} ({reason});"
-        f" {_EXAMPLE}"
-    )
+        raise ValueError(
+            "TF_CONFIG must be JSON with a cluster of lists of addresses, and a"
+            f" task with type and index; found {text[:200]!r}"
+            f" ({type(error).__name__}: {error}); {_EXAMPLE}"
+        ) from error
+    return _checked(jobs, kind, index)
 
 
 @contextlib.contextmanager

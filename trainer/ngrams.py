@@ -253,10 +253,11 @@ def _fitted(
 
 def measure(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Mean loss in nats and accuracy of logits [N, K]; 0 of no documents."""
+    from scipy import special
+
     if not len(labels):
         return 0.0, 0.0
-    z = _by_class(found.astype(np.float64))
-    z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
+    z = special.log_softmax(_by_class(found.astype(np.float64)), axis=1)
     loss = -z[np.arange(len(labels)), labels].mean()
     return float(loss), float((z.argmax(axis=1) == labels).mean())
 
@@ -274,7 +275,7 @@ def combine(
       parts: logits, float [N, K] each.
       labels: int [N].
     """
-    from scipy import optimize
+    from scipy import optimize, special
 
     number, width = len(parts), parts[0].shape[1]
     middle = np.full(number, 1 / number)
@@ -283,8 +284,8 @@ def combine(
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         weights, bias = values[:number], values[number:]
-        z = _by_class(np.tensordot(weights, stacked, 1) + bias)
-        z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
+        mixed = np.tensordot(weights, stacked, 1) + bias
+        z = special.log_softmax(_by_class(mixed), axis=1)
         error = (np.exp(z) - wanted)[:, -width:]  # [N, K]
         away = weights - middle
         total = (
@@ -309,7 +310,7 @@ def combine(
 def _by_class(found: np.ndarray) -> np.ndarray:
     """Logits [N, K] as [N, C]: of two classes the first has logit 0."""
     if found.shape[1] > 1:
-        return found.copy()
+        return found
     return np.concatenate([np.zeros_like(found), found], axis=1)
 
 

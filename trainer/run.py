@@ -94,15 +94,13 @@ class Run:
         Raises:
           ValueError: another process trains there.
         """
-        if self._is_locked:
+        with contextlib.ExitStack() as stack:
+            if not self._is_locked:
+                lock = workdir_lib.locked(self.workdir, chief=self.is_chief)
+                stack.enter_context(lock)
+                stack.callback(setattr, self, "_is_locked", False)
+                self._is_locked = True
             yield
-            return
-        with workdir_lib.locked(self.workdir, chief=self.is_chief):
-            self._is_locked = True
-            try:
-                yield
-            finally:
-                self._is_locked = False
 
     @functools.cached_property
     def resolved(self) -> dict[str, Any]:
@@ -154,13 +152,12 @@ class Run:
         folder = storage.path_of(self.config.init_from)
         if checkpoint.of_stage(folder, "pretrain").exist():
             return trained.encoder_id(str(folder))
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return storage.sha256_json(
-            {
-                str(path.relative_to(folder)): storage.sha256_file(path)
-                for path in files
-            }
-        )[:16]
+        digests = {
+            str(path.relative_to(folder)): storage.sha256_file(path)
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        return storage.sha256_json(digests)[:16]
 
     def open_rows(self, directory: str | pathlib.Path) -> manifest.Prepared:
         """Prepared rows, verified when they are opened for the first time."""
@@ -188,13 +185,8 @@ class Run:
     def rows(self) -> manifest.Prepared:
         """Rows for pretraining, made where they are missing, and verified."""
         start = time.perf_counter()
-        tokenizer = None  # Learned from the text.
-        if self.initial:
-            tokenizer = tokenizer_lib.create(
-                self.initial.kind, self.initial.vocabulary
-            )
         rows = self.open_rows(
-            prepare.prepare(self.config, tokenizer, self.corpus)
+            prepare.prepare(self.config, self._given_tokenizer, self.corpus)
         )
         for line in data.lines(rows.report, rows.sequence_length):
             _log.info("%s", line)
@@ -203,13 +195,16 @@ class Run:
         return rows
 
     @functools.cached_property
+    def _given_tokenizer(self) -> tokenizer_lib.Tokenizer | None:
+        """That of `init_from`; None = it is learned from the text."""
+        if not self.initial:
+            return None
+        return tokenizer_lib.create(self.initial.kind, self.initial.vocabulary)
+
+    @property
     def tokenizer(self) -> tokenizer_lib.Tokenizer:
         """That of `init_from`, else that of the rows for pretraining."""
-        if self.initial:
-            return tokenizer_lib.create(
-                self.initial.kind, self.initial.vocabulary
-            )
-        return self.rows.tokenizer
+        return self._given_tokenizer or self.rows.tokenizer
 
     @functools.cached_property
     def labelled_rows(self) -> manifest.Prepared:
@@ -221,11 +216,12 @@ class Run:
         rows = self.open_rows(
             labelled.prepare(self.config, self.tokenizer, self.corpus)
         )
-        for line in data.labelled_lines(
+        lines = data.labelled_lines(
             rows.report,
             sequence_length=rows.sequence_length,
             pieces_per_row=self.config.finetune.pieces_per_row,
-        ):
+        )
+        for line in lines:
             _log.info("%s", line)
         for line in data.warnings(rows.report):
             _log.warning("%s", line)
@@ -314,5 +310,5 @@ class Run:
 
     def has_begun(self, stage: str) -> bool:
         """Whether the workdir has a checkpoint of "pretrain" or "finetune"."""
-        stages = workdir_lib.stages(self.workdir)
-        return any(name.startswith(stage) for name in stages)
+        names = workdir_lib.stages(self.workdir)
+        return any(name.startswith(stage) for name in names)

@@ -110,12 +110,9 @@ def _run(
     if not found:
         return None
     recorded = workdir_lib.read(workdir)
-    return Trained(
-        schema.Config.from_dict(recorded["config"]),
-        recorded["resolved"],
-        stage,
-        checkpoint.best_of(found),
-    )
+    config = schema.Config.from_dict(recorded["config"])
+    best_one = checkpoint.best_of(found)
+    return Trained(config, recorded["resolved"], stage, best_one)
 
 
 def _round_of(stage: str) -> int:

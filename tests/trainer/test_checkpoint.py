@@ -3,7 +3,6 @@
 import errno
 import itertools
 import random
-import shutil
 import time
 
 import keras
@@ -92,21 +91,22 @@ def test_round_trip(run):
 @pytest.mark.parametrize(
     ("first", "second"), [("float32", "float16"), ("float16", "float32")]
 )
-def test_precision_may_change(tmp_path, first, second):
+def test_precision_and_layout_may_change(tmp_path, first, second):
     checkpoints = checkpoint.Checkpoints(tmp_path)
-    before = tiny.create(tiny.mirrored(1), precision=first)
-    before.optimizer.iterations.assign(5)
-    checkpoints.save(
-        {"step": 5},
-        weights=before.model.variables,
-        optimizer=before.optimizer.variables,
-    )
+    before = tiny.create(tiny.mirrored(2), precision=first)
     after = tiny.create(tiny.mirrored(1), precision=second)
+    before.optimizer.iterations.assign(5)
     for variable in after.model.trainable_variables:
         variable.assign(variable * 0 - 1)
-    checkpoints.restore(
-        weights=after.model.variables, optimizer=after.optimizer.variables
-    )
+    for function, one, state in (
+        (checkpoints.save, before, [{"step": 5}]),
+        (checkpoints.restore, after, []),
+    ):
+        function(
+            *state,
+            weights=one.model.variables,
+            optimizer=one.optimizer.variables,
+        )
     assert after.optimizer.iterations.numpy() == 5
     assert tiny.largest_difference(before.weights(), after.weights()) == 0.0
 
@@ -123,15 +123,10 @@ def test_the_last_three_and_the_best_are_kept(run):
 
 
 def test_the_best_by_accuracy_is_kept(run):
-    for step, (accuracy, loss) in enumerate(
-        [(0.5, 1.0), (0.9, 3.0), (0.9, 2.0), (0.8, 0.5), (0.7, 0.4)], start=1
-    ):
-        run.save(
-            step,
-            validation_loss=loss,
-            validation_accuracy=accuracy,
-            best_by="accuracy",
-        )
+    pairs = [(0.5, 1.0), (0.9, 3.0), (0.9, 2.0), (0.8, 0.5), (0.7, 0.4)]
+    for step, (accuracy, loss) in enumerate(pairs, start=1):
+        state = {"validation_loss": loss, "validation_accuracy": accuracy}
+        run.save(step, best_by="accuracy", **state)
     # Without an accuracy, none is better.
     run.save(6, validation_loss=0.1, best_by="accuracy")
     run.save(7, best_by="accuracy")
@@ -189,21 +184,6 @@ def test_files_are_hashed_once_as_long_as_they_stay(run, monkeypatch):
     run.save(2)
     run.restore()
     assert verified[2:] == [_name(2)]
-
-
-def test_a_checkpoint_that_vanishes_while_it_is_read(run, monkeypatch):
-    run.save(1)
-    run.save(2)
-    verify = storage.verify
-
-    def vanish(path):
-        verify(path)
-        if path.name == _name(2):
-            shutil.rmtree(path)
-
-    monkeypatch.setattr(storage, "verify", vanish)
-    assert run.restore() == {"step": 1}
-    assert run.values() == {1.0}
 
 
 def test_nothing_good_left_is_an_error_and_nothing_is_deleted(run):
@@ -267,24 +247,22 @@ def test_arrays_that_do_not_fit_change_nothing(run, where):
         with pytest.raises(ValueError, match=f"does not fit .*{message}"):
             run.restore()
         assert 1.0 not in run.values()
-
-
-def test_weights_of_a_part(run):
-    run.save(4)
-    part = keras.Variable(np.zeros([2], np.float32), name="bias")
-    path = run.checkpoints.directory / _name(4)
-    checkpoint.read_weights(path, [part])
-    assert set(part.numpy()) == {4.0}
-    unknown = keras.Variable(0.0, name="unknown")
-    with pytest.raises(ValueError, match="unknown"):
-        checkpoint.read_weights(path, [part, unknown])
+    # But a part may be read.
+    path, bias = run.checkpoints.directory / _name(1), run.weights[1:]
+    checkpoint.read_weights(path, bias)
+    assert set(bias[0].numpy()) == {1.0}
+    with pytest.raises(ValueError, match="new"):
+        checkpoint.read_weights(path, [*bias, other])
 
 
 def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(run, monkeypatch):
     run.save(1, note="good")
     save_file = safetensors.numpy.save_file
+    left = run.checkpoints.directory / f"{_name(3)}.tmp-99"
+    left.mkdir()
 
     def full(arrays, path):
+        assert not left.exists()  # Its space may be needed.
         if "optimizer" in str(path):
             raise safetensors.SafetensorError(
                 "Error while serializing: I/O error: No space left on device"
@@ -300,21 +278,6 @@ def test_a_full_disk_is_named_and_leaves_the_last_checkpoint(run, monkeypatch):
         assert error.value.filename.endswith("optimizer.safetensors")
     assert run.names() == [_name(1)]
     assert run.restore() == {"step": 1, "note": "good"}
-
-
-def test_leftovers_are_removed_before_there_is_need_for_their_space(
-    run, monkeypatch
-):
-    left = run.checkpoints.directory / f"{_name(3)}.tmp-99"
-    left.mkdir(parents=True)
-
-    def check(arrays, path):
-        assert not left.exists()
-        raise OSError(errno.ENOSPC, "full")
-
-    monkeypatch.setattr(safetensors.numpy, "save_file", check)
-    with pytest.raises(OSError, match="full"):
-        run.save(4)
 
 
 @pytest.fixture
@@ -336,6 +299,15 @@ def test_round_trip_through_a_store(far, bucket, caplog):
     bucket.objects[f"gs://bucket/run/checkpoints/{_name(4)}/state.json"] = b"{"
     assert far.restore()["step"] == 3
     assert "state.json has 1 bytes" in caplog.text
+    # The first save of a run may end before any change.
+    for number in range(4):
+        run = Run(storage.path_of(f"gs://bucket/{number}"))
+        bucket.changes_left = number
+        with pytest.raises(store.GoneError):
+            run.save(1)
+        bucket.changes_left = None
+        assert not run.checkpoints.exist()
+        assert run.restore() == {}
 
 
 def test_a_trainer_that_lost_its_lease_changes_nothing(far, bucket):
@@ -390,42 +362,22 @@ def test_a_save_to_a_store_may_end_before_any_change(far, bucket, step):
     assert far.restore() == {"step": step, "validation_loss": 0.5}
 
 
-def test_the_first_save_to_a_store_may_end_before_any_change(bucket, caplog):
-    for number in range(4):
-        run = Run(storage.path_of(f"gs://bucket/{number}"))
-        bucket.changes_left = number
-        with pytest.raises(store.GoneError):
-            run.save(1)
-        bucket.changes_left = None
-        assert not run.checkpoints.exist()
-        assert run.restore() == {}
-        run.save(2)
-        assert run.names() == [_name(2)]
-    assert not caplog.text
-
-
 # With as much of Keras as a checkpoint needs: TensorFlow takes seconds.
 SAVER = """
 import sys, types
 import numpy as np
 class Variable:
-    def __init__(self, value, path):
-        self.path = path
-        self.shape = value.shape
-        self.assign(value)
+    def __init__(self, path, *shape):
+        self.path, self.shape = path, shape
     def assign(self, value):
-        self.value = np.asarray(value)
-keras = types.ModuleType("keras")
-keras.Variable = Variable
-keras.ops = types.SimpleNamespace(convert_to_numpy=lambda v: v.value)
-sys.modules["keras"] = keras
+        self.value = np.array(value, "f4")
+ops = types.SimpleNamespace(convert_to_numpy=lambda v: v.value)
+sys.modules["keras"] = types.SimpleNamespace(Variable=Variable, ops=ops)
 from tests import bucket
 from trainer import checkpoint
 import storage
-weights = [Variable(np.zeros([3, 2], "f4"), "kernel"),
-           Variable(np.zeros([2], "f4"), "bias")]
-optimizer = [Variable(np.zeros([], "i8"), "iteration"),
-             Variable(np.zeros([3, 2], "f4"), "momentum")]
+weights = [Variable("kernel", 3, 2), Variable("bias", 2)]
+optimizer = [Variable("iteration"), Variable("momentum", 3, 2)]
 if len(sys.argv) > 2:
     bucket.Bucket(sys.argv[2]).install()
 checkpoints = checkpoint.Checkpoints(storage.path_of(sys.argv[1]))
@@ -434,7 +386,7 @@ step = state.get("step", 0)
 while True:
     step += 1
     for v in (*weights, *optimizer):
-        v.assign(np.full(v.shape, step, v.value.dtype))
+        v.assign(np.full(v.shape, step))
     loss = step * 7919 % 101 / 10
     checkpoints.save({"step": step, "validation_loss": loss},
                      weights=weights, optimizer=optimizer)
@@ -442,13 +394,12 @@ while True:
 """
 
 
-def test_kills_during_saves_lose_nothing(tmp_path):
-    assert kill_savers(tmp_path, num_kills=2, seed=1) == 0
-
-
-def test_kills_during_saves_to_a_store_lose_nothing(bucket):
-    place = ("gs://bucket/run/checkpoints", bucket.root)
-    assert kill_savers(*place, num_kills=2, seed=1) == 0
+@pytest.mark.parametrize("place", ["disk", "store"])
+def test_kills_during_saves_lose_nothing(place, tmp_path, bucket):
+    where = [tmp_path / "checkpoints"]
+    if place == "store":
+        where = ["gs://bucket/run/checkpoints", bucket.root]
+    assert kill_savers(*where, num_kills=2, seed=1) == 0
 
 
 def kill_savers(directory, *bucket, num_kills, seed):

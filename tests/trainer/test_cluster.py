@@ -1,4 +1,4 @@
-"""Tests of trainer/cluster.py, with sockets of this process for workers."""
+"""Who is in a cluster, and who answers; sockets stand for workers."""
 
 import contextlib
 import json
@@ -163,13 +163,11 @@ def test_who_does_not_come_is_named(free, monkeypatch, caplog):
 
 
 def test_a_port_in_use_is_refused(free):
-    with listening(1) as [taken]:
-        cluster = cluster_of([taken, free[0]])
-        port = taken.split(":")[1]
-        with pytest.raises(
-            ValueError, match=f"worker 0 .*{port} .*Address already in use"
-        ):
-            cluster.wait_for_all()
+    with (
+        listening(1) as [taken],
+        pytest.raises(ValueError, match="worker 0 .*Address already in use"),
+    ):
+        cluster_of([taken, free[0]]).wait_for_all()
 
 
 def test_a_signal_ends_the_waiting(free):
@@ -194,13 +192,6 @@ def test_lost_workers_are_named(free):
         lost = f"lost worker 1 ({free[1]}), worker 3 ({free[2]}): "
         with pytest.raises(cluster_lib.LostError, match=re.escape(lost)):
             cluster.check()
-
-
-def test_a_worker_that_answers_late_is_not_lost(monkeypatch):
-    answers = [False, False, True]
-    monkeypatch.setattr(cluster_lib, "_answers", lambda _: answers.pop(0))
-    cluster_of(["a:1", "b:1"]).check()
-    assert not answers
 
 
 def test_a_frozen_worker_is_lost(free, monkeypatch):

@@ -34,7 +34,7 @@ BERT = {
 
 @pytest.fixture
 def run_of(tiny, one_device, tmp_path):
-    """A function: changes of the config -> a run, always in the same workdir."""
+    """A function: changes of the config -> a run, always in one workdir."""
     return lambda changes=(): Run(
         tiny(changes), workdir=str(tmp_path / "run"), runtime=one_device
     )

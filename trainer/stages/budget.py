@@ -73,18 +73,12 @@ def decide(
 
 
 def _with(config: schema.Config, steps: dict[str, int]) -> schema.Config:
-    return dataclasses.replace(
-        config,
-        train=dataclasses.replace(
-            config.train,
-            minutes=0.0,
-            num_steps=steps.get("pretrain", config.train.num_steps),
-        ),
-        finetune=dataclasses.replace(
-            config.finetune,
-            num_steps=steps.get("finetune", config.finetune.num_steps),
-        ),
-    )
+    train, finetune = config.train, config.finetune
+    number = steps.get("pretrain", train.num_steps)
+    train = dataclasses.replace(train, minutes=0.0, num_steps=number)
+    number = steps.get("finetune", finetune.num_steps)
+    finetune = dataclasses.replace(finetune, num_steps=number)
+    return dataclasses.replace(config, train=train, finetune=finetune)
 
 
 def _seconds_per_step(task: tasks.Task) -> float:

@@ -25,12 +25,6 @@ def create(
     made_from = facts.get("artifact", {}).get("made_from", {})
     if config.ngrams and made_from.get("labelled rows") == prepared.fingerprint:
         fitted = ngrams.NGrams.load(workdir)
-        number = prepared.roles["validation"].num_documents
-        if len(fitted.validation) != number:
-            raise ValueError(
-                f"{workdir}/{ngrams.DIRECTORY} is of an older version; remove"
-                " it, and --mode=finetune or --mode=all fits it again."
-            )
     model = modeling.TextClassifier(
         **common(tuned, prepared),
         finetune=dataclasses.asdict(config),

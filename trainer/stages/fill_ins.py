@@ -68,9 +68,14 @@ class FillIns(keras.callbacks.Callback):
 
 def _print(sentence: str, masks: list[list[tuple[str, float]]]) -> None:
     print(f"  {sentence}")
-    for number, masked in enumerate(masks):
+    parts = sentence.split(tokenizer_lib.MASK)
+    for number, masked in enumerate(masks, start=1):
+        before, after = (
+            tokenizer_lib.MASK.join(some)
+            for some in (parts[:number], parts[number:])
+        )
         for token, probability in masked:
-            completed = _complete(sentence, number, token)
+            completed = f"{before}{token.removeprefix('##')}{after}"
             print(f"    {probability:.3f}  {token:<14} {completed}")
 
 
@@ -112,11 +117,3 @@ def fill_in(
         ]
         for pair in zip(tokens.numpy(), values.numpy(), strict=True)
     ]
-
-
-def _complete(sentence: str, number: int, token: str) -> str:
-    """The sentence with one of its masks replaced by a token."""
-    parts = sentence.split(tokenizer_lib.MASK)
-    before = tokenizer_lib.MASK.join(parts[: number + 1])
-    after = tokenizer_lib.MASK.join(parts[number + 1 :])
-    return f"{before}{token.removeprefix('##')}{after}"

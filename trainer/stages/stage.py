@@ -188,69 +188,55 @@ def _announce(task: tasks.Task, first_step: int) -> None:
     train, plan = task.train, task.plan
     replicas = task.strategy.num_replicas_in_sync
     micro = train.accumulation_steps
-    task.model.summary(print_fn=_log.info, line_length=80)
-    _log.info("%s", strategies.describe(task.strategy))
-    _log.info(
-        "precision %s, XLA %s, %s parameters",
-        task.arithmetic.precision,
-        "on" if task.arithmetic.jit else "off",
-        f"{task.model.count_params():,}",
-    )
-    _log.info(
-        "batch %d rows = %d replica(s) x %d micro-batch(es) x %d; %s steps in"
-        " epochs of %s",
-        train.global_batch_size,
-        replicas,
-        micro,
-        train.global_batch_size // replicas // micro,
-        f"{plan.num_steps:,}",
-        f"{plan.steps_per_epoch:,}",
-    )
+    rows = train.global_batch_size // replicas // micro
+    lines = [
+        strategies.describe(task.strategy),
+        f"precision {task.arithmetic.precision}, XLA"
+        f" {'on' if task.arithmetic.jit else 'off'},"
+        f" {task.model.count_params():,} parameters",
+        f"batch {train.global_batch_size} rows = {replicas} replica(s) x"
+        f" {micro} micro-batch(es) x {rows}; {plan.num_steps:,} steps in epochs"
+        f" of {plan.steps_per_epoch:,}",
+    ]
     if plan.two_level_steps:
-        _log.info(
-            "softmax in two levels for the first %s steps, because of the large"
-            " vocabulary (train.full_softmax_rate)",
-            f"{plan.two_level_steps:,}",
+        lines.append(
+            f"softmax in two levels for the first {plan.two_level_steps:,}"
+            " steps, because of the large vocabulary (train.full_softmax_rate)"
         )
     wanted = task.schedule.warmup_steps
     warmup = optimizers.Schedule(task.schedule, plan.num_steps).warmup_steps
     if warmup < wanted:
-        _log.info(
-            "warm-up of %d steps, half of the run, instead of %d",
-            warmup,
-            wanted,
+        lines.append(
+            f"warm-up of {warmup} steps, half of the run, instead of {wanted}"
         )
     if first_step >= plan.num_steps:
-        _log.info("all %d steps are done already", plan.num_steps)
+        lines.append(f"all {plan.num_steps} steps are done already")
     elif first_step:
-        _log.info("resuming from step %d", first_step)
+        lines.append(f"resuming from step {first_step}")
+    task.model.summary(print_fn=_log.info, line_length=80)
+    for line in lines:
+        _log.info("%s", line)
 
 
 def _say_what_is_there(
     task: tasks.Task, workdir: str, saved: int, best: loop.Best, hint: str
 ) -> None:
     """The last lines of a stage that is done or was asked to stop."""
-    wanted = task.plan.num_steps
-    is_done = task.plan.finishes(saved, best.step)
-    if is_done and saved < wanted:
-        _log.info(
-            "early:   validation %s has not been better than %.4f since step %d"
-            " (finetune.patience=%d)",
-            best.by,
-            best.value,
-            best.step,
-            task.plan.patience,
+    plan = task.plan
+    is_done, past = plan.finishes(saved, best.step), saved > plan.num_steps
+    lines = [
+        f"saved:   step {saved}{', past the' if past else ' of'}"
+        f" {plan.num_steps}{' wanted' if past else ''}; {workdir} holds"
+        f" checkpoints/{task.stage}, metrics.jsonl, tensorboard",
+        f"curves:  tensorboard --logdir {workdir}",
+        hint if is_done else "go on:   the same command again",
+    ]
+    if is_done and saved < plan.num_steps:
+        lines.insert(
+            0,
+            f"early:   validation {best.by} has not been better than"
+            f" {best.value:.4f} since step {best.step}"
+            f" (finetune.patience={plan.patience})",
         )
-    _log.info(
-        "saved:   step %d%s; %s holds checkpoints/%s, metrics.jsonl,"
-        " tensorboard",
-        saved,
-        f" of {wanted}" if saved <= wanted else f", past the {wanted} wanted",
-        workdir,
-        task.stage,
-    )
-    _log.info("curves:  tensorboard --logdir %s", workdir)
-    if not is_done:
-        _log.info("go on:   the same command again")
-    elif hint:
-        _log.info("%s", hint)
+    for line in filter(None, lines):
+        _log.info("%s", line)

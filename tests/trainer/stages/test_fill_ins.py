@@ -138,7 +138,7 @@ def test_an_encoding_that_cannot_show_them_does_not_end_a_run(
     flags = {
         **changes,
         "evaluation.sentences": ["\u5f88 na\u00efve [MASK]"],
-        "train.num_steps": 2,
+        "train.num_steps": 1,
         "evaluation.every_steps": 0,
     }
     content = io.BytesIO()
@@ -146,8 +146,8 @@ def test_an_encoding_that_cannot_show_them_does_not_end_a_run(
         sys, "stdout", io.TextIOWrapper(content, encoding="latin-1")
     )
     argv = [f"--config.{name}={value}" for name, value in flags.items()]
-    workdir = f"--workdir={tmp_path}"
-    assert cli.main(["--mode=pretrain", workdir, *argv]) == 0
+    argv += ["--mode=pretrain", "--strategy=one_device"]
+    assert cli.main([f"--workdir={tmp_path}", *argv]) == 0
     assert "  ? na\u00efve [MASK]\n".encode("latin-1") in content.getvalue()
 
 
