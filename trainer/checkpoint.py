@@ -38,9 +38,9 @@ _LOSS_SCALE = "loss_scale/"
 class Checkpoints:
     """The checkpoints of one stage of a run.
 
-    Only those are ever deleted that this run wrote or goes on from: the
-    restored one, those before it, and those saved since. A later one that
-    was there already is damaged and stays until its step is saved again.
+    A run deletes only its own: the checkpoint that it restored, those before
+    that, and those that it has saved since. A later one is damaged or another
+    trainer's, and stays; a damaged one is replaced when its step is saved.
 
     Attributes:
       directory: `<workdir>/checkpoints/<stage>`.
@@ -49,7 +49,7 @@ class Checkpoints:
 
     directory: pathlib.Path
     keep_last: int = 3
-    _own: set[int] = dataclasses.field(default_factory=set, init=False)  # Steps
+    _own: set[int] = dataclasses.field(default_factory=set, init=False)
 
     def save(
         self,
@@ -80,7 +80,7 @@ class Checkpoints:
             (temporary / _STATE).write_text(json.dumps(state) + "\n")
         self._own.add(step)
         own = [p for p in self._newest_first() if _step_of(p) in self._own]
-        # A later one of the own is from weights that have been replaced.
+        # A later one of its own has weights that have been replaced since.
         present = [p for p in own if _step_of(p) <= step]
         kept = {*present[: self.keep_last], best_of(present)}
         for old in own:
@@ -93,7 +93,7 @@ class Checkpoints:
         weights: list[keras.Variable],
         optimizer: list[keras.Variable],
     ) -> dict[str, Any]:
-        """Loads the newest good checkpoint; returns its state, {} if none.
+        """Loads the newest good checkpoint; returns its state, {} without one.
 
         Everything is verified before anything is assigned. A damaged
         checkpoint is named, left where it is, and the one before is taken.
@@ -129,15 +129,15 @@ class Checkpoints:
         return {}
 
     def exist(self) -> bool:
-        """Whether there is a checkpoint, damaged or not."""
+        """Whether there is any checkpoint, even a damaged one."""
         return bool(self._newest_first())
 
     def last_step(self) -> int:
-        """Step of the newest checkpoint, damaged or not; 0 if there is none."""
+        """The step of the newest checkpoint, even a damaged one; 0 = none."""
         return max(map(_step_of, self._newest_first()), default=0)
 
     def last_state(self) -> dict[str, Any]:
-        """State of the newest checkpoint that has one; {} if there is none."""
+        """The state of the newest checkpoint with a readable one, else {}."""
         for path in self._newest_first():
             with contextlib.suppress(FileNotFoundError, ValueError):
                 return read_state(path)
@@ -150,7 +150,7 @@ class Checkpoints:
         the highest accuracy, and the loss decides between equals.
 
         Args:
-          verify: leave damaged ones out, which means reading every file.
+          verify: leave damaged ones out, for which every file is read.
 
         Raises:
           ValueError: there is no complete checkpoint.
@@ -210,7 +210,7 @@ def read_weights(path: pathlib.Path, variables: list[keras.Variable]) -> None:
 
 
 def read_state(path: pathlib.Path) -> dict[str, Any]:
-    """What `save` was given besides the arrays: step, validation_loss, …."""
+    """The state that `save` was given: step, validation_loss and so on."""
     state: dict[str, Any] = json.loads((path / _STATE).read_text())
     return state
 
@@ -275,7 +275,7 @@ def _write_arrays(path: pathlib.Path, variables: list[keras.Variable]) -> None:
     try:
         safetensors.numpy.save_file(arrays, path)
     except safetensors.SafetensorError as error:
-        # The library hides the system's error, such as "no space left".
+        # The library hides the number of the system's error.
         number = re.search(r"os error (\d+)", str(error))
         if not number:
             raise

@@ -1,4 +1,4 @@
-"""Encoder and n-grams in one model, weighted by validation."""
+"""An encoder and n-grams in one model, weighted by how well they validate."""
 
 import dataclasses
 import logging
@@ -18,7 +18,7 @@ _log = logging.getLogger(__name__)
 def create(
     tuned: trained.Trained, prepared: manifest.Prepared, workdir: str
 ) -> tuple[modeling.TextClassifier, dict[str, Any]]:
-    """Encoder and n-grams in one model, and how each validates."""
+    """The classifier that takes strings, and how each part of it validates."""
     config = tuned.config.finetune
     facts = ngrams.read_facts(workdir)
     fitted = None
@@ -45,7 +45,7 @@ def logits(
     batch: dict[str, tf.Tensor],
     documents: Documents,
 ) -> list[np.ndarray]:
-    """What every part says to the documents of a batch, [N, K] each.
+    """The logits of every part for the documents of a batch, [N, K] each.
 
     Args:
       classifier: from `create`.
@@ -71,10 +71,11 @@ def _mix(
     prepared: manifest.Prepared,
     config: schema.Config,
 ) -> dict[str, Any]:
-    """Fits the weights of the parts on validation; loss and accuracy of each.
+    """Fits the weights of the parts; returns the loss and accuracy of each.
 
-    The encoder was chosen on the same documents, and so was the strength of
-    the n-grams: the numbers flatter all three, the test split none.
+    They are fitted on the validation documents, by which the encoder and the
+    strength of the n-grams were chosen too: all these numbers are a little too
+    good, unlike those of the test split.
     """
     truth = classification.documents(prepared, config, "validation").labels
     named = {"n-grams": fitted.validation}
@@ -113,7 +114,7 @@ def _mix(
 def common(
     source: trained.Trained, prepared: manifest.Prepared
 ) -> dict[str, Any]:
-    """What every model that takes strings is made from."""
+    """The arguments that every model that takes strings has."""
     tokenizer = prepared.tokenizer
     expected = source.resolved["vocabulary_size"]
     if tokenizer.vocabulary_size != expected:

@@ -1,4 +1,4 @@
-"""The likeliest words for each [MASK] of some sentences, after every epoch."""
+"""Shows the likeliest words for each [MASK] of some sentences."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ import tensorflow as tf
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import modeling
 
-_MOST = 20  # Times in a run; more would bury all other output.
+_MOST = 20  # How often in a run; more would bury all other output.
 
 
 class FillIns(keras.callbacks.Callback):
-    """Prints what the model fills in after every epoch.
+    """Prints after every epoch what the model fills in.
 
-    If a run has more than 20 epochs, after every n-th and the last.
+    A run of more than 20 epochs prints it after every n-th and the last.
 
     Args:
       sentences: texts with [MASK] in them.
@@ -38,7 +38,7 @@ class FillIns(keras.callbacks.Callback):
         self._top_k = top_k
         self._tokenizer = tokenizer
         self._record = record
-        self._steps_of_epoch = 0  # 0 if it was done before resuming.
+        self._steps_of_epoch = 0  # 0 if a resumed run begins at its end.
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
@@ -86,13 +86,13 @@ def fill_in(
     *,
     top_k: int,
 ) -> list[list[tuple[str, float]]]:
-    """For each mask the likeliest tokens and their probabilities.
+    """The likeliest tokens for each mask, and their probabilities.
 
     Args:
       model: a masked language model.
       tokenizer: its tokenizer.
-      sentence: text with masks; what does not fit into one row is cut off.
-      top_k: number of tokens for each mask; special tokens are left out.
+      sentence: text with masks; it is cut to the length of a row.
+      top_k: number of tokens for each mask, without special ones.
 
     Returns:
       A list for each mask, the likeliest token first.
