@@ -61,13 +61,15 @@ def test_another_encoder_is_named_by_its_knob_and_refused(name, value, shown):
         {"finetune.num_epochs": 9, "finetune.patience": 2},
         {"finetune.self_training_rounds": 1, "finetune.ngrams": False},
         # Content decides, and not where it lies.
-        {"data.source": "csv", "data.path": "a.csv"},
+        {"data.path": "./a.csv"},
     ],
 )
 def test_speed_places_and_lengths_may_change(changes):
+    csv = {"data.source": "csv", "data.path": "a.csv"}
     for kind, sources in SOURCES.items():
         before, now = (
-            chain.Artifact.of(kind, _config(c), sources) for c in ((), changes)
+            chain.Artifact.of(kind, _config(values), sources)
+            for values in (csv, {**csv, **changes})
         )
         assert before.id == now.id
         assert not before.stale_because(now)

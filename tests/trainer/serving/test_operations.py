@@ -117,12 +117,13 @@ def test_what_hides_its_calls_is_refused(tmp_path, change, message):
             {"pooling": "mean_max", "hidden_size": 4},
             7,
         ),
-        (
+        pytest.param(
             "word",
             "abc",
             {"attend_padding": True, "activation": "gelu_tanh"},
             {"pooling": "max", "packing": "document", "pieces_per_row": 1},
             7,
+            marks=pytest.mark.soak,
         ),
     ],
 )

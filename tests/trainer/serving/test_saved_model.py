@@ -84,7 +84,9 @@ def check(found, wanted):
                 np.testing.assert_array_equal(one, value)
 
 
-@pytest.mark.parametrize("kind", ["word", "wordpiece"])
+@pytest.mark.parametrize(
+    "kind", ["word", pytest.param("wordpiece", marks=pytest.mark.soak)]
+)
 def test_a_fresh_process_without_this_project_agrees(kind, request, tmp_path):
     *models, directory = request.getfixturevalue(kind)
     # tensorflow_text imports Keras by itself.
@@ -138,16 +140,6 @@ def test_any_number_of_texts(word):
             "tokens": (tf.string, (2, 3)),
         },
     }
-
-
-def test_one_half_alone(word, tmp_path):
-    classifier, masked_lm, _ = word
-    assert saved_model.save(
-        tmp_path / "1", classifier=classifier, masked_lm=None
-    ) == ["classify", "embed"]
-    assert saved_model.save(
-        tmp_path / "2", classifier=None, masked_lm=masked_lm
-    ) == ["embed", "fill_mask"]
 
 
 def test_word_pieces_need_tensorflow_text(wordpiece, monkeypatch):
