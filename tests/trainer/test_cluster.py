@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import re
 import signal
 import socket
@@ -45,7 +44,6 @@ def test_a_good_tf_config(monkeypatch):
         ("[" * 20_000, r"found '\[{200}' \(RecursionError"),
         ('{"cluster": {"worker": ["a:1"]}}', "KeyError: 'task'"),
         (({"worker": "a:1"}, "worker", 0), "addresses come in lists"),
-        ((["a:1"], "worker", 0), "cluster of lists of addresses, and a task"),
         ((WORKERS, ["worker"], 0), "task.type is a string"),
         ((WORKERS, "worker", math.inf), "a task with type and index"),
         ((WORKERS, "worker", "2"), r"index=2 is out of range for 2 worker"),
@@ -59,10 +57,8 @@ def test_a_good_tf_config(monkeypatch):
             "chief 0 and worker 0 both have the address a:1",
         ),
         (({"worker": ["a"]}, "worker", 0), "worker 0 has the address 'a'"),
-        (({"worker": [":1"]}, "worker", 0), "has the address ':1'; write"),
         (({"worker": ["a:0"]}, "worker", 0), "has the address 'a:0'"),
         (({"worker": ["a:65536"]}, "worker", 0), "the address 'a:65536'"),
-        (({"worker": [None]}, "worker", 0), "has the address None"),
     ],
 )
 def test_a_bad_tf_config(monkeypatch, text, message):
@@ -143,11 +139,6 @@ def test_all_wait_until_the_last_one_comes(free):
         server.close()
 
 
-def test_one_worker_waits_for_nobody(free):
-    cluster_of(free[:1]).wait_for_all(limit=0)
-    cluster_of(free[:1]).check()
-
-
 def test_who_does_not_come_is_named(free, monkeypatch, caplog):
     monkeypatch.setattr(cluster_lib, "_REMIND_SECONDS", 0.1)
     with listening(1) as [there]:
@@ -170,22 +161,9 @@ def test_a_port_in_use_is_refused(free):
         cluster_of([taken, free[0]]).wait_for_all()
 
 
-def test_a_signal_ends_the_waiting(free):
-    def stop(number, frame):
-        raise KeyError("stop")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM])
-    try:
-        timer.start()
-        with pytest.raises(KeyError, match="stop"):
-            cluster_of(free).wait_for_all()
-    finally:
-        timer.join()
-        signal.signal(signal.SIGTERM, before)
-
-
 def test_lost_workers_are_named(free):
+    cluster_of(free[:1]).check()  # One waits for nobody.
+    cluster_of(free[:1]).wait_for_all(limit=0)
     with greeting(2) as there:
         cluster_of([free[0], *there]).check()
         cluster = cluster_of([there[0], free[1], there[1], free[2]])
@@ -258,10 +236,7 @@ def test_what_is_not_of_tensorflow_has_its_own_reason(monkeypatch, free, error):
     with pytest.raises(type(error)) as caught, cluster_lib.watched(MULTI):
         raise error
     assert caught.value is error
-
-
-def test_one_host_looks_for_nobody(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{")
     one = runtime.Runtime("one_device")
     with pytest.raises(UnavailableError), cluster_lib.watched(one):
-        raise UnavailableError
+        raise UnavailableError  # One host looks for nobody.

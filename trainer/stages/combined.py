@@ -89,14 +89,16 @@ def _mix(
             found.append(answers[used])
         assert np.array_equal(labels, truth), "documents in another order"
         named = {"encoder": np.concatenate(found), **named}
-    names, parts = [*named], [*named.values()]
+    parts = [*named.values()]
     weights, bias = ngrams.combine(parts, truth)
     assert classifier.mixture is not None
     classifier.mixture.assign(np.concatenate([weights, bias]))
-    together = np.tensordot(weights, np.stack(parts), 1) + bias
-    results: dict[str, Any] = {"documents": len(truth)}
+    results: dict[str, Any] = {
+        "documents": len(truth),
+        "weights": dict(zip(named, map(float, weights), strict=True)),
+    }
     if len(parts) > 1:
-        named["together"] = together
+        named["together"] = np.tensordot(weights, np.stack(parts), 1) + bias
     for name, part in named.items():
         loss, accuracy = ngrams.measure(part, truth)
         results[name] = {"loss": loss, "accuracy": accuracy}
@@ -107,7 +109,6 @@ def _mix(
             loss,
             f"{len(truth):,}",
         )
-    results["weights"] = dict(zip(names, map(float, weights), strict=True))
     return results
 
 
@@ -116,13 +117,7 @@ def common(
 ) -> dict[str, Any]:
     """The arguments that every model that takes strings has."""
     tokenizer = prepared.tokenizer
-    expected = source.resolved["vocabulary_size"]
-    if tokenizer.vocabulary_size != expected:
-        raise ValueError(
-            f"{prepared.directory} has a vocabulary of"
-            f" {tokenizer.vocabulary_size} tokens, but the model was trained"
-            f" with {expected}; bring back the one that it was trained with."
-        )
+    assert tokenizer.vocabulary_size == source.resolved["vocabulary_size"]
     return {
         "kind": tokenizer.kind,
         "vocabulary": tokenizer.vocabulary,

@@ -31,7 +31,7 @@ class FillIns(keras.callbacks.Callback):
         tokenizer: tokenizer_lib.Tokenizer,
         *,
         top_k: int,
-        record: Callable[[int, dict[str, Any]], None] | None = None,
+        record: Callable[[int, dict[str, Any]], None],
     ):
         super().__init__()
         self._sentences = sentences
@@ -60,10 +60,9 @@ class FillIns(keras.callbacks.Callback):
             )
             _print(sentence, masks)
             found.append({"text": sentence, "masks": masks})
-        if self._record:
-            steps = self.params["steps"]
-            step = epoch * steps + (self._steps_of_epoch or steps)
-            self._record(step, {"event": "fill_ins", "fill_ins": found})
+        steps = self.params["steps"]
+        step = epoch * steps + (self._steps_of_epoch or steps)
+        self._record(step, {"event": "fill_ins", "fill_ins": found})
 
 
 def _print(sentence: str, masks: list[list[tuple[str, float]]]) -> None:

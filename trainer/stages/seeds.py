@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import storage
 from configs import schema
 from trainer import checkpoint, trained
 from trainer.run import Run
@@ -80,5 +81,5 @@ def average(
     if run.is_chief:
         chosen, _ = trained.best(run.workdir)
         assert chosen and chosen.checkpoint
-        path = chosen.checkpoint
-        _log.info("best:    checkpoints/%s/%s", path.parent.name, path.name)
+        folder = storage.path_of(run.workdir)
+        _log.info("best:    %s", chosen.checkpoint.relative_to(folder))

@@ -74,9 +74,8 @@ def _rows(
     folder = storage.path_of(workdir) / DIRECTORY
     begun = checkpoint.of_stage(workdir, f"{trained.ROUND}{number}")
     if state := begun.last_state():  # It keeps the labels it began with.
-        name = chain.Artifact.read(state, begun.directory).made_from[
-            "labelled rows"
-        ]
+        before = chain.Artifact.read(state, begun.directory).made_from
+        name = before["labelled rows"]
         if storage.complete(folder, name):
             return manifest.open_prepared(folder / name)
     # The other workers wait here until the chief has saved the teacher,
@@ -143,10 +142,8 @@ def _compare(workdir: str, number: int) -> None:
                 *(state[name] for state in states),
             )
     _log.info(
-        "best:    checkpoints/%s/%s, by validation %s: the student of round %d"
-        " is %s",
-        chosen.parent.name,
-        chosen.name,
+        "best:    %s, by validation %s: the student of round %d is %s",
+        chosen.relative_to(storage.path_of(workdir)),
         states[0]["best_by"],
         number,
         "kept" if chosen == student else "dropped",
@@ -206,17 +203,12 @@ def _write(
         ),
         repeats,
     )
-    roles = {
-        role: {
-            **writer.close(),
-            "num_documents": prepared.roles[role].num_documents,
-            "num_tokens": prepared.roles[role].num_tokens,
-        }
-        for role, writer in writers.items()
-    }
+    roles = {role: writer.close() for role, writer in writers.items()}
     for name in ("num_documents", "num_tokens"):
-        roles["train"][name] *= repeats
-        roles["train"][name] += getattr(new, name)
+        known_number = getattr(own, name)
+        roles["train"][name] = repeats * known_number + getattr(new, name)
+        validated = prepared.roles["validation"]
+        roles["validation"][name] = getattr(validated, name)
     return {
         "sequence_length": prepared.sequence_length,
         "row_width": prepared.row_width,

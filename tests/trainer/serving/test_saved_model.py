@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.serving import conftest
-from trainer.serving import loading, saved_model
+from trainer.serving import loading
 
 LABELS = ["bad", "so so", "good"]
 LETTERS = conftest.LETTERS

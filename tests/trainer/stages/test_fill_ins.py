@@ -94,9 +94,14 @@ def test_prints_text_probability_and_token(prepared, model, tiny, capsys, mark):
         is_special=prepared.tokenizer.is_special,
         vocabulary=[mark + word for word in prepared.tokenizer.vocabulary],
     )
-    callback = fill_ins.FillIns(tiny().evaluation.sentences, tokenizer, top_k=2)
+    callback = fill_ins.FillIns(
+        tiny().evaluation.sentences,
+        tokenizer,
+        top_k=2,
+        record=lambda step, event: None,
+    )
     callback.set_model(model)
-    callback.set_params({"epochs": 1})
+    callback.set_params({"epochs": 1, "steps": 1})
     callback.on_epoch_end(0)
     head, *rows = capsys.readouterr().out.splitlines()
     assert head == "  the movie was [MASK] and i [MASK] it"
