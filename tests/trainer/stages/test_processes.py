@@ -2,7 +2,6 @@
 
 import json
 import os
-import random
 import signal
 import threading
 import time
@@ -27,12 +26,13 @@ def last_step(look, workdir):
         return 0
 
 
-def send_after(process_id, look, workdir, *, step, sent):
-    """Sends a signal soon after a run has logged a step."""
-    limit = time.monotonic() + 100
+def send_after(process_id, look, workdir, *, step, sent, over=None):
+    """Sends a signal soon after a run has logged a step, unless it is over."""
+    over = over or threading.Event()
+    limit = time.monotonic() + 300
     while last_step(look, workdir) < step and time.monotonic() < limit:
-        time.sleep(0.005)
-    time.sleep(random.Random(step).uniform(0, 0.05))
+        if over.wait(0.005):
+            return
     os.kill(process_id, sent)
 
 
@@ -51,13 +51,15 @@ def test_killed_and_stopped_a_run_ends_as_if_undisturbed(
     send_after(process.pid, look, workdir, step=50, sent=signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
+    over, sent = threading.Event(), signal.SIGTERM
     killer = threading.Thread(
         target=send_after,
         args=(os.getpid(), look, workdir),
-        kwargs={"step": 200, "sent": signal.SIGTERM},
+        kwargs={"step": 150, "sent": sent, "over": over},
     )
     killer.start()
     code = cli.main(argv)
+    over.set()
     killer.join()
     assert code == 128 + signal.SIGTERM
     err = capfd.readouterr().err
