@@ -33,15 +33,15 @@ STRENGTHS = (10.0, 30.0, 100.0)
 # Key + scale + weights of an n-gram; the commonest are kept.
 MAX_NGRAMS = 2**20
 MAX_WEIGHTS = 2**23
-# With fewer documents, an n-gram counts even if it occurs in only one of them.
+# Below this many documents an n-gram counts although it occurs in one alone.
 _FEW_DOCUMENTS = 2_000
-# The model is fitted once more, on validation documents too, if these are a
-# larger share than this of those of training.
+# Validation documents are worth a second fit if they are such a share of the
+# others.
 _MANY = 0.1
 # With V of at most 2^21, three ids fit into a key of 63 bits.
 _MAX_VOCABULARY = 2**21
-# The weight, in documents, of the prior: all parts count alike, and no class is
-# favoured.
+# What a fit knows before it sees a document, in documents: the parts count
+# alike, no class is favoured.
 _PRIOR_WEIGHT, _PRIOR_BIAS = 1.0, 4.0
 _FILE = "ngrams.safetensors"
 
@@ -55,8 +55,8 @@ class NGrams:
       scales: float32 [G], of the features.
       coefficients: float32 [G, K], of the scaled features of a document.
       bias: float32 [K].
-      validation: float32 [Nv, K], the logits of the validation documents, from
-        a model that was not fitted on them.
+      validation: float32 [Nv, K], the answers to the validation documents of a
+        model that was not fitted on them.
     """
 
     keys: np.ndarray
@@ -132,7 +132,7 @@ def logits(
     is_special: np.ndarray,
     num_documents: tf.Tensor | int,
 ) -> tf.Tensor:
-    """The logits of documents, eagerly or inside a graph.
+    """The answers of a model, inside a graph or not.
 
     Args:
       model: `NGrams`, or a layer with tensors of those names.
@@ -143,7 +143,7 @@ def logits(
       num_documents: N.
 
     Returns:
-      float32 [N, K]; only the bias for a document without a known n-gram.
+      float32 [N, K]; the bias alone for a document without a known n-gram.
     """
     keys, places = keys_of(token_ids, segments, is_special)
     known = tf.convert_to_tensor(model.keys)
@@ -174,10 +174,11 @@ def fit(
 ) -> tuple[NGrams, dict[str, Any]]:
     """The model with the strength that validates best, and facts about it.
 
-    If there are many validation documents, the model is fitted once more, on
-    these too; the facts are those of the model before.
+    Where the validation documents are many beside those of training, the model
+    is fitted once more with that strength, on both; the facts are of the one
+    before.
 
-    Needs about 100 bytes of memory for each token of the training documents.
+    Needs memory of about 100 bytes a token of the training documents.
 
     Raises:
       ValueError: V is too large for keys.
@@ -230,15 +231,15 @@ def _fitted(
     keys, features = _kept(keys, owners, columns, documents, num_classes)
     scales = _scales(features, documents.labels, num_classes)
     features = preprocessing.normalize(features.multiply(scales).tocsr())
-    # Most n-grams are rare, so that their entries in the gradient of the mean
-    # loss are small: scikit-learn's default tolerance, 1e-4, ends too early.
+    # Most n-grams are rare, and their entries in the gradient of the mean loss
+    # are small: scikit-learn's own tolerance, 1e-4, ends the fit too early.
     fitted = linear_model.LogisticRegression(
         max_iter=200, tol=1e-5, warm_start=True
     )
     for strength in strengths:
         fitted.set_params(C=strength)
         with warnings.catch_warnings():
-            # A strength that needs more steps would not be better.
+            # A strength that needs more steps is no better for them.
             warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
             fitted.fit(features, documents.labels)
         model = NGrams(
@@ -252,11 +253,10 @@ def _fitted(
 
 def measure(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
     """Mean loss in nats and accuracy of logits [N, K]; 0 of no documents."""
-    from scipy import special
-
     if not len(labels):
         return 0.0, 0.0
-    z = special.log_softmax(_by_class(found.astype(np.float64)), axis=1)
+    z = _by_class(found.astype(np.float64))
+    z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
     loss = -z[np.arange(len(labels)), labels].mean()
     return float(loss), float((z.argmax(axis=1) == labels).mean())
 
@@ -264,17 +264,17 @@ def measure(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
 def combine(
     parts: list[np.ndarray], labels: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Weights [P] and bias [K] that combine P parts into calibrated logits.
+    """Weights [P] and bias [K] that make one calibrated answer of P parts.
 
-    The logits of a document are the weighted sum of the parts' logits plus the
-    bias. Both maximise the likelihood of `labels`, with a prior that matters
-    only if there are few documents; no weight is negative.
+    The logits of a document become the weighted sum of the parts' logits plus
+    the bias. Fitted by the likelihood of `labels`, with a prior that matters
+    only where documents are few; no part gets a negative weight.
 
     Args:
       parts: logits, float [N, K] each.
       labels: int [N].
     """
-    from scipy import optimize, special
+    from scipy import optimize
 
     number, width = len(parts), parts[0].shape[1]
     middle = np.full(number, 1 / number)
@@ -283,8 +283,8 @@ def combine(
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         weights, bias = values[:number], values[number:]
-        mixed = np.tensordot(weights, stacked, 1) + bias
-        z = special.log_softmax(_by_class(mixed), axis=1)
+        z = _by_class(np.tensordot(weights, stacked, 1) + bias)
+        z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
         error = (np.exp(z) - wanted)[:, -width:]  # [N, K]
         away = weights - middle
         total = (
@@ -309,7 +309,7 @@ def combine(
 def _by_class(found: np.ndarray) -> np.ndarray:
     """Logits [N, K] as [N, C]: of two classes the first has logit 0."""
     if found.shape[1] > 1:
-        return found
+        return found.copy()
     return np.concatenate([np.zeros_like(found), found], axis=1)
 
 
@@ -344,7 +344,7 @@ def _kept(
     place[kept] = np.arange(len(kept))
     columns = place[columns]
     owners, columns = owners[columns >= 0], columns[columns >= 0]
-    if not len(kept):  # All words are unknown: only the bias is left.
+    if not len(kept):  # All words are unknown: what is left is the bias.
         keys, kept = np.array([-1]), np.array([0])
     ones = np.ones(len(owners), np.float32)
     shape = (len(documents.labels), len(kept))

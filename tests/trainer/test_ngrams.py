@@ -1,4 +1,4 @@
-"""N-grams are counted, learned, kept and combined with an encoder."""
+"""Tests of trainer/ngrams.py."""
 
 import numpy as np
 import pytest
@@ -45,12 +45,6 @@ def planted(number, num_classes, seed=0):
     return documents(texts, labels)
 
 
-def fit(train, validation, *, is_special=IS_SPECIAL, num_classes=2):
-    return ngrams.fit(
-        train, validation, is_special=is_special, num_classes=num_classes
-    )
-
-
 def test_keys_are_the_ids_as_digits_of_one_number():
     found = keys_of([2, 3, 4], [0, 0, 0])
     assert found == [
@@ -80,9 +74,10 @@ def test_only_runs_of_ordinary_tokens_are_ngrams(ids, segments, expected):
 
 @pytest.mark.parametrize("num_classes", [2, 3])
 def test_word_order_is_learned_and_a_graph_answers_alike(num_classes):
-    model, facts = fit(
+    model, facts = ngrams.fit(
         planted(400, num_classes),
         planted(60, num_classes, seed=1),
+        is_special=IS_SPECIAL,
         num_classes=num_classes,
     )
     assert facts["accuracy"] == 1.0
@@ -117,34 +112,51 @@ def test_many_rare_words_are_learned():
     words = 10 + 2 * random.permutation(np.arange(2_000) % 500) + labels
     texts = [[*random.integers(2, 10, 12), word] for word in words]
     text = documents(texts, labels)
-    model, facts = fit(text, text, is_special=np.arange(1_010) < 2)
+    model, facts = ngrams.fit(
+        text, text, is_special=np.arange(1_010) < 2, num_classes=2
+    )
     assert facts["accuracy"] == 1.0
     assert facts["loss"] < 0.1
     assert facts["strength"] == ngrams.STRENGTHS[-1]
 
 
 def test_repeated_and_unknown_ngrams_change_nothing():
-    model, _ = fit(planted(100, 2), planted(20, 2))
+    model, _ = ngrams.fit(
+        planted(100, 2),
+        planted(20, 2),
+        is_special=IS_SPECIAL,
+        num_classes=2,
+    )
+    texts = [[5, 6, 1, 5, 6], [5, 6], [1, 1], []]
     found = ngrams.logits(
         model,
-        *documents([[5, 6, 1, 5, 6], [5, 6], [1, 1], []], [0] * 4)[:3],
+        *documents(texts, [0] * 4)[:3],
         is_special=IS_SPECIAL,
         num_documents=4,
     ).numpy()
     np.testing.assert_allclose(found[0], found[1], rtol=1e-6)
     np.testing.assert_array_equal(found[2:], [model.bias] * 2)
+
+
+def test_text_of_unknown_words_gives_the_bias():
     nothing = documents([[1], [1], [1]], [0, 1, 1])
-    model, facts = fit(nothing, nothing)
+    model, facts = ngrams.fit(
+        nothing, nothing, is_special=IS_SPECIAL, num_classes=2
+    )
     assert facts["accuracy"] == pytest.approx(2 / 3)
     assert model.coefficients.shape == (1, 1)
 
 
 @pytest.mark.parametrize(("number", "again"), [(9, False), (11, True)])
 def test_many_validation_documents_are_learned_too(number, again):
-    train = planted(100, 2)
-    validation = documents([[2, 2]] * number, [0, 1] * (number // 2) + [1])
-    model, _ = fit(train, validation)
-    before, _ = fit(train, planted(9, 2))
+    train, words = planted(100, 2), [[2, 2]] * number
+    validation = documents(words, [0, 1] * (number // 2) + [1])
+    model, _ = ngrams.fit(
+        train, validation, is_special=IS_SPECIAL, num_classes=2
+    )
+    before, _ = ngrams.fit(
+        train, planted(9, 2), is_special=IS_SPECIAL, num_classes=2
+    )
     key = 2 * V + 2
     assert key not in before.keys
     assert (key in model.keys) == again
@@ -156,19 +168,34 @@ def test_many_validation_documents_are_learned_too(number, again):
 def test_the_commonest_are_kept(monkeypatch):
     monkeypatch.setattr(ngrams, "MAX_NGRAMS", 2)
     train = documents([[2, 3], [2, 3], [4, 2], [2]], [0, 1, 0, 1])
-    model, _ = fit(train, train)
+    model, _ = ngrams.fit(train, train, is_special=IS_SPECIAL, num_classes=2)
     # Four documents have 2 and two have 3; the bigram (2, 3) comes behind.
     assert list(model.keys) == [2, 3]
 
 
 def test_a_vocabulary_that_does_not_fit_is_refused():
-    few = planted(4, 2)
     with pytest.raises(ValueError, match="finetune.ngrams=False"):
-        fit(few, few, is_special=np.zeros(2**21 + 1, bool))
+        ngrams.fit(
+            planted(4, 2),
+            planted(4, 2),
+            is_special=np.zeros(2**21 + 1, bool),
+            num_classes=2,
+        )
+
+
+def test_joined_groups_keep_documents_apart():
+    a, b = documents([[2, 3], [4]], [0, 1]), documents([[5]], [1])
+    both = Documents.joined([a, b])
+    whole = documents([[2, 3], [4], [5]], [0, 1, 1])
+    for found, expected in zip(both, whole, strict=True):
+        np.testing.assert_array_equal(found, expected)
+    assert not len(Documents.joined([]).labels)
 
 
 def test_it_is_saved_whole(tmp_path):
-    model, facts = fit(planted(50, 3), planted(9, 3), num_classes=3)
+    model, facts = ngrams.fit(
+        planted(50, 3), planted(9, 3), is_special=IS_SPECIAL, num_classes=3
+    )
     assert ngrams.read_facts(str(tmp_path)) == {}
     model.save(str(tmp_path), {**facts, "fingerprint": "abc"})
     loaded = ngrams.NGrams.load(str(tmp_path))
