@@ -184,8 +184,13 @@ class Run:
     def rows(self) -> manifest.Prepared:
         """Rows for pretraining, made where they are missing, and verified."""
         start = time.perf_counter()
+        tokenizer = None  # Learned from the text.
+        if self.initial:
+            tokenizer = tokenizer_lib.create(
+                self.initial.kind, self.initial.vocabulary
+            )
         rows = self.open_rows(
-            prepare.prepare(self.config, self._given_tokenizer, self.corpus)
+            prepare.prepare(self.config, tokenizer, self.corpus)
         )
         for line in data.lines(rows.report, rows.sequence_length):
             _log.info("%s", line)
@@ -194,16 +199,13 @@ class Run:
         return rows
 
     @functools.cached_property
-    def _given_tokenizer(self) -> tokenizer_lib.Tokenizer | None:
-        """That of `init_from`; None = it is learned from the text."""
-        if not self.initial:
-            return None
-        return tokenizer_lib.create(self.initial.kind, self.initial.vocabulary)
-
-    @property
     def tokenizer(self) -> tokenizer_lib.Tokenizer:
         """That of `init_from`, else that of the rows for pretraining."""
-        return self._given_tokenizer or self.rows.tokenizer
+        if self.initial:
+            return tokenizer_lib.create(
+                self.initial.kind, self.initial.vocabulary
+            )
+        return self.rows.tokenizer
 
     @functools.cached_property
     def labelled_rows(self) -> manifest.Prepared:
@@ -215,12 +217,11 @@ class Run:
         rows = self.open_rows(
             labelled.prepare(self.config, self.tokenizer, self.corpus)
         )
-        lines = data.labelled_lines(
+        for line in data.labelled_lines(
             rows.report,
             sequence_length=rows.sequence_length,
             pieces_per_row=self.config.finetune.pieces_per_row,
-        )
-        for line in lines:
+        ):
             _log.info("%s", line)
         for line in data.warnings(rows.report):
             _log.warning("%s", line)
