@@ -21,8 +21,8 @@ _KNOBS = {
     "export": ("export",),
     "evaluation": ("evaluation",),
 }
-# What an artifact was made from -> what to say, and what to do, if that is now
-# something else although no knob has changed.
+# What an artifact was made from -> what happened if it has changed although no
+# knob has, and what to do about it.
 _CHANGED = {
     "initial": ("init_from holds other weights", "Restore them"),
     "rows": ("the text has changed", "Restore it"),
@@ -38,14 +38,14 @@ _CHANGED = {
 
 @dataclasses.dataclass(frozen=True)
 class Artifact:
-    """What an artifact is, and what it was made from.
+    """What an artifact is and what it was made from.
 
     Attributes:
       kind: n-grams, encoder, classifier, export or evaluation. Rows are known
         by the name of their directory, which is their id.
       knobs: by full name, the values that decide it.
       made_from: kind -> id.
-      step: how many steps it has been trained; 0 if it is not trained.
+      step: how many steps it was trained for; 0 if it is not trained.
     """
 
     kind: str
@@ -57,7 +57,7 @@ class Artifact:
     def of(
         cls, kind: str, config: schema.Config, made_from: dict[str, str]
     ) -> Self:
-        """What a run with this config makes from those."""
+        """The artifact that a run with this config makes from these sources."""
         return cls(kind, config.deciding(*_KNOBS[kind]), made_from)
 
     @classmethod
@@ -79,7 +79,7 @@ class Artifact:
 
     @property
     def id(self) -> str:
-        """Sixteen hexadecimal digits for everything that decides it."""
+        """Sixteen hexadecimal digits, a digest of all attributes."""
         return storage.sha256_json(dataclasses.asdict(self))[:16]
 
     def at(self, step: int) -> Self:
@@ -91,9 +91,9 @@ class Artifact:
         return {"artifact": {"id": self.id, **dataclasses.asdict(self)}}
 
     def stale_because(self, wanted: "Artifact") -> str:
-        """Why a run would now make another one, for people; "" = it would not.
+        """Why a run would now make another one, for people; "" if it would not.
 
-        The number of steps does not count: more of them may follow.
+        The number of steps does not count, because more of them may follow.
         """
         fixed, changeable = self.changed_knobs(wanted)
         kinds = {*self.made_from, *wanted.made_from}
@@ -108,30 +108,31 @@ class Artifact:
         """The knobs that differ, with both values, for people.
 
         Returns:
-          Those that never change, and those that `checkpoint.allow_changed`
-          lets change.
+          Those that may never change, and those that may change if
+          `checkpoint.allow_changed` is set.
         """
         # A knob that came later had its default before it came.
-        before = {**_defaults(wanted.knobs), **self.knobs}
+        kinds = {schema.decides(name) for name in wanted.knobs}
+        before = {**schema.Config().deciding(*kinds), **self.knobs}
         fixed, changeable = list[str](), list[str]()
         for name, now in wanted.knobs.items():
-            if before[name] == now:
-                continue
-            section, _, _ = name.partition(".")
-            allowed = {name, section} & {*schema.CHANGEABLE}
-            (changeable if allowed else fixed).append(
-                f"{name} was {before[name]!r}, now {now!r}"
-            )
+            if before[name] != now:
+                section, _, _ = name.partition(".")
+                allowed = {name, section} & {*schema.CHANGEABLE}
+                (changeable if allowed else fixed).append(
+                    f"{name} was {before[name]!r}, now {now!r}"
+                )
         return fixed, changeable
 
 
 def require_same(
     made: Artifact, wanted: Artifact, *, workdir: str, allow_changed: bool
 ) -> None:
-    """Refuses a run that would make something else than its workdir holds.
+    """Refuses to continue an artifact as one that differs from it.
 
     Raises:
-      ValueError: names every knob that differs, with both values.
+      ValueError: names every knob that differs, with both values, or what the
+        artifact was made from.
     """
     fixed, changeable = made.changed_knobs(wanted)
     if fixed:
@@ -158,9 +159,3 @@ def require_same(
                 f" {remedy.format(workdir=workdir)}, or choose another"
                 " --workdir."
             )
-
-
-def _defaults(names: dict[str, Any]) -> dict[str, Any]:
-    default = schema.Config()
-    kinds = {schema.decides(name) for name in names}
-    return default.deciding(*kinds)

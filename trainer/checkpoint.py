@@ -9,13 +9,14 @@ checkpoints/<stage>/step-000001234/
 
 import contextlib
 import dataclasses
+import functools
 import json
 import logging
 import math
 import os
 import pathlib
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -37,9 +38,9 @@ _LOSS_SCALE = "loss_scale/"
 class Checkpoints:
     """The checkpoints of one stage of a run.
 
-    Only those are ever deleted that this run wrote or goes on from: the
-    restored one, those before it, and those saved since. A later one that
-    was there already is damaged and stays until its step is saved again.
+    A run deletes only its own: the checkpoint that it restored, those before
+    that, and those that it has saved since. A later one is damaged or another
+    trainer's, and stays; a damaged one is replaced when its step is saved.
 
     Attributes:
       directory: `<workdir>/checkpoints/<stage>`.
@@ -48,7 +49,7 @@ class Checkpoints:
 
     directory: pathlib.Path
     keep_last: int = 3
-    _own: set[int] = dataclasses.field(default_factory=set, init=False)  # Steps
+    _own: set[int] = dataclasses.field(default_factory=set, init=False)
 
     def save(
         self,
@@ -67,7 +68,7 @@ class Checkpoints:
         path = self._path(step)
         if path in self._newest_first() and step not in self._own:
             with contextlib.suppress(storage.DamagedError):
-                storage.verify(path)
+                _verify(path)
                 raise ValueError(
                     f"{path} has been saved by another trainer, which this one"
                     " does not overwrite. Let one trainer at a time work in a"
@@ -79,7 +80,7 @@ class Checkpoints:
             (temporary / _STATE).write_text(json.dumps(state) + "\n")
         self._own.add(step)
         own = [p for p in self._newest_first() if _step_of(p) in self._own]
-        # A later one of the own is from weights that have been replaced.
+        # A later one of its own has weights that have been replaced since.
         present = [p for p in own if _step_of(p) <= step]
         kept = {*present[: self.keep_last], best_of(present)}
         for old in own:
@@ -92,7 +93,7 @@ class Checkpoints:
         weights: list[keras.Variable],
         optimizer: list[keras.Variable],
     ) -> dict[str, Any]:
-        """Loads the newest good checkpoint; returns its state, {} if none.
+        """Loads the newest good checkpoint; returns its state, {} without one.
 
         Everything is verified before anything is assigned. A damaged
         checkpoint is named, left where it is, and the one before is taken.
@@ -102,7 +103,7 @@ class Checkpoints:
         """
         for path in self._newest_first():
             try:
-                storage.verify(path)
+                _verify(path)
                 arrays = _read_arrays(path / _WEIGHTS)
                 slots = _read_arrays(path / _OPTIMIZER)
                 state = read_state(path)
@@ -112,14 +113,11 @@ class Checkpoints:
                     error,
                 )
                 continue
-            assigns = [
-                _fitting(path / _WEIGHTS, arrays, weights),
-                _fitting(
-                    path / _OPTIMIZER, slots, optimizer, optional=_LOSS_SCALE
-                ),
-            ]
-            for assign in assigns:
-                assign()
+            for variable, array in [
+                *_fitting(path / _WEIGHTS, arrays, weights),
+                *_fitting(path / _OPTIMIZER, slots, optimizer),
+            ]:
+                variable.assign(array)
             steps = map(_step_of, self._newest_first())
             self._own = {step for step in steps if step <= state["step"]}
             return state
@@ -131,15 +129,15 @@ class Checkpoints:
         return {}
 
     def exist(self) -> bool:
-        """Whether there is a checkpoint, damaged or not."""
+        """Whether there is any checkpoint, even a damaged one."""
         return bool(self._newest_first())
 
     def last_step(self) -> int:
-        """Step of the newest checkpoint, damaged or not; 0 if there is none."""
+        """The step of the newest checkpoint, even a damaged one; 0 = none."""
         return max(map(_step_of, self._newest_first()), default=0)
 
     def last_state(self) -> dict[str, Any]:
-        """State of the newest checkpoint that has one; {} if there is none."""
+        """The state of the newest checkpoint with a readable one, else {}."""
         for path in self._newest_first():
             with contextlib.suppress(FileNotFoundError, ValueError):
                 return read_state(path)
@@ -152,7 +150,7 @@ class Checkpoints:
         the highest accuracy, and the loss decides between equals.
 
         Args:
-          verify: leave damaged ones out, which means reading every file.
+          verify: leave damaged ones out, for which every file is read.
 
         Raises:
           ValueError: there is no complete checkpoint.
@@ -161,7 +159,7 @@ class Checkpoints:
         for path in self._newest_first():
             try:
                 if verify:
-                    storage.verify(path)
+                    _verify(path)
                 complete.append(path)
             except storage.DamagedError as error:
                 _log.warning("Damaged checkpoint: %s", error)
@@ -204,15 +202,15 @@ def read_weights(path: pathlib.Path, variables: list[keras.Variable]) -> None:
       ValueError: a variable is missing in the checkpoint or has another
         shape. Nothing has been assigned then.
     """
-    file = path / _WEIGHTS
-    arrays = _read_arrays(file)
+    arrays = weights_of(path)
     wanted = {variable.path for variable in variables}
     part = {name: arrays[name] for name in wanted & set(arrays)}
-    _fitting(file, part, variables)()
+    for variable, array in _fitting(path / _WEIGHTS, part, variables):
+        variable.assign(array)
 
 
 def read_state(path: pathlib.Path) -> dict[str, Any]:
-    """What `save` was given besides the arrays: step, validation_loss, …."""
+    """The state that `save` was given: step, validation_loss and so on."""
     state: dict[str, Any] = json.loads((path / _STATE).read_text())
     return state
 
@@ -235,17 +233,13 @@ def _fitting(
     path: pathlib.Path,
     arrays: dict[str, np.ndarray],
     variables: list[keras.Variable],
-    *,
-    optional: str = "",
-) -> Callable[[], None]:
-    """Returns a function that assigns arrays to the variables of the same path.
+) -> list[tuple[keras.Variable, np.ndarray]]:
+    """Every variable with the array of its path.
 
     Args:
       path: the file, for error messages.
       arrays: its content, by variable path.
       variables: the variables to assign.
-      optional: variables whose path has this prefix may be missing in the
-        file or in the model.
 
     Raises:
       ValueError: names or shapes differ.
@@ -254,26 +248,21 @@ def _fitting(
     differing = sorted(
         name
         for name in set(wanted) ^ set(arrays)
-        if not (optional and name.startswith(optional))
+        if not name.startswith(_LOSS_SCALE)
     )
     if differing:
         raise ValueError(
             f"{path} does not fit this model: it and the model differ in"
             f" {len(differing)} variable(s), the first of them {differing[0]}."
         )
-    both = [(wanted[name], arrays[name]) for name in set(wanted) & set(arrays)]
-    for variable, array in both:
+    pairs = [(wanted[name], arrays[name]) for name in set(wanted) & set(arrays)]
+    for variable, array in pairs:
         if tuple(variable.shape) != array.shape:
             raise ValueError(
                 f"{path} does not fit this model: {variable.path} has shape"
                 f" {array.shape} there and {tuple(variable.shape)} here."
             )
-
-    def assign() -> None:
-        for variable, array in both:
-            variable.assign(array)
-
-    return assign
+    return pairs
 
 
 def _write_arrays(path: pathlib.Path, variables: list[keras.Variable]) -> None:
@@ -286,12 +275,31 @@ def _write_arrays(path: pathlib.Path, variables: list[keras.Variable]) -> None:
     try:
         safetensors.numpy.save_file(arrays, path)
     except safetensors.SafetensorError as error:
-        # The library hides the system's error, such as "no space left".
+        # The library hides the number of the system's error.
         number = re.search(r"os error (\d+)", str(error))
         if not number:
             raise
         code = int(number[1])
         raise OSError(code, os.strerror(code), str(path)) from error
+
+
+def _verify(path: pathlib.Path) -> None:
+    """Raises DamagedError; hashes files that stay as they are only once."""
+    files = []
+    for file in sorted(path.glob("*")):
+        found: Any = file.stat()
+        size_and_time = (
+            (found.length, found.mtime)
+            if storage.in_store(file)
+            else (found.st_size, found.st_mtime_ns)
+        )
+        files.append((file.name, *size_and_time))
+    _verify_once(path, tuple(files))
+
+
+@functools.cache
+def _verify_once(path: pathlib.Path, files: tuple[Any, ...]) -> None:
+    storage.verify(path)
 
 
 def _step_of(path: pathlib.Path) -> int:

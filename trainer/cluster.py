@@ -1,7 +1,8 @@
 """The processes of `--strategy=multi_worker`: who they are, and who answers.
 
-Plain sockets, where TensorFlow waits without an end, hears no signal and names
-nobody. It is not imported here: a bad TF_CONFIG costs no more than a second.
+TensorFlow would wait for a missing worker forever, without reacting to signals
+or naming it; plain sockets do better. TensorFlow is not imported here, so that
+a bad TF_CONFIG is refused within a second.
 """
 
 import contextlib
@@ -26,14 +27,14 @@ _EXAMPLE = (
     ' {"cluster": {"worker": ["host1:2222", "host2:2222"]},'
     ' "task": {"type": "worker", "index": 0}}.'
 )
-_ANSWER_SECONDS = 5.0  # So long a peer may take to answer, however far away.
-_FAILURES = 3  # So often in a row, before it counts as lost.
-_START_SECONDS = 600.0  # So long one waits for workers that never come.
+_ANSWER_SECONDS = 5.0  # How long a worker may take to answer.
+_FAILURES = 3  # A worker that fails to answer so often in a row is lost.
+_START_SECONDS = 600.0  # How long to wait for the others at the start.
 _REMIND_SECONDS = 60.0
 
 
 class LostError(Exception):
-    """A worker did not come or is gone; once all run, the run goes on."""
+    """A worker never started or is gone; once all run, the run goes on."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,15 +50,15 @@ class Cluster:
     me: str
 
     def wait_for_all(self, *, limit: float = _START_SECONDS) -> None:
-        """Comes back once every worker has been there.
+        """Returns once every worker has been seen.
 
         Raises:
-          ValueError: the port of this one is taken.
-          LostError: somebody did not come within `limit` seconds.
+          ValueError: the port of this process is taken.
+          LostError: a worker did not appear within `limit` seconds.
         """
         begin = reminded = time.monotonic()
         missing = self._others
-        # Seen by the others until TensorFlow listens there in its stead.
+        # The others see this process until TensorFlow listens on its port.
         with self._listener():
             while missing := self._silent(missing, _listens):
                 now = time.monotonic()
@@ -88,8 +89,8 @@ class Cluster:
     def watch(self, act: Callable[[], None]) -> None:
         """Calls `act`, in another thread, once a worker stays silent.
 
-        TensorFlow ends a sum of workers by itself where a process dies, but
-        for one that is frozen, or behind a dead link, it may go on waiting.
+        TensorFlow notices by itself when a process dies, but it may wait
+        forever for one that is frozen or behind a dead link.
         """
 
         def look() -> None:
@@ -110,7 +111,7 @@ class Cluster:
     def _silent(
         self, names: list[str], ask: Callable[[str], bool]
     ) -> list[str]:
-        """Which of them `ask` does not find; asked all at once."""
+        """Those of the workers that `ask` does not reach, all asked at once."""
         if not names:
             return []
         with futures.ThreadPoolExecutor(len(names)) as pool:
@@ -143,10 +144,10 @@ class Cluster:
 
 
 def from_environment() -> Cluster:
-    """The cluster of TF_CONFIG.
+    """The cluster that TF_CONFIG describes.
 
     Raises:
-      ValueError: there is none, or no run could work with it; one line.
+      ValueError: it describes none, or one that cannot work.
     """
     text = os.environ.get("TF_CONFIG", "")
     require(
@@ -156,30 +157,28 @@ def from_environment() -> Cluster:
     )
     try:
         content = json.loads(text)
-        jobs = content["cluster"]
-        kind, index = content["task"]["type"], int(content["task"]["index"])
-        good = isinstance(kind, str) and all(
-            isinstance(hosts, list) for hosts in jobs.values()
-        )
+        jobs, kind = content["cluster"], content["task"]["type"]
+        index = int(content["task"]["index"])
+        lists = all(isinstance(hosts, list) for hosts in jobs.values())
+        if not (lists and isinstance(kind, str)):
+            raise TypeError(
+                "addresses come in lists, and task.type is a string"
+            )
     except MALFORMED as error:
-        reason = f"{type(error).__name__}: {error}"
-    else:
-        if good:
-            return _checked(jobs, kind, index)
-        reason = "addresses come in lists, and task.type is a string"
-    raise ValueError(
-        "TF_CONFIG must be JSON with a cluster of lists of addresses, and a"
-        f" task with type and index; found {text[:200]!r} ({reason});"
-        f" {_EXAMPLE}"
-    )
+        raise ValueError(
+            "TF_CONFIG must be JSON with a cluster of lists of addresses, and a"
+            f" task with type and index; found {text[:200]!r}"
+            f" ({type(error).__name__}: {error}); {_EXAMPLE}"
+        ) from error
+    return _checked(jobs, kind, index)
 
 
 @contextlib.contextmanager
 def watched(layout: runtime.Runtime) -> Iterator[None]:
-    """Names the workers that are gone, where TensorFlow failed in a block.
+    """If TensorFlow fails in the block, looks for workers that are gone.
 
     Raises:
-      LostError: instead of what TensorFlow said about it.
+      LostError: names them, in place of TensorFlow's error.
     """
     try:
         yield
@@ -231,14 +230,14 @@ def _checked(jobs: dict[str, list[Any]], kind: Any, index: int) -> Cluster:
 
 
 def _host_and_port(address: Any) -> tuple[str, int]:
-    """("", 0) where it is none."""
+    """Splits "host:port"; ("", 0) if the address has another form."""
     host, _, port = str(address).rpartition(":")
     good = host and port.isdecimal() and 0 < int(port) < 2**16
     return (host.strip("[]"), int(port)) if good else ("", 0)
 
 
 def _listens(address: str) -> bool:
-    """Whether that host lets somebody in, be it for a frozen process."""
+    """Whether a process, frozen or not, listens at an address."""
     try:
         _connect(address).close()
     except OSError:
@@ -247,7 +246,7 @@ def _listens(address: str) -> bool:
 
 
 def _answers(address: str) -> bool:
-    """Whether TensorFlow lives there: its server speaks first."""
+    """Whether TensorFlow's server is alive there: it speaks first."""
     try:
         with _connect(address) as connection:
             return bool(connection.recv(1))

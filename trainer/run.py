@@ -1,8 +1,7 @@
 """A run, opened once and handed to every verb.
 
 A verb is `run(run)`: it does its work and records one artifact. What several
-verbs need, such as the rows, is found out when the first one asks for it, and
-never again.
+verbs need, such as the rows, is found when the first one asks for it, and kept.
 """
 
 import contextlib
@@ -36,9 +35,9 @@ class Run:
 
     Attributes:
       config: what to make.
-      workdir: where everything that is made lies, but the rows.
+      workdir: the directory of everything that the run makes except its rows.
       runtime: where it computes.
-      callbacks: Keras callbacks of the user, driven as `fit` would.
+      callbacks: the user's Keras callbacks, called as `fit` would call them.
     """
 
     def __init__(
@@ -94,19 +93,17 @@ class Run:
         Raises:
           ValueError: another process trains there.
         """
-        if self._is_locked:
+        with contextlib.ExitStack() as stack:
+            if not self._is_locked:
+                lock = workdir_lib.locked(self.workdir, chief=self.is_chief)
+                stack.enter_context(lock)
+                stack.callback(setattr, self, "_is_locked", False)
+                self._is_locked = True
             yield
-            return
-        with workdir_lib.locked(self.workdir, chief=self.is_chief):
-            self._is_locked = True
-            try:
-                yield
-            finally:
-                self._is_locked = False
 
     @functools.cached_property
     def resolved(self) -> dict[str, Any]:
-        """What config.json says that `auto` became; see `record`."""
+        """What `auto` became, according to config.json; see `record`."""
         found: dict[str, Any] = workdir_lib.read(self.workdir).get(
             "resolved", {}
         )
@@ -120,7 +117,7 @@ class Run:
 
     @functools.cached_property
     def arithmetic(self) -> strategies.Arithmetic:
-        """Precision and XLA: those with which the run began, if it has."""
+        """Precision and XLA; a run keeps those with which it began."""
         before = self.resolved if "precision" in self.resolved else None
         return strategies.resolve(self.strategy, self.config.train, before)
 
@@ -144,23 +141,22 @@ class Run:
 
     @functools.cached_property
     def initial_id(self) -> str:
-        """What the weights of `init_from` are known by; "" if there are none.
+        """The id of the weights in `init_from`; "" if there are none.
 
-        For a run the id of its encoder, for any other folder a digest of its
-        files.
+        For a run it is the id of its encoder, for any other folder a digest of
+        its files.
         """
         if not self.initial:
             return ""
         folder = storage.path_of(self.config.init_from)
         if checkpoint.of_stage(folder, "pretrain").exist():
             return trained.encoder_id(str(folder))
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        return storage.sha256_json(
-            {
-                str(path.relative_to(folder)): storage.sha256_file(path)
-                for path in files
-            }
-        )[:16]
+        digests = {
+            str(path.relative_to(folder)): storage.sha256_file(path)
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
+        return storage.sha256_json(digests)[:16]
 
     def open_rows(self, directory: str | pathlib.Path) -> manifest.Prepared:
         """Prepared rows, verified when they are opened for the first time."""
@@ -170,7 +166,7 @@ class Run:
         return self._opened[name]
 
     def forget_export(self) -> None:
-        """To be called when the export has been written again."""
+        """Must be called after the export has been replaced."""
         self._exported = None
 
     def open_export(self) -> loading.Exported:
@@ -268,12 +264,12 @@ class Run:
     def require_same(
         self, kind: str, stage: str, made_from: dict[str, str]
     ) -> None:
-        """Refuses to go on with a stage that was begun as something else.
+        """Refuses to continue a stage that began as something else.
 
         Args:
           kind: of the artifact, "encoder" or "classifier".
           stage: whose checkpoints are compared, if there are any.
-          made_from: kind -> id, as the run would go on.
+          made_from: kind -> id, what the run would make it from now.
 
         Raises:
           ValueError: names what differs.
@@ -288,7 +284,7 @@ class Run:
             )
 
     def require_same_rows_on_workers(self, rows: manifest.Prepared) -> None:
-        """Refuses workers that would read, or compute, something else each."""
+        """Refuses workers that read other rows or compute in another way."""
         workers.require_equal(
             self.strategy,
             {
@@ -332,5 +328,5 @@ class Run:
 
     def has_begun(self, stage: str) -> bool:
         """Whether the workdir has a checkpoint of "pretrain" or "finetune"."""
-        stages = workdir_lib.stages(self.workdir)
-        return any(name.startswith(stage) for name in stages)
+        names = workdir_lib.stages(self.workdir)
+        return any(name.startswith(stage) for name in names)

@@ -11,7 +11,7 @@ from trainer import chain, checkpoint, ngrams
 from trainer import workdir as workdir_lib
 
 _log = logging.getLogger(__name__)
-ROUND = "finetune_round"  # The stages of self-training: with 1, 2, ... behind.
+ROUND = "finetune_round"  # + 1, 2, ...: the stages of self-training.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Trained:
 def best(
     workdir: str, *, verify: bool = True
 ) -> tuple[Trained | None, Trained | None]:
-    """What is fine-tuned and what is pretrained; None = is not.
+    """The best classifier and the best encoder of a run; None = there is none.
 
     Args:
-      workdir: of the run; where it was not pretrained, the run that it began
-        from counts.
-      verify: leaves damaged checkpoints out, which takes reading them all.
+      workdir: of the run. If it has no pretraining of its own, the encoder is
+        that of the run in `init_from`.
+      verify: leave damaged checkpoints out, for which all of them are read.
     """
     recorded = workdir_lib.read(workdir)
     config = schema.Config.from_dict(recorded.get("config", {}))
@@ -75,7 +75,7 @@ def id_of(path: pathlib.Path) -> str:
 
 
 def warn_if_older(workdir: str, facts: dict[str, Any]) -> None:
-    """Says so if a run has gone on since its export, which has these facts."""
+    """Warns if a run has gone on since it was exported with these facts."""
     before = facts.get("artifact", {}).get("made_from", {})
     changed = [
         kind
@@ -91,7 +91,7 @@ def warn_if_older(workdir: str, facts: dict[str, Any]) -> None:
 
 
 def teacher(workdir: str, number: int) -> Trained:
-    """The best classifier from before that round of self-training."""
+    """The best classifier from before a round of self-training."""
     run = _run(workdir, "finetune", verify=True, rounds=number - 1)
     assert run
     return run
@@ -100,7 +100,7 @@ def teacher(workdir: str, number: int) -> Trained:
 def _run(
     workdir: str, stage: str, *, verify: bool, rounds: float = math.inf
 ) -> Trained | None:
-    """The run of a stage: of its seeds, or of these rounds, the best."""
+    """The best of a stage, of all its seeds and of so many rounds."""
     every = [
         checkpoint.of_stage(workdir, name)
         for name in sorted(workdir_lib.stages(workdir))
@@ -110,12 +110,9 @@ def _run(
     if not found:
         return None
     recorded = workdir_lib.read(workdir)
-    return Trained(
-        schema.Config.from_dict(recorded["config"]),
-        recorded["resolved"],
-        stage,
-        checkpoint.best_of(found),
-    )
+    config = schema.Config.from_dict(recorded["config"])
+    best_one = checkpoint.best_of(found)
+    return Trained(config, recorded["resolved"], stage, best_one)
 
 
 def _round_of(stage: str) -> int:

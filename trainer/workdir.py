@@ -1,4 +1,4 @@
-"""The directory of a run: who may write to it, and what it was started with."""
+"""The directory of a run: its lock, and the config that it began with."""
 
 import contextlib
 import json
@@ -48,9 +48,10 @@ def read(path: str) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Of the packages on which the numbers of a run depend.
+    """The versions of the packages on which the numbers of a run depend.
 
-    Those that are installed: on a TPU VM, TensorFlow has another name.
+    Packages that are not installed are left out: on a TPU VM, TensorFlow has
+    another name.
     """
     found = {}
     for name in _PACKAGES:
@@ -76,7 +77,7 @@ def _damaged(file: pathlib.Path, why: str) -> str:
 
 
 def stages(path: str) -> set[str]:
-    """Which have a checkpoint: "pretrain", "finetune", "finetune_seed1"."""
+    """The stages with a checkpoint: "pretrain", "finetune_seed1" and so on."""
     found = storage.complete(path, "checkpoints/*/step-*")
     return {
         p.parent.name.removesuffix("_frozen")

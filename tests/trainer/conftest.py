@@ -94,6 +94,30 @@ def tiny(changes):
 
 
 @pytest.fixture(scope="session")
+def labelled(tiny, tmp_path_factory):
+    """A function: more changes -> a config on 200 labelled documents."""
+    path = write_reviews(
+        tmp_path_factory.mktemp("labelled") / "reviews.jsonl", seed=3
+    )
+    changes = {
+        "data.source": "jsonl",
+        "data.path": str(path),
+        "data.prepared_dir": str(path.parent / "prepared"),
+        "train.num_steps": 20,
+        "model.dropout": 0.1,
+        "finetune.frozen_epochs": 1,
+        "finetune.num_epochs": 2,
+        "finetune.global_batch_size": 4,
+        "finetune.learning_rate": 0.01,
+        "finetune.average_decay": 0.5,
+        "finetune.layer_decay": 0.9,
+        "finetune.word_dropout": 0.1,
+        "checkpoint.every_steps": 5,
+    }
+    return lambda more=(): tiny({**changes, **dict(more)})
+
+
+@pytest.fixture(scope="session")
 def flags(changes, corpus):
     """A function: workdir and more changes -> the same as a command line."""
     plain = corpus.parent / "plain.py"
@@ -156,16 +180,11 @@ def finished(tiny, one_device, tmp_path_factory):
 
     Attributes: workdir, and of its run: callback (see `Witness`).
     """
-    workdir = tmp_path_factory.mktemp("finished") / "run"
-    callback = Witness()
-    pretrain.run(
-        Run(
-            tiny(),
-            workdir=str(workdir),
-            runtime=one_device,
-            callbacks=[callback],
-        )
+    workdir, callback = tmp_path_factory.mktemp("finished") / "run", Witness()
+    run = Run(
+        tiny(), workdir=str(workdir), runtime=one_device, callbacks=[callback]
     )
+    pretrain.run(run)
     return types.SimpleNamespace(workdir=workdir, callback=callback)
 
 
@@ -198,18 +217,21 @@ def tuned(finished, tiny, tmp_path_factory):
         workdir = tmp_path_factory.mktemp("tuned") / "run"
         config = tiny(more)
         shutil.copytree(finished.workdir, workdir)
-        if not with_pretraining:
-            shutil.rmtree(workdir / "checkpoints")
         resolved = workdir_lib.read(workdir)["resolved"]
         # The labelled rows carry the same tokenizer.
-        resolved |= {
-            "labels": LABELS,
-            "labelled": resolved["prepared"],
-        }
-        if not with_pretraining:
+        resolved |= {"labels": LABELS, "labelled": resolved["prepared"]}
+        encoder = "scratch"
+        if with_pretraining:
+            encoder = trained.encoder_id(str(workdir))
+        else:
+            shutil.rmtree(workdir / "checkpoints")
             del resolved["prepared"]
         workdir_lib.record(workdir, config, resolved)
-        stage = checkpoint.Checkpoints(workdir / "checkpoints" / "finetune")
+        rows = pathlib.Path(resolved["labelled"]).name
+        artifact = chain.Artifact.of(
+            "classifier", config, {"labelled rows": rows, "encoder": encoder}
+        )
+        stage = checkpoint.of_stage(workdir, "finetune")
         for step, loss in ((10, 0.5), (20, 0.75)):
             model = modeling.create_classifier(
                 config.model,
@@ -218,22 +240,9 @@ def tuned(finished, tiny, tmp_path_factory):
                 sequence_length=config.data.sequence_length,
                 num_classes=len(LABELS),
             )
-            made_from = {
-                "labelled rows": pathlib.Path(resolved["labelled"]).name,
-                "encoder": "scratch",
-            }
-            if with_pretraining:
-                made_from["encoder"] = trained.encoder_id(str(workdir))
-            artifact = chain.Artifact.of("classifier", config, made_from)
-            stage.save(
-                {
-                    "step": step,
-                    "validation_loss": loss,
-                    **artifact.at(step).to_dict(),
-                },
-                weights=model.variables,
-                optimizer=[],
-            )
+            state = {"step": step, "validation_loss": loss}
+            state |= artifact.at(step).to_dict()
+            stage.save(state, weights=model.variables, optimizer=[])
         return workdir
 
     return create

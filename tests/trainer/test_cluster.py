@@ -1,9 +1,8 @@
-"""Tests of trainer/cluster.py, with sockets of this process for workers."""
+"""Who is in a cluster, and who answers; sockets stand for workers."""
 
 import contextlib
 import json
 import math
-import os
 import re
 import signal
 import socket
@@ -24,50 +23,33 @@ def tf_config(monkeypatch, cluster, kind="worker", index=0):
     monkeypatch.setenv("TF_CONFIG", text)
 
 
-@pytest.mark.parametrize(
-    ("kind", "index", "cluster", "addresses"),
-    [
-        ("worker", 1, WORKERS, {"worker 0": "a:1", "worker 1": "b:1"}),
-        ("worker", "1", WORKERS, {"worker 0": "a:1", "worker 1": "b:1"}),
-        (
-            "chief",
-            0,
-            {"worker": ["[::1]:1"], "chief": ["c:65535"]},
-            {"chief 0": "c:65535", "worker 0": "[::1]:1"},
-        ),
-    ],
-)
-def test_a_good_tf_config(monkeypatch, kind, index, cluster, addresses):
-    tf_config(monkeypatch, cluster, kind, index)
+def test_a_good_tf_config(monkeypatch):
+    tf_config(monkeypatch, WORKERS, index="1")
     read = cluster_lib.from_environment()
-    assert read.addresses == addresses
-    assert list(read.addresses) == list(addresses)
-    assert read.me == f"{kind} {index}"
+    assert read.addresses == {"worker 0": "a:1", "worker 1": "b:1"}
+    assert read.me == "worker 1"
+    with_chief = {"worker": ["[::1]:1"], "chief": ["c:65535"]}
+    tf_config(monkeypatch, with_chief, kind="chief")
+    read = cluster_lib.from_environment()
+    expected = {"chief 0": "c:65535", "worker 0": "[::1]:1"}
+    assert [*read.addresses.items()] == [*expected.items()]
+    assert read.me == "chief 0"
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         (None, "needs the environment variable TF_CONFIG.*host1:2222"),
-        ("", "needs the environment variable TF_CONFIG"),
         ("{", r"must be JSON .* found '{' \(.*Expecting .*host1:2222"),
-        ("[]", r"must be JSON .* found '\[\]' .*host1:2222"),
         ("[" * 20_000, r"found '\[{200}' \(RecursionError"),
         ('{"cluster": {"worker": ["a:1"]}}', "KeyError: 'task'"),
-        ('{"task": {"type": "worker", "index": 0}}', "KeyError: 'cluster'"),
-        (({"worker": 5}, "worker", 0), "addresses come in lists"),
         (({"worker": "a:1"}, "worker", 0), "addresses come in lists"),
-        ((["a:1"], "worker", 0), "cluster of lists of addresses, and a task"),
         ((WORKERS, ["worker"], 0), "task.type is a string"),
-        ((WORKERS, "worker", "first"), "a task with type and index"),
         ((WORKERS, "worker", math.inf), "a task with type and index"),
-        ((WORKERS, "worker", 2), r"index=2 is out of range for 2 worker"),
         ((WORKERS, "worker", "2"), r"index=2 is out of range for 2 worker"),
         ((WORKERS, "worker", -1), "index=-1 is out of range"),
-        ((WORKERS, "ps", 0), "type='ps' is not in the cluster, .* has worker"),
-        ((WORKERS, "chief", 0), "type='chief' is not in the cluster"),
+        ((WORKERS, "chief", 0), "type='chief' is not in .*, which has worker"),
         (({}, "worker", 0), "the cluster has no jobs; give it workers"),
-        (({"chief": ["a:1"]}, "chief", 0), "the cluster has chief; give"),
         (({**WORKERS, "ps": ["c:1"]}, "worker", 0), "has worker, ps; give"),
         (({**WORKERS, "chief": ["c:1", "d:1"]}, "chief", 0), "one chief"),
         (
@@ -75,11 +57,8 @@ def test_a_good_tf_config(monkeypatch, kind, index, cluster, addresses):
             "chief 0 and worker 0 both have the address a:1",
         ),
         (({"worker": ["a"]}, "worker", 0), "worker 0 has the address 'a'"),
-        (({"worker": [":1"]}, "worker", 0), "has the address ':1'; write"),
         (({"worker": ["a:0"]}, "worker", 0), "has the address 'a:0'"),
         (({"worker": ["a:65536"]}, "worker", 0), "the address 'a:65536'"),
-        (({"worker": ["a:x"]}, "worker", 0), "has the address 'a:x'"),
-        (({"worker": [None]}, "worker", 0), "has the address None"),
     ],
 )
 def test_a_bad_tf_config(monkeypatch, text, message):
@@ -160,14 +139,6 @@ def test_all_wait_until_the_last_one_comes(free):
         server.close()
 
 
-def test_one_worker_waits_for_nobody(free, monkeypatch):
-    asked = []  # Nobody answers.
-    monkeypatch.setattr(cluster_lib, "_answers", asked.append)
-    cluster_of(free[:1]).wait_for_all(limit=0)
-    cluster_of(free[:1]).check()
-    assert asked == []
-
-
 def test_who_does_not_come_is_named(free, monkeypatch, caplog):
     monkeypatch.setattr(cluster_lib, "_REMIND_SECONDS", 0.1)
     with listening(1) as [there]:
@@ -183,44 +154,22 @@ def test_who_does_not_come_is_named(free, monkeypatch, caplog):
 
 
 def test_a_port_in_use_is_refused(free):
-    with listening(1) as [taken]:
-        cluster = cluster_of([taken, free[0]])
-        port = taken.split(":")[1]
-        with pytest.raises(
-            ValueError, match=f"worker 0 .*{port} .*Address already in use"
-        ):
-            cluster.wait_for_all()
-
-
-def test_a_signal_ends_the_waiting(free):
-    def stop(number, frame):
-        raise KeyError("stop")
-
-    before = signal.signal(signal.SIGTERM, stop)
-    timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGTERM])
-    try:
-        timer.start()
-        with pytest.raises(KeyError, match="stop"):
-            cluster_of(free).wait_for_all()
-    finally:
-        timer.join()
-        signal.signal(signal.SIGTERM, before)
+    with (
+        listening(1) as [taken],
+        pytest.raises(ValueError, match="worker 0 .*Address already in use"),
+    ):
+        cluster_of([taken, free[0]]).wait_for_all()
 
 
 def test_lost_workers_are_named(free):
+    cluster_of(free[:1]).check()  # One waits for nobody.
+    cluster_of(free[:1]).wait_for_all(limit=0)
     with greeting(2) as there:
         cluster_of([free[0], *there]).check()
         cluster = cluster_of([there[0], free[1], there[1], free[2]])
         lost = f"lost worker 1 ({free[1]}), worker 3 ({free[2]}): "
         with pytest.raises(cluster_lib.LostError, match=re.escape(lost)):
             cluster.check()
-
-
-def test_a_worker_that_answers_late_is_not_lost(monkeypatch):
-    answers = [False, False, True]
-    monkeypatch.setattr(cluster_lib, "_answers", lambda _: answers.pop(0))
-    cluster_of(["a:1", "b:1"]).check()
-    assert not answers
 
 
 def test_a_frozen_worker_is_lost(free, monkeypatch):
@@ -250,14 +199,6 @@ def test_a_worker_that_stays_silent_is_noticed(monkeypatch):
     assert asked == ["b:1"] * 7
 
 
-def test_a_silent_network_is_as_good_as_nobody(monkeypatch):
-    monkeypatch.setattr(cluster_lib, "_ANSWER_SECONDS", 0.2)
-    # Of a network for documentation: no route, or no answer.
-    cluster = cluster_of(["127.0.0.1:1", "192.0.2.1:2222"])
-    with pytest.raises(cluster_lib.LostError, match="lost worker 1"):
-        cluster.check()
-
-
 MULTI = runtime.Runtime("multi_worker")
 
 
@@ -267,7 +208,9 @@ class UnavailableError(Exception):
     __module__ = "tensorflow.python.framework.errors_impl"
 
 
-def test_an_error_with_all_workers_there_stays_what_it_was(monkeypatch):
+def test_an_error_of_tensorflow_names_the_workers_that_are_lost(
+    monkeypatch, free
+):
     with greeting(2) as there:
         tf_config(monkeypatch, {"worker": there})
         with (
@@ -275,9 +218,6 @@ def test_an_error_with_all_workers_there_stays_what_it_was(monkeypatch):
             cluster_lib.watched(MULTI),
         ):
             raise UnavailableError("Connection reset by peer")
-
-
-def test_an_error_while_workers_are_lost_names_them(monkeypatch, free):
     tf_config(monkeypatch, {"worker": free[:2]})
     with (
         pytest.raises(cluster_lib.LostError, match="lost worker 1") as caught,
@@ -289,23 +229,14 @@ def test_an_error_while_workers_are_lost_names_them(monkeypatch, free):
 
 @pytest.mark.parametrize(
     "error",
-    [
-        ValueError("bad input"),
-        runtime.Stopped(signal.SIGTERM),
-        cluster_lib.LostError("named already"),
-        KeyboardInterrupt(),
-        KeyError("a bug after the others are done"),
-    ],
+    [runtime.Stopped(signal.SIGTERM), KeyboardInterrupt(), KeyError("a bug")],
 )
 def test_what_is_not_of_tensorflow_has_its_own_reason(monkeypatch, free, error):
     tf_config(monkeypatch, {"worker": free[:2]})
     with pytest.raises(type(error)) as caught, cluster_lib.watched(MULTI):
         raise error
     assert caught.value is error
-
-
-def test_one_host_looks_for_nobody(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{")
     one = runtime.Runtime("one_device")
     with pytest.raises(UnavailableError), cluster_lib.watched(one):
-        raise UnavailableError
+        raise UnavailableError  # One host looks for nobody.

@@ -36,12 +36,9 @@ def save(tmp_path):
     return write
 
 
-def test_nothing_trained(tmp_path):
+def test_the_best_of_each_stage(save, tmp_path):
     assert trained.best(str(tmp_path)) == (None, None)
     assert trained.sources(str(tmp_path)) == {}
-
-
-def test_the_best_of_each_stage(save):
     save("run", "pretrain", {10: 0.7, 20: 0.5, 30: 0.6})
     path = save("run", "finetune", {4: 0.1, 8: 0.2})
     tuned, pretrained = trained.best(path)
@@ -102,10 +99,6 @@ def test_the_teacher_of_a_round_is_the_best_from_before_it(save):
     assert trained.teacher(path, 10).checkpoint.parent.name == "finetune_round2"
     tuned, _ = trained.best(path)
     assert tuned.checkpoint.parent.name == "finetune_round10"
-
-
-def test_a_student_that_is_no_better_is_not_taken(save):
-    path = save("run", "finetune", {4: 0.5})
-    save("run", "finetune_round1", {6: 0.5})
-    tuned, _ = trained.best(path)
-    assert tuned.checkpoint.parent.name == "finetune"
+    # One that is no better is not taken.
+    save("run", "finetune_round11", {6: 0.2})
+    assert trained.best(path)[0].checkpoint == tuned.checkpoint

@@ -78,9 +78,7 @@ def run(run: Run) -> None:
             for one in tasks:
                 # For the summary; the step trains what it is given.
                 task.model.encoder.trainable = one is task
-                stage.train(
-                    one, run, run.callbacks, patience=config.finetune.patience
-                )
+                stage.train(one, run, run.callbacks)
             return task
 
         finetune = run.config.finetune

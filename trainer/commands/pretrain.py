@@ -43,24 +43,19 @@ def run(run: Run) -> None:
         if run.is_chief:
             # Whoever starts from this run needs it, wherever its data went.
             run.rows.tokenizer.save(storage.path_of(run.workdir))
-        from_scratch = run.config.model.tie_embeddings and not run.initial
-        if from_scratch:
+        frequencies = None
+        if run.config.model.tie_embeddings and not run.initial:
             frequencies = pretraining.log_frequencies(run.rows)
 
         def create(config: schema.Config) -> pretraining_task.PretrainingTask:
-            task = pretraining_task.create(
+            return pretraining_task.create(
                 config,
                 run.strategy,
                 run.rows,
                 run.arithmetic,
                 made_from=made_from,
+                frequencies=frequencies,
             )
-            if not from_scratch:
-                return task
-            # Without them the softmax learns the frequencies first, through
-            # the table that it shares: rare words are pushed into one corner.
-            task.model.head.bias.assign(frequencies)
-            return task.in_two_levels(pretraining.rare_rates(frequencies))
 
         task = create(budget.decide(run, "pretrain", create))
         if run.initial and not run.has_begun("pretrain"):
@@ -75,5 +70,5 @@ def run(run: Run) -> None:
             task,
             run,
             [*([shown] * run.is_chief), *run.callbacks],
-            hints=[f"encoder: trainer.modeling.load_encoder({run.workdir!r})"],
+            hint=f"encoder: trainer.modeling.load_encoder({run.workdir!r})",
         )

@@ -6,7 +6,7 @@ who wrote it, so that a graph is read before it is loaded.
 """
 
 import collections
-from collections.abc import Iterable
+import pathlib
 from typing import Any
 
 from tensorflow.core.protobuf import saved_model_pb2
@@ -17,31 +17,7 @@ import storage
 # reaches beyond the tensors that it is given, and the model's tables and
 # variables.
 _ALLOWED = frozenset(
-    """
-    Abs AddN AddV2 All Any ArgMax AsString Assert AssignVariableOp BatchMatMulV2
-    BiasAdd BiasAddGrad Bitcast BitwiseAnd BitwiseOr BitwiseXor BroadcastArgs
-    BroadcastGradientArgs BroadcastTo CaseFoldUTF8 Cast Ceil ConcatV2 Const
-    Cumsum DenseBincount DisableCopyOnRead DivNoNan Einsum EnsureShape Equal Erf
-    Erfc Exp ExpandDims FastWordpieceTokenizeWithOffsets Fill Floor FloorDiv
-    FloorMod GatherNd GatherV2 Greater GreaterEqual HashTableV2 Identity
-    IdentityN If InvertPermutation LeftShift Less LessEqual Log Log1p LogSoftmax
-    LogicalAnd LogicalNot LogicalOr LookupTableFindV2 LookupTableImportV2
-    LookupTableSizeV2 LowerBound MatMul Max Maximum Mean Min Minimum Mul Neg
-    NoOp NormalizeUTF8 NotEqual OnesLike Pack Pad PartitionedCall Placeholder
-    Pow Prod RaggedBincount RaggedGather RaggedRange RaggedTensorToTensor Range
-    ReadVariableOp RealDiv Reciprocal RegexSplitWithOffsets Relu ReluGrad
-    Reshape ReverseV2 RightShift Round Rsqrt RsqrtGrad ScatterNd SegmentMax
-    SegmentSum Select SelectV2 Shape Sigmoid SigmoidGrad Sign Size Slice Softmax
-    Split SplitV Sqrt SqrtGrad Square SquaredDifference Squeeze
-    StatefulPartitionedCall StatelessIf StatelessWhile StaticRegexFullMatch
-    StaticRegexReplace StopGradient StridedSlice StringJoin StringLength
-    StringLower StringSplitV2 StringUpper Sub Substr Sum Tanh TanhGrad
-    TensorListConcatV2 TensorListFromTensor TensorListGetItem TensorListLength
-    TensorListReserve TensorListSetItem TensorListStack TensorScatterAdd
-    TensorScatterUpdate Tile TopKV2 Transpose UnicodeDecodeWithOffsets
-    UnicodeTranscode Unique Unpack UnsortedSegmentMax UnsortedSegmentMin
-    UnsortedSegmentSum UpperBound VarHandleOp Where While ZerosLike
-    """.split()
+    pathlib.Path(__file__).with_suffix(".txt").read_text().split()
 )
 # Functions of `tf.saved_model.save` hold them, to save the model once more.
 # `tf.saved_model.load` never calls these functions, nor may anything else.
@@ -91,32 +67,20 @@ def _refusal(path: Any, found: str) -> str:
 def _callable(graph: Any, bodies: dict[str, list[Any]]) -> set[str]:
     """Names of the functions that whoever loads the model can call."""
     objects, library = graph.object_graph_def, graph.graph_def.library
-    pending = {
-        *objects.concrete_functions,
-        *(
-            name
-            for o in objects.nodes
-            for name in o.function.concrete_functions
-        ),
-        *(
-            o.bare_concrete_function.concrete_function_name
-            for o in objects.nodes
-        ),
-        *(gradient.gradient_func for gradient in library.gradient),
-        *(gradient.gradient_func for gradient in library.registered_gradients),
-    } & bodies.keys()
+    pending = {*objects.concrete_functions}
+    for node in objects.nodes:
+        pending.update(node.function.concrete_functions)
+        pending.add(node.bare_concrete_function.concrete_function_name)
+    for gradient in (*library.gradient, *library.registered_gradients):
+        pending.add(gradient.gradient_func)
     found: set[str] = set()
-    while pending:
+    while pending := pending & bodies.keys() - found:
         name = pending.pop()
         found.add(name)
-        called = {used for node in bodies[name] for used in _used(node)}
-        pending |= called & bodies.keys() - found
+        for node in bodies[name]:
+            # Among them are names of what is no function.
+            pending.add(node.op)
+            for value in node.attr.values():
+                pending.add(value.func.name)
+                pending.update(used.name for used in value.list.func)
     return found
-
-
-def _used(node: Any) -> Iterable[str]:
-    """Names of the functions, among others, that an operation calls."""
-    yield node.op
-    for value in node.attr.values():
-        yield value.func.name
-        yield from (function.name for function in value.list.func)

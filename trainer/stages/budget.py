@@ -13,13 +13,13 @@ from trainer.stages import tasks
 from trainer.training import workers
 
 _log = logging.getLogger(__name__)
-# Of the minutes; where there is no pretraining, fine-tuning has them all.
+# Of the minutes. Without pretraining, fine-tuning has all of them.
 _PRETRAINING_SHARE = 0.6
 _NUM_BATCHES, _TIMED_STEPS = 4, 8
 
 
 def decided(run: Run) -> schema.Config:
-    """The config with the numbers of steps that the run decided on before."""
+    """The config with the numbers of steps on which the run has decided."""
     if not run.config.train.minutes:
         return run.config
     return _with(run.config, run.resolved.get("steps", {}))
@@ -32,16 +32,16 @@ def decide(
     *,
     share: float = 1.0,
 ) -> schema.Config:
-    """The config with as many steps for a stage as its minutes allow.
+    """The config with as many steps for a stage as `train.minutes` allows.
 
-    A few steps are timed on weights that are thrown away. The number is
-    recorded, so that a run that goes on has the same one.
+    A few steps are timed with weights that are thrown away. The number is
+    recorded, so that a resumed run has the same one.
 
     Args:
-      run: with its config recorded; nothing is done if its `train.minutes`
-        is 0.
+      run: with its config recorded. If its `train.minutes` is 0, its config is
+        returned as it is.
       stage: "pretrain" or "finetune".
-      create: what the stage trains, from its first weights.
+      create: makes what the stage trains.
       share: of the stage's minutes.
     """
     config = run.config
@@ -56,7 +56,7 @@ def decide(
         task = create(config)
         seconds = _seconds_per_step(task)
         number = max(1, round(60 * config.train.minutes * share / seconds))
-        # More epochs of a small text would only be learned by heart.
+        # In more epochs a small text would only be learned by heart.
         epochs = automatic.MOST_EPOCHS[stage]
         number = min(number, epochs * task.plan.steps_per_epoch)
         steps = {**steps, stage: number}
@@ -73,22 +73,16 @@ def decide(
 
 
 def _with(config: schema.Config, steps: dict[str, int]) -> schema.Config:
-    return dataclasses.replace(
-        config,
-        train=dataclasses.replace(
-            config.train,
-            minutes=0.0,
-            num_steps=steps.get("pretrain", config.train.num_steps),
-        ),
-        finetune=dataclasses.replace(
-            config.finetune,
-            num_steps=steps.get("finetune", config.finetune.num_steps),
-        ),
-    )
+    train, finetune = config.train, config.finetune
+    number = steps.get("pretrain", train.num_steps)
+    train = dataclasses.replace(train, minutes=0.0, num_steps=number)
+    number = steps.get("finetune", finetune.num_steps)
+    finetune = dataclasses.replace(finetune, num_steps=number)
+    return dataclasses.replace(config, train=train, finetune=finetune)
 
 
 def _seconds_per_step(task: tasks.Task) -> float:
-    """Of the slowest worker, the same number on all of them."""
+    """How long a step takes the slowest worker; the same on all workers."""
     call = task.create_train_call(tf.Variable(0.0))
     batches = iter(task.first_batches(_NUM_BATCHES))
 

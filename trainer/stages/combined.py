@@ -1,4 +1,4 @@
-"""Encoder and n-grams in one model, weighted by validation."""
+"""An encoder and n-grams in one model, weighted by how well they validate."""
 
 import dataclasses
 import logging
@@ -18,19 +18,13 @@ _log = logging.getLogger(__name__)
 def create(
     tuned: trained.Trained, prepared: manifest.Prepared, workdir: str
 ) -> tuple[modeling.TextClassifier, dict[str, Any]]:
-    """Encoder and n-grams in one model, and how each validates."""
+    """The classifier that takes strings, and how each part of it validates."""
     config = tuned.config.finetune
     facts = ngrams.read_facts(workdir)
     fitted = None
     made_from = facts.get("artifact", {}).get("made_from", {})
     if config.ngrams and made_from.get("labelled rows") == prepared.fingerprint:
         fitted = ngrams.NGrams.load(workdir)
-        number = prepared.roles["validation"].num_documents
-        if len(fitted.validation) != number:
-            raise ValueError(
-                f"{workdir}/{ngrams.DIRECTORY} is of an older version; remove"
-                " it, and --mode=finetune or --mode=all fits it again."
-            )
     model = modeling.TextClassifier(
         **common(tuned, prepared),
         finetune=dataclasses.asdict(config),
@@ -51,7 +45,7 @@ def logits(
     batch: dict[str, tf.Tensor],
     documents: Documents,
 ) -> list[np.ndarray]:
-    """What every part says to the documents of a batch, [N, K] each.
+    """The logits of every part for the documents of a batch, [N, K] each.
 
     Args:
       classifier: from `create`.
@@ -77,10 +71,11 @@ def _mix(
     prepared: manifest.Prepared,
     config: schema.Config,
 ) -> dict[str, Any]:
-    """Fits the weights of the parts on validation; loss and accuracy of each.
+    """Fits the weights of the parts; returns the loss and accuracy of each.
 
-    The encoder was chosen on the same documents, and so was the strength of
-    the n-grams: the numbers flatter all three, the test split none.
+    They are fitted on the validation documents, by which the encoder and the
+    strength of the n-grams were chosen too: all these numbers are a little too
+    good, unlike those of the test split.
     """
     truth = classification.documents(prepared, config, "validation").labels
     named = {"n-grams": fitted.validation}
@@ -94,14 +89,16 @@ def _mix(
             found.append(answers[used])
         assert np.array_equal(labels, truth), "documents in another order"
         named = {"encoder": np.concatenate(found), **named}
-    names, parts = [*named], [*named.values()]
+    parts = [*named.values()]
     weights, bias = ngrams.combine(parts, truth)
     assert classifier.mixture is not None
     classifier.mixture.assign(np.concatenate([weights, bias]))
-    together = np.tensordot(weights, np.stack(parts), 1) + bias
-    results: dict[str, Any] = {"documents": len(truth)}
+    results: dict[str, Any] = {
+        "documents": len(truth),
+        "weights": dict(zip(named, map(float, weights), strict=True)),
+    }
     if len(parts) > 1:
-        named["together"] = together
+        named["together"] = np.tensordot(weights, np.stack(parts), 1) + bias
     for name, part in named.items():
         loss, accuracy = ngrams.measure(part, truth)
         results[name] = {"loss": loss, "accuracy": accuracy}
@@ -112,22 +109,15 @@ def _mix(
             loss,
             f"{len(truth):,}",
         )
-    results["weights"] = dict(zip(names, map(float, weights), strict=True))
     return results
 
 
 def common(
     source: trained.Trained, prepared: manifest.Prepared
 ) -> dict[str, Any]:
-    """What every model that takes strings is made from."""
+    """The arguments that every model that takes strings has."""
     tokenizer = prepared.tokenizer
-    expected = source.resolved["vocabulary_size"]
-    if tokenizer.vocabulary_size != expected:
-        raise ValueError(
-            f"{prepared.directory} has a vocabulary of"
-            f" {tokenizer.vocabulary_size} tokens, but the model was trained"
-            f" with {expected}; bring back the one that it was trained with."
-        )
+    assert tokenizer.vocabulary_size == source.resolved["vocabulary_size"]
     return {
         "kind": tokenizer.kind,
         "vocabulary": tokenizer.vocabulary,

@@ -1,4 +1,4 @@
-"""The likeliest words for each [MASK] of some sentences, after every epoch."""
+"""Shows the likeliest words for each [MASK] of some sentences."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -10,13 +10,13 @@ import tensorflow as tf
 from input_pipeline import tokenizer as tokenizer_lib
 from trainer import modeling
 
-_MOST = 20  # Times in a run; more would bury all other output.
+_MOST = 20  # How often in a run; more would bury all other output.
 
 
 class FillIns(keras.callbacks.Callback):
-    """Prints what the model fills in after every epoch.
+    """Prints after every epoch what the model fills in.
 
-    If a run has more than 20 epochs, after every n-th and the last.
+    A run of more than 20 epochs prints it after every n-th and the last.
 
     Args:
       sentences: texts with [MASK] in them.
@@ -31,14 +31,14 @@ class FillIns(keras.callbacks.Callback):
         tokenizer: tokenizer_lib.Tokenizer,
         *,
         top_k: int,
-        record: Callable[[int, dict[str, Any]], None] | None = None,
+        record: Callable[[int, dict[str, Any]], None],
     ):
         super().__init__()
         self._sentences = sentences
         self._top_k = top_k
         self._tokenizer = tokenizer
         self._record = record
-        self._steps_of_epoch = 0  # 0 if it was done before resuming.
+        self._steps_of_epoch = 0  # 0 if a resumed run begins at its end.
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
@@ -60,17 +60,21 @@ class FillIns(keras.callbacks.Callback):
             )
             _print(sentence, masks)
             found.append({"text": sentence, "masks": masks})
-        if self._record:
-            steps = self.params["steps"]
-            step = epoch * steps + (self._steps_of_epoch or steps)
-            self._record(step, {"event": "fill_ins", "fill_ins": found})
+        steps = self.params["steps"]
+        step = epoch * steps + (self._steps_of_epoch or steps)
+        self._record(step, {"event": "fill_ins", "fill_ins": found})
 
 
 def _print(sentence: str, masks: list[list[tuple[str, float]]]) -> None:
     print(f"  {sentence}")
-    for number, masked in enumerate(masks):
+    parts = sentence.split(tokenizer_lib.MASK)
+    for number, masked in enumerate(masks, start=1):
+        before, after = (
+            tokenizer_lib.MASK.join(some)
+            for some in (parts[:number], parts[number:])
+        )
         for token, probability in masked:
-            completed = _complete(sentence, number, token)
+            completed = f"{before}{token.removeprefix('##')}{after}"
             print(f"    {probability:.3f}  {token:<14} {completed}")
 
 
@@ -81,13 +85,13 @@ def fill_in(
     *,
     top_k: int,
 ) -> list[list[tuple[str, float]]]:
-    """For each mask the likeliest tokens and their probabilities.
+    """The likeliest tokens for each mask, and their probabilities.
 
     Args:
       model: a masked language model.
       tokenizer: its tokenizer.
-      sentence: text with masks; what does not fit into one row is cut off.
-      top_k: number of tokens for each mask; special tokens are left out.
+      sentence: text with masks; it is cut to the length of a row.
+      top_k: number of tokens for each mask, without special ones.
 
     Returns:
       A list for each mask, the likeliest token first.
@@ -112,11 +116,3 @@ def fill_in(
         ]
         for pair in zip(tokens.numpy(), values.numpy(), strict=True)
     ]
-
-
-def _complete(sentence: str, number: int, token: str) -> str:
-    """The sentence with one of its masks replaced by a token."""
-    parts = sentence.split(tokenizer_lib.MASK)
-    before = tokenizer_lib.MASK.join(parts[: number + 1])
-    after = tokenizer_lib.MASK.join(parts[number + 1 :])
-    return f"{before}{token.removeprefix('##')}{after}"

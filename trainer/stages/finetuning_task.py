@@ -49,12 +49,10 @@ def create(
     *,
     made_from: dict[str, str] | None = None,
 ) -> list[FinetuningTask]:
-    """One model, and who trains it in turn: the head alone, then everything.
+    """The tasks that train one model in turn: the head alone, then everything.
 
-    The first, `stage` with "_frozen" behind, is left out where
-    `finetune.frozen_epochs` is 0. The encoder's weights are those of
-    `finetune.seed`, until the caller assigns others. `made_from` is that of
-    the classifier, kind -> id; None = nobody will ask.
+    The first, `stage` + "_frozen", is left out where `finetune.frozen_epochs`
+    is 0. `made_from` says what the classifier comes from: kind -> id.
     """
     with strategy.scope():
         model = modeling.create_classifier(
@@ -66,23 +64,20 @@ def create(
             dtype=arithmetic.policy,
         )
         model.encoder.rematerialize = config.train.rematerialize
+    num_rows = prepared.roles["train"].num_rows
+    artifact = chain.Artifact.of("classifier", config, made_from or {})
     finetune, created = config.finetune, list[FinetuningTask]()
     stages = [(stage, finetune.num_steps, finetune.num_epochs, model)]
     if finetune.frozen_epochs:
-        stages.insert(
-            0, (f"{stage}_frozen", 0, finetune.frozen_epochs, model.head)
-        )
+        frozen = (f"{stage}_frozen", 0, finetune.frozen_epochs, model.head)
+        stages.insert(0, frozen)
     for name, num_steps, num_epochs, trained in stages:
         variables = trained.trainable_variables
+        train = dataclasses.replace(
+            training_section(config), num_steps=num_steps, num_epochs=num_epochs
+        )
         plan = loop.Plan.of(
-            dataclasses.replace(
-                training_section(config),
-                num_steps=num_steps,
-                num_epochs=num_epochs,
-            ),
-            config,
-            prepared.roles["train"].num_rows,
-            enough=automatic.finetuning_steps,
+            train, config, num_rows, enough=automatic.finetuning_steps
         )
         schedule = dataclasses.replace(
             config.optimizer,
@@ -108,23 +103,19 @@ def create(
         created.append(
             FinetuningTask(
                 config=config,
-                train=training_section(config),
+                train=train,
                 seed=finetune.seed,
                 best_by=config.checkpoint.best_by,
                 strategy=strategy,
                 prepared=prepared,
                 arithmetic=arithmetic,
-                plan=plan,
-                model=tasks.for_callbacks(model, optimizer),
+                plan=dataclasses.replace(plan, patience=finetune.patience),
+                model=model,
                 variables=variables,
                 optimizer=optimizer,
                 schedule=schedule,
                 stage=name,
-                artifact=chain.Artifact.of(
-                    "classifier",
-                    config,
-                    made_from or {},
-                ),
+                artifact=artifact,
             )
         )
     return created

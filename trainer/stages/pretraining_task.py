@@ -23,22 +23,13 @@ class PretrainingTask(tasks.Task):
     """An encoder and its masked-LM head, which learn to fill in words.
 
     Attributes:
-      rare_rates: for `plan.two_level_steps`; None where there are none.
+      rare_rates: for `plan.two_level_steps`; None if there are no such steps.
     """
 
     rare_rates: np.ndarray | None = None
 
     create_training_batches = staticmethod(pretraining.training_batches)
     create_validation_batches = staticmethod(pretraining.validation_batches)
-
-    def in_two_levels(self, rare_rates: np.ndarray | None) -> "PretrainingTask":
-        """The same with `train.full_softmax_rate`; None changes nothing."""
-        rate = self.train.full_softmax_rate
-        steps = round((1 - rate) * self.plan.num_steps)
-        if rare_rates is None or not steps:
-            return self
-        plan = dataclasses.replace(self.plan, two_level_steps=steps)
-        return dataclasses.replace(self, plan=plan, rare_rates=rare_rates)
 
     def objective(  # noqa: D102
         self,
@@ -57,7 +48,7 @@ class PretrainingTask(tasks.Task):
     def create_train_call(self, stop: tf.Variable) -> Callable[..., Any]:
         """The same; all steps of a call lie on one side of the change."""
         full = super().create_train_call(stop)
-        if self.rare_rates is None:
+        if not self.plan.two_level_steps:
             return full
         step = dataclasses.replace(
             self.create_step(),
@@ -104,6 +95,7 @@ def create(
     arithmetic: strategies.Arithmetic,
     *,
     made_from: dict[str, str] | None = None,
+    frequencies: np.ndarray | None = None,
 ) -> PretrainingTask:
     """The model and its optimizer, with variables in the strategy's scope.
 
@@ -112,9 +104,11 @@ def create(
       strategy: where it computes.
       prepared: the rows.
       arithmetic: precision and XLA.
-      made_from: of the encoder, kind -> id; None = nobody will ask.
+      made_from: what the encoder comes from, kind -> id.
+      frequencies: their logarithms, float32 [V], to begin with; None = the
+        model does not know them.
     """
-    num_rows = prepared.roles["train"].num_rows
+    num_rows, rare_rates = prepared.roles["train"].num_rows, None
     plan = loop.Plan.of(config.train, config, num_rows)
     with strategy.scope():
         model = modeling.create_masked_lm(
@@ -131,6 +125,14 @@ def create(
             num_steps=plan.num_steps,
             precision=arithmetic.precision,
         )
+    if frequencies is not None:
+        # Without them the softmax learns the frequencies first, through the
+        # table that it shares: rare words are pushed into one corner.
+        model.head.bias.assign(frequencies)
+        rare_rates = pretraining.rare_rates(frequencies)
+    if rare_rates is not None:
+        steps = round((1 - config.train.full_softmax_rate) * plan.num_steps)
+        plan = dataclasses.replace(plan, two_level_steps=steps)
     return PretrainingTask(
         config=config,
         train=config.train,
@@ -140,14 +142,11 @@ def create(
         prepared=prepared,
         arithmetic=arithmetic,
         plan=plan,
-        model=tasks.for_callbacks(model, optimizer),
+        rare_rates=rare_rates,
+        model=model,
         variables=model.trainable_variables,
         optimizer=optimizer,
         schedule=config.optimizer,
         stage="pretrain",
-        artifact=chain.Artifact.of(
-            "encoder",
-            config,
-            made_from or {},
-        ),
+        artifact=chain.Artifact.of("encoder", config, made_from or {}),
     )

@@ -19,10 +19,10 @@ def choose(
 ) -> tuple[str, ...]:
     """The configured sentences, or else two validation texts with a mask each.
 
-    The same rows always give the same sentences. The words that make up two
-    thirds of all text are never hidden; of the others in a text, the mask hides
-    the most frequent one. The two texts hide different words. Short texts, long
-    ones and those with unknown words are chosen only if there are no others.
+    The same rows always give the same sentences. A mask never hides one of the
+    words that make up two thirds of all text, but the most frequent of the
+    others, a different one in each text. Texts that are short, long or have
+    unknown words are chosen only if there are no others.
     """
     if config.sentences or not prepared.roles["validation"].num_rows:
         return config.sentences

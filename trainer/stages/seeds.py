@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+import storage
 from configs import schema
 from trainer import checkpoint, trained
 from trainer.run import Run
@@ -32,16 +33,16 @@ def stage_of(number: int) -> str:
 def average(
     run: Run, task: finetuning_task.FinetuningTask, stages: Sequence[str]
 ) -> None:
-    """Saves the mean of the best weights of all seeds, validated, as a stage.
+    """Validates the mean of all seeds' best weights and saves it as a stage.
 
-    `trained.best` takes it, or the best seed, whichever validation prefers.
+    `trained.best` chooses between it and the seeds by validation.
 
     Args:
       run: that they belong to.
-      task: of any of them; its weights change.
-      stages: that have been trained, one a seed.
+      task: of any seed; its weights change.
+      stages: those of the seeds, all of them trained.
     """
-    # The others wait here until the chief has saved.
+    # The other workers wait here until the chief has saved.
     workers.require_equal(task.strategy, {"seeds": len(stages)}, remedy="")
     paths = [checkpoint.of_stage(run.workdir, stage).best() for stage in stages]
     states = [checkpoint.read_state(path) for path in paths]
@@ -80,5 +81,5 @@ def average(
     if run.is_chief:
         chosen, _ = trained.best(run.workdir)
         assert chosen and chosen.checkpoint
-        path = chosen.checkpoint
-        _log.info("best:    checkpoints/%s/%s", path.parent.name, path.name)
+        folder = storage.path_of(run.workdir)
+        _log.info("best:    %s", chosen.checkpoint.relative_to(folder))

@@ -1,9 +1,9 @@
 """Self-training: students that learn from labels and from a teacher.
 
-The teacher is the best classifier so far, with the n-grams. It answers all
-text without a label, and every document gets a label drawn from its answer:
-in expectation the answer itself. A student is an ordinary stage, from the same
-start as the teacher, on ordinary rows of both kinds of documents.
+The teacher is the best classifier so far, with its n-grams. It classifies all
+text without a label, and each document gets a label drawn from the resulting
+probabilities. A student is an ordinary stage that begins as its teacher did
+and learns from ordinary rows of both kinds of documents.
 """
 
 import dataclasses
@@ -33,9 +33,9 @@ from trainer.stages import combined
 from trainer.training import workers
 
 _log = logging.getLogger(__name__)
-# In the workdir: its rows depend on its weights.
+# In the workdir, because its rows depend on the weights there.
 DIRECTORY = "self_training"
-# Labelled documents are repeated until they are so many of the unlabelled.
+# Labelled documents are repeated until there are so many for each unlabelled.
 _SHARE_LABELLED = 1 / 3
 _ROWS_AT_ONCE = 256
 
@@ -46,15 +46,15 @@ def run(
     unlabelled: manifest.Prepared,
     train: Callable[[schema.Config, manifest.Prepared, str], Any],
 ) -> None:
-    """All rounds in turn.
+    """Trains the student of each round.
 
-    `trained.best` takes a student where validation prefers it.
+    `trained.best` takes a student if it validates better than its teacher.
 
     Args:
-      run: with a teacher in its workdir. Its labelled rows validate students.
-      config: with the steps of a student; all have the first seed.
+      run: with a teacher in its workdir.
+      config: of the students, which all have the first seed.
       unlabelled: rows without labels.
-      train: trains the stage of that name on these rows.
+      train: trains a stage, given its config, its rows and its name.
     """
     # A student has no stage with a frozen encoder.
     finetune = dataclasses.replace(config.finetune, frozen_epochs=0)
@@ -69,17 +69,16 @@ def run(
 def _rows(
     run: Run, unlabelled: manifest.Prepared, number: int
 ) -> manifest.Prepared:
-    """What the student of a round learns from, made where it is missing."""
+    """The rows of a student, which are written if they are missing."""
     workdir, prepared = run.workdir, run.labelled_rows
     folder = storage.path_of(workdir) / DIRECTORY
     begun = checkpoint.of_stage(workdir, f"{trained.ROUND}{number}")
-    if state := begun.last_state():  # It goes on with its first labels.
-        name = chain.Artifact.read(state, begun.directory).made_from[
-            "labelled rows"
-        ]
+    if state := begun.last_state():  # It keeps the labels it began with.
+        before = chain.Artifact.read(state, begun.directory).made_from
+        name = before["labelled rows"]
         if storage.complete(folder, name):
             return manifest.open_prepared(folder / name)
-    # The others wait here until the chief has saved the teacher.
+    # The other workers wait here until the chief has saved the teacher,
     workers.require_equal(run.strategy, {"round": number}, remedy="")
     teacher = trained.teacher(workdir, number)
     assert teacher.checkpoint is not None
@@ -101,7 +100,7 @@ def _rows(
             _write, teacher, workdir, prepared, unlabelled, number
         )
         manifest.made_once(str(folder), identity, write)
-    # And here until it has written the rows.
+    # and here until it has written the rows.
     directory = manifest.directory_of(str(folder), identity)
     workers.require_equal(run.strategy, {"labels": directory.name}, remedy="")
     return manifest.open_prepared(directory)
@@ -110,10 +109,10 @@ def _rows(
 def draw(
     probabilities: np.ndarray, documents: Documents, number: int
 ) -> np.ndarray:
-    """A class for each document, int [N], by its probabilities [N, C].
+    """Draws a class for each document, int [N], by its probabilities [N, C].
 
-    Chance is a function of the round's number and of the document's tokens,
-    sorted: in a row its pieces may stand in any order.
+    The draw is a function of the round's number and of the document's tokens.
+    These are sorted, because its pieces may stand in a row in any order.
     """
     order = np.lexsort((documents.token_ids, documents.owners))
     sizes = np.bincount(documents.owners, minlength=len(probabilities))
@@ -143,10 +142,8 @@ def _compare(workdir: str, number: int) -> None:
                 *(state[name] for state in states),
             )
     _log.info(
-        "best:    checkpoints/%s/%s, by validation %s: the student of round %d"
-        " is %s",
-        chosen.parent.name,
-        chosen.name,
+        "best:    %s, by validation %s: the student of round %d is %s",
+        chosen.relative_to(storage.path_of(workdir)),
         states[0]["best_by"],
         number,
         "kept" if chosen == student else "dropped",
@@ -189,7 +186,7 @@ def _write(
         answered = rows.numpy().copy()
         labels = answered[:, -layout.num_documents :]
         labels[labels > 0] = drawn + 1
-        # Labelled rows in between: the stream shuffles only windows.
+        # Labelled rows come in between, because the stream shuffles windows.
         read += len(answered)
         until = repeats * len(known) * read // new.num_rows
         between = known[np.arange(written, until) % len(known)]
@@ -206,17 +203,12 @@ def _write(
         ),
         repeats,
     )
-    roles = {
-        role: {
-            **writer.close(),
-            "num_documents": prepared.roles[role].num_documents,
-            "num_tokens": prepared.roles[role].num_tokens,
-        }
-        for role, writer in writers.items()
-    }
+    roles = {role: writer.close() for role, writer in writers.items()}
     for name in ("num_documents", "num_tokens"):
-        roles["train"][name] *= repeats
-        roles["train"][name] += getattr(new, name)
+        known_number = getattr(own, name)
+        roles["train"][name] = repeats * known_number + getattr(new, name)
+        validated = prepared.roles["validation"]
+        roles["validation"][name] = getattr(validated, name)
     return {
         "sequence_length": prepared.sequence_length,
         "row_width": prepared.row_width,

@@ -1,6 +1,5 @@
 """One stage of a run: from its last checkpoint to its last step."""
 
-import dataclasses
 import hashlib
 import logging
 from collections.abc import Sequence
@@ -26,7 +25,6 @@ from trainer.training import (
 )
 
 _log = logging.getLogger(__name__)
-_GO_ON = "go on:   the same command again"
 
 
 def train(
@@ -34,8 +32,7 @@ def train(
     run: Run,
     callbacks: Sequence[keras.callbacks.Callback],
     *,
-    hints: Sequence[str] = (),
-    patience: int = 0,
+    hint: str = "",
 ) -> None:
     """Trains to the last step; afterwards the model has the final weights.
 
@@ -43,18 +40,15 @@ def train(
       task: with the weights to begin with, where there is no checkpoint.
       run: that it belongs to.
       callbacks: Keras callbacks, driven as `fit` would.
-      hints: lines for the end, for people.
-      patience: epochs without a better validation that end it; 0 = none do.
+      hint: a line for people, once all steps are done.
 
     Raises:
       ValueError: bad checkpoints, a loss that is not finite, no memory left.
       runtime.Stopped: a signal came; the run has been saved before.
     """
-    plan = dataclasses.replace(task.plan, patience=patience)
-    task = dataclasses.replace(task, plan=plan)
     try:
         with signals.StopSignal() as stop:
-            _train(task, run, stop, callbacks, hints)
+            _train(task, run, stop, callbacks, hint)
     except (tf.errors.DataLossError, tf.errors.NotFoundError):
         manifest.open_prepared(task.prepared.directory)  # Names the file.
         raise
@@ -74,21 +68,17 @@ def _train(
     run: Run,
     stop: signals.StopSignal,
     callbacks: Sequence[keras.callbacks.Callback],
-    hints: Sequence[str],
+    hint: str,
 ) -> None:
-    workdir, chief = run.workdir, run.is_chief
     plan, model, optimizer = task.plan, task.model, task.optimizer
     checkpoints = checkpoint.of_stage(
-        workdir,
-        task.stage,
-        keep_last=task.config.checkpoint.keep_last,
+        run.workdir, task.stage, keep_last=task.config.checkpoint.keep_last
     )
-    state = checkpoints.restore(
-        weights=model.variables, optimizer=optimizer.variables
-    )
-    first_step = saved = int(state.get("step", 0))
+    variables = {"weights": model.variables, "optimizer": optimizer.variables}
+    state = checkpoints.restore(**variables)
+    first_step = saved = state.get("step", 0)
     best = loop.Best(task.best_by, **state.get("best", {}))
-    # A signal saves at once.
+    # A signal in the last step before a validation saves without it.
     validation_due = (
         first_step > 0
         and plan.evaluates(first_step)
@@ -97,82 +87,63 @@ def _train(
     )
     _require_same_start(task, first_step)
     _announce(task, first_step)
+    model.optimizer = optimizer  # Keras callbacks look for it there.
     averages = optimizers.Averages(optimizer, task.variables)
-    evaluate = task.create_evaluate()
 
-    def evaluate_averages() -> dict[str, float]:
-        with averages.used():
-            return evaluate()
-
+    @averages.used()
     def save(step: int, validation: dict[str, float]) -> None:
         nonlocal saved
-        with averages.used():
-            if chief:
-                checkpoints.save(
-                    _state(task, step, validation, best),
-                    weights=model.variables,
-                    optimizer=optimizer.variables,
-                )
+        if run.is_chief:
+            checkpoints.save(_state(task, step, validation, best), **variables)
         saved = step
 
-    try:
-        if validation_due or not plan.finishes(first_step, best.step):
-            if first_step:
-                averages.swap()  # The checkpoint holds them as its weights.
-            with metrics.MetricsLog(
-                workdir,
-                stage=task.stage,
-                first_step=first_step,
-                enabled=chief,
-            ) as metrics_log:
+    if validation_due or not plan.finishes(first_step, best.step):
+        if first_step:
+            averages.swap()  # The checkpoint holds them as its weights.
+        bar = [progress.Progress(plan.num_steps)] if run.is_chief else []
+        callback_list = keras.callbacks.CallbackList(
+            [*bar, *callbacks],
+            model=model,
+            epochs=-(-plan.num_steps // plan.steps_per_epoch),
+            steps=plan.steps_per_epoch,
+            verbose=0,
+        )
+        trace = profiling.Trace(
+            metrics.board_directory(run.workdir, task.stage),
+            plan.profiled if run.is_chief else (0, 0),
+        )
+        with metrics.MetricsLog(
+            run.workdir,
+            stage=task.stage,
+            first_step=first_step,
+            enabled=run.is_chief,
+        ) as metrics_log:
+            try:
                 loop.Loop(
                     plan=plan,
                     train_call=task.create_train_call(stop.flag),
-                    evaluate=evaluate_averages,
+                    evaluate=averages.used()(task.create_evaluate()),
                     save=save,
                     learning_rate=task.learning_rate,
                     metrics=metrics_log,
-                    callbacks=keras.callbacks.CallbackList(
-                        [
-                            *([progress.Progress(plan.num_steps)] * chief),
-                            *callbacks,
-                        ],
-                        model=model,
-                        epochs=-(-plan.num_steps // plan.steps_per_epoch),
-                        steps=plan.steps_per_epoch,
-                        verbose=0,
-                    ),
+                    callbacks=callback_list,
                     stop=stop,
-                    trace=profiling.Trace(
-                        metrics.board_directory(workdir, task.stage),
-                        plan.profiled if chief else (0, 0),
-                    ),
+                    trace=trace,
                     best=best,
                 ).run(
                     iter(task.batches(first_step)),
                     first_step=first_step,
                     validation_due=validation_due,
                 )
-            averages.swap()
-    except runtime.Stopped:
-        _say_what_is_there(task, workdir, saved, [_GO_ON])
-        raise
-    if plan.finishes(saved, best.step):
-        if saved < plan.num_steps:
-            _log.info(
-                "early:   validation %s has not been better than %.4f since"
-                " step %d (finetune.patience=%d)",
-                best.by,
-                best.value,
-                best.step,
-                plan.patience,
-            )
-    else:
-        hints = [_GO_ON]
-    _say_what_is_there(task, workdir, saved, hints)
+            except runtime.Stopped:
+                _say_what_is_there(task, run.workdir, saved, best, hint)
+                raise
+        averages.swap()
+    _say_what_is_there(task, run.workdir, saved, best, hint)
 
 
 def _require_same_start(task: tasks.Task, step: int) -> None:
+    """Refuses workers that would begin with other weights, or elsewhere."""
     if not strategies.has_workers(task.strategy):
         return
     digest = hashlib.sha256()
@@ -191,12 +162,10 @@ def _require_same_start(task: tasks.Task, step: int) -> None:
 
 
 def _state(
-    task: tasks.Task,
-    step: int,
-    validation: dict[str, float],
-    best: loop.Best,
+    task: tasks.Task, step: int, validation: dict[str, float], best: loop.Best
 ) -> dict[str, Any]:
-    state = {
+    """What a checkpoint says besides its arrays."""
+    return {
         "step": step,
         "seed": task.seed,
         "global_batch_size": task.train.global_batch_size,
@@ -207,71 +176,67 @@ def _state(
         "best_by": best.by,
         "best": {"step": best.step, "value": best.value},
         **task.artifact.at(step).to_dict(),
+        **{
+            f"validation_{name}": validation[name]
+            for name in ("loss", "accuracy")
+            if name in validation
+        },
     }
-    for name in ("loss", "accuracy"):
-        if name in validation:
-            state[f"validation_{name}"] = validation[name]
-    return state
 
 
 def _announce(task: tasks.Task, first_step: int) -> None:
-    train, plan, strategy = task.train, task.plan, task.strategy
-    task.model.summary(print_fn=_log.info, line_length=80)
-    replicas = strategy.num_replicas_in_sync
+    train, plan = task.train, task.plan
+    replicas = task.strategy.num_replicas_in_sync
     micro = train.accumulation_steps
-    _log.info("%s", strategies.describe(strategy))
-    _log.info(
-        "precision %s, XLA %s, %s parameters",
-        task.arithmetic.precision,
-        "on" if task.arithmetic.jit else "off",
-        f"{task.model.count_params():,}",
-    )
-    _log.info(
-        "batch %d rows = %d replica(s) x %d micro-batch(es) x %d; %s steps in"
-        " epochs of %s",
-        train.global_batch_size,
-        replicas,
-        micro,
-        train.global_batch_size // replicas // micro,
-        f"{plan.num_steps:,}",
-        f"{plan.steps_per_epoch:,}",
-    )
+    rows = train.global_batch_size // replicas // micro
+    lines = [
+        strategies.describe(task.strategy),
+        f"precision {task.arithmetic.precision}, XLA"
+        f" {'on' if task.arithmetic.jit else 'off'},"
+        f" {task.model.count_params():,} parameters",
+        f"batch {train.global_batch_size} rows = {replicas} replica(s) x"
+        f" {micro} micro-batch(es) x {rows}; {plan.num_steps:,} steps in epochs"
+        f" of {plan.steps_per_epoch:,}",
+    ]
     if plan.two_level_steps:
-        _log.info(
-            "softmax in two levels for the first %s steps, because of the large"
-            " vocabulary (train.full_softmax_rate)",
-            f"{plan.two_level_steps:,}",
+        lines.append(
+            f"softmax in two levels for the first {plan.two_level_steps:,}"
+            " steps, because of the large vocabulary (train.full_softmax_rate)"
         )
     wanted = task.schedule.warmup_steps
     warmup = optimizers.Schedule(task.schedule, plan.num_steps).warmup_steps
     if warmup < wanted:
-        _log.info(
-            "warm-up of %d steps, half of the run, instead of %d",
-            warmup,
-            wanted,
+        lines.append(
+            f"warm-up of {warmup} steps, half of the run, instead of {wanted}"
         )
     if first_step >= plan.num_steps:
-        _log.info("all %d steps are done already", plan.num_steps)
+        lines.append(f"all {plan.num_steps} steps are done already")
     elif first_step:
-        _log.info("resuming from step %d", first_step)
+        lines.append(f"resuming from step {first_step}")
+    task.model.summary(print_fn=_log.info, line_length=80)
+    for line in lines:
+        _log.info("%s", line)
 
 
 def _say_what_is_there(
-    task: tasks.Task,
-    workdir: str,
-    saved: int,
-    hints: Sequence[str],
+    task: tasks.Task, workdir: str, saved: int, best: loop.Best, hint: str
 ) -> None:
     """The last lines of a stage that is done or was asked to stop."""
-    wanted = task.plan.num_steps
-    _log.info(
-        "saved:   step %d%s; %s holds checkpoints/%s, metrics.jsonl,"
-        " tensorboard",
-        saved,
-        f" of {wanted}" if saved <= wanted else f", past the {wanted} wanted",
-        workdir,
-        task.stage,
-    )
-    _log.info("curves:  tensorboard --logdir %s", workdir)
-    for hint in hints:
-        _log.info("%s", hint)
+    plan = task.plan
+    is_done, past = plan.finishes(saved, best.step), saved > plan.num_steps
+    lines = [
+        f"saved:   step {saved}{', past the' if past else ' of'}"
+        f" {plan.num_steps}{' wanted' if past else ''}; {workdir} holds"
+        f" checkpoints/{task.stage}, metrics.jsonl, tensorboard",
+        f"curves:  tensorboard --logdir {workdir}",
+        hint if is_done else "go on:   the same command again",
+    ]
+    if is_done and saved < plan.num_steps:
+        lines.insert(
+            0,
+            f"early:   validation {best.by} has not been better than"
+            f" {best.value:.4f} since step {best.step}"
+            f" (finetune.patience={plan.patience})",
+        )
+    for line in filter(None, lines):
+        _log.info("%s", line)

@@ -1,4 +1,4 @@
-"""The weights that a stage starts from if it has no checkpoint."""
+"""The weights from which a stage starts if it has no checkpoint."""
 
 import logging
 from collections.abc import Sequence

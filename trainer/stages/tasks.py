@@ -27,8 +27,8 @@ class Task:
     Attributes:
       config: of the run.
       train: its section, as this stage uses it.
-      seed: of the order of rows, of masks and of dropout.
-      best_by: the mean of validation that decides the best checkpoint.
+      seed: for the order of rows, the masks and dropout.
+      best_by: which mean of validation decides the best checkpoint.
       strategy: where it computes.
       prepared: the rows.
       arithmetic: precision and XLA.
@@ -99,8 +99,8 @@ class Task:
         call = step_lib.create_evaluation_call(
             self.strategy, self.evaluation_objective, jit=self.arithmetic.jit
         )
-        # Without an end: several workers would agree about it at every batch,
-        # and TensorFlow would forget the number of rows.
+        # Endless: with an end, workers would have to agree about it at every
+        # batch, and TensorFlow would not know the number of rows.
         batches = self._distribute(
             lambda *args, **shard: self.create_validation_batches(
                 *args, **shard
@@ -118,7 +118,7 @@ class Task:
         )
 
     def first_batches(self, number: int) -> Any:
-        """Distributed batches of the first steps, kept in memory, repeated."""
+        """Distributed batches of the first steps, cached and repeated."""
 
         def create(*args: Any, **parts: Any) -> tf.data.Dataset:
             batches = self.create_training_batches(*args, **parts)
@@ -144,12 +144,3 @@ class Task:
                 num_replicas=num_replicas,
             ),
         )
-
-
-def for_callbacks(
-    model: keras.Model, optimizer: keras.optimizers.Optimizer
-) -> keras.Model:
-    """The model with what Keras callbacks look for on it."""
-    model.optimizer = optimizer
-    model.stop_training = False
-    return model

@@ -20,30 +20,6 @@ LABELS = ["bad", "good"]
 
 
 @pytest.fixture(scope="session")
-def labelled(tiny, tmp_path_factory):
-    """A function: more changes -> a config on 200 labelled documents."""
-    path = tiny_runs.write_reviews(
-        tmp_path_factory.mktemp("labelled") / "reviews.jsonl", seed=3
-    )
-    changes = {
-        "data.source": "jsonl",
-        "data.path": str(path),
-        "data.prepared_dir": str(path.parent / "prepared"),
-        "train.num_steps": 20,
-        "model.dropout": 0.1,
-        "finetune.frozen_epochs": 1,
-        "finetune.num_epochs": 2,
-        "finetune.global_batch_size": 4,
-        "finetune.learning_rate": 0.01,
-        "finetune.average_decay": 0.5,
-        "finetune.layer_decay": 0.9,
-        "finetune.word_dropout": 0.1,
-        "checkpoint.every_steps": 5,
-    }
-    return lambda more=(): tiny({**changes, **dict(more)})
-
-
-@pytest.fixture(scope="session")
 def tuned(labelled, one_device, tmp_path_factory):
     """Pretrained and fine-tuned workdirs; nobody changes them."""
     pretrained = tmp_path_factory.mktemp("tuned") / "pretrained"

@@ -8,7 +8,7 @@ import tensorflow as tf
 from trainer import workdir as workdir_lib
 from trainer.commands import pretrain
 from trainer.run import Run
-from trainer.stages import budget
+from trainer.stages import budget, prompts
 
 
 @pytest.fixture
@@ -71,23 +71,20 @@ def test_minutes_are_shared_and_decided_once(decide, tmp_path):
     assert resolved["kept"] == 1
 
 
-def test_without_pretraining_all_minutes_are_of_fine_tuning(decide):
-    assert decide("finetune", 0.5) == (0, 1_200)
-
-
-def test_stages_of_one_kind_share_its_minutes(decide):
-    assert decide("finetune", 0.5, share=1 / 3) == (0, 400)
-
-
 @pytest.mark.parametrize(
-    ("stage", "steps"), [("pretrain", (200, 0)), ("finetune", (0, 60))]
+    ("stage", "seconds", "arguments", "steps"),
+    [
+        # Without pretraining, fine-tuning has all minutes; its stages share.
+        ("finetune", 0.5, {}, (0, 1_200)),
+        ("finetune", 0.5, {"share": 1 / 3}, (0, 400)),
+        # A small text is not learned by heart.
+        ("pretrain", 0.1, {"steps_per_epoch": 2}, (200, 0)),
+        ("finetune", 0.1, {"steps_per_epoch": 2}, (0, 60)),
+        ("pretrain", 1e6, {}, (1, 0)),  # There is always a step.
+    ],
 )
-def test_a_small_text_is_not_learned_by_heart(decide, stage, steps):
-    assert decide(stage, 0.1, steps_per_epoch=2) == steps
-
-
-def test_there_is_always_a_step(decide):
-    assert decide("pretrain", 1e6) == (1, 0)
+def test_how_many_steps_there_are(decide, stage, seconds, arguments, steps):
+    assert decide(stage, seconds, **arguments) == steps
 
 
 def test_only_the_chief_writes(decide, tmp_path):
@@ -95,11 +92,20 @@ def test_only_the_chief_writes(decide, tmp_path):
     assert "steps" not in workdir_lib.read(str(tmp_path))["resolved"]
 
 
-def test_a_run_has_the_steps_that_its_minutes_allow(
-    tiny, one_device, look, tmp_path
+def test_a_run_has_the_steps_of_its_minutes_and_prompts_of_its_own(
+    tiny, one_device, look, tmp_path, capsys
 ):
-    config = tiny({"train.minutes": 1e-3, "train.num_steps": 0})
-    pretrain.run(Run(config, workdir=str(tmp_path), runtime=one_device))
-    steps = workdir_lib.read(str(tmp_path))["resolved"]["steps"]
+    changes = {
+        "train.minutes": 1e-3,
+        "train.num_steps": 0,
+        "evaluation.sentences": (),
+    }
+    run = Run(tiny(changes), workdir=str(tmp_path), runtime=one_device)
+    pretrain.run(run)
+    resolved = workdir_lib.read(str(tmp_path))["resolved"]
     newest = look.checkpoints(tmp_path)[-1]
-    assert newest.name == f"step-{steps['pretrain']:09d}"
+    assert newest.name == f"step-{resolved['steps']['pretrain']:09d}"
+    sentences = tuple(resolved["sentences"])
+    assert sentences == prompts.choose(run.config.evaluation, run.rows)
+    out = capsys.readouterr().out
+    assert sentences and all(f"  {text}\n" in out for text in sentences)

@@ -1,14 +1,11 @@
 """Prompts of one's own text: always the same, readable, with one mask."""
 
-import json
 import random
 
 import pytest
 
 from configs import schema
 from input_pipeline import manifest, preparation
-from trainer.commands import everything
-from trainer.run import Run
 from trainer.stages import prompts
 
 NONE = schema.EvaluationConfig()
@@ -42,11 +39,6 @@ def _documents(least, most, number=100):
         " ".join(chance.choices(WORDS, rates, k=chance.randint(least, most)))
         for _ in range(number)
     ]
-
-
-def test_what_is_configured_counts(create):
-    given = schema.EvaluationConfig(sentences=("a [MASK]",))
-    assert prompts.choose(given, create(_documents(7, 9))) == ("a [MASK]",)
 
 
 @pytest.mark.parametrize("kind", ["word", "wordpiece"])
@@ -97,19 +89,8 @@ def test_of_nothing_come_no_prompts(create):
     assert not prepared.roles["validation"].num_rows
     assert prompts.choose(NONE, prepared) == ()
     # Numbers are no words.
-    numbers = [f"1 2 3 4 5 6 {n}" for n in range(20)]
-    assert prompts.choose(NONE, create(numbers)) == ()
-
-
-def test_a_run_shows_and_records_its_own(tiny, one_device, tmp_path, capsys):
-    workdir = tmp_path / "run"
-    config = tiny({"evaluation.sentences": (), "train.num_steps": 15})
-    everything.run(Run(config, workdir=str(workdir), runtime=one_device))
-    recorded = json.loads((workdir / "config.json").read_text())
-    sentences = recorded["resolved"]["sentences"]
-    assert sentences
-    out = capsys.readouterr().out
-    for sentence in sentences:
-        assert f"  {sentence}\n" in out  # After the epoch.
-        assert f'{{"text": "{sentence}", "masks"' in out  # In the end.
-    assert sentences[0] in (workdir / "report.html").read_text()
+    prepared = create([f"1 2 3 4 5 6 {n}" for n in range(20)])
+    assert prompts.choose(NONE, prepared) == ()
+    # What is configured counts.
+    given = schema.EvaluationConfig(sentences=("a [MASK]",))
+    assert prompts.choose(given, prepared) == ("a [MASK]",)
