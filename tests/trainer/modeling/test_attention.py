@@ -32,12 +32,15 @@ def plain_attention(query, key, value, segment_ids, keep):
 
 
 @pytest.mark.parametrize(
-    ("mode", "rows"),
-    # Of six; four at a time do not divide them.
-    [("eager", 6), ("xla", 6), ("graph", 6), ("graph", 4), ("graph", 1)],
+    ("mode", "rows", "drops", "whole"),
+    [
+        ("eager", 6, True, False),
+        ("xla", 6, True, False),
+        ("graph", 6, False, True),
+        ("graph", 4, True, False),  # Four at a time do not divide six.
+        ("graph", 1, False, False),
+    ],
 )
-@pytest.mark.parametrize("drops", [False, True])
-@pytest.mark.parametrize("whole", [False, True])
 def test_gradients_of_attention_are_those_of_its_formula(
     mode, rows, drops, whole, monkeypatch
 ):
