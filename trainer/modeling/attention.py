@@ -80,14 +80,52 @@ def attend(
     def mix(
         *inputs: tf.Tensor,
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
-        rows = _Rows.of(query)
-        (mixed,) = rows.map(forward, *inputs, *segments, num_results=1)
-        return mixed, lambda upstream: rows.map(
+        (mixed,) = _by_rows(forward, *inputs, *segments, num_results=1)
+        return mixed, lambda upstream: _by_rows(
             backward, mixed, upstream, *inputs, *segments, num_results=3
         )
 
     mixed: tf.Tensor = mix(query, key, value)
     return mixed
+
+
+def _by_rows(
+    function: Callable[..., tuple[tf.Tensor, ...]],
+    *arguments: tf.Tensor,
+    num_results: int,
+) -> tuple[tf.Tensor, ...]:
+    """A function of a batch; on a CPU, of a few rows that fit in its cache.
+
+    Args:
+      function: (first row int32 [], *arguments [b, ...] of its rows) ->
+        `num_results` tensors [b, H, L, K].
+      arguments: tensors [B, ...], the first of them [B, H, L, K].
+
+    Returns:
+      The results, [B, H, L, K].
+    """
+    like = arguments[0]
+    if not fusion.is_for_cpus(like):
+        return function(tf.constant(0), *arguments)
+    num_rows, heads, length, _ = like.shape
+    most = max(1, _GROUP_BYTES // (heads * length**2 * like.dtype.size))
+    size = max(
+        n for n in range(1, num_rows + 1) if n <= most and num_rows % n == 0
+    )
+    results = tf.map_fn(
+        lambda group: function(*group),
+        (
+            tf.range(0, num_rows, size),
+            *(tf.reshape(x, [-1, size, *x.shape[1:]]) for x in arguments),
+        ),
+        fn_output_signature=(
+            tf.TensorSpec([size, *like.shape[1:]], like.dtype),
+        )
+        * num_results,
+        parallel_iterations=2,  # Ten, the default, leave the cache.
+        name="rows",
+    )
+    return tuple(tf.reshape(x, like.shape) for x in results)
 
 
 def _weights(
@@ -98,71 +136,6 @@ def _weights(
     if segments:
         scores = _inside_segments(scores, *segments)
     return fusion.softmax(scores)
-
-
-class _Rows(NamedTuple):
-    """A batch, as a whole or, in the cache of a CPU, a few rows at a time."""
-
-    query: tf.Tensor  # [B, H, L, K]
-    size: int  # Rows of a group; 0: the whole.
-
-    @classmethod
-    def of(cls, query: tf.Tensor) -> "_Rows":
-        if not fusion.is_for_cpus(query):
-            return cls(query, 0)
-        num_rows, heads, length, _ = query.shape
-        bytes_a_row = heads * length**2 * query.dtype.size
-        most = max(1, _GROUP_BYTES // bytes_a_row)
-        sizes = range(1, num_rows + 1)
-        return cls(
-            query, max(n for n in sizes if n <= most and num_rows % n == 0)
-        )
-
-    def map(
-        self,
-        function: Callable[..., tuple[tf.Tensor, ...]],
-        *arguments: tf.Tensor,
-        num_results: int,
-    ) -> tuple[tf.Tensor, ...]:
-        """Calls (first row int32 [], *arguments [b, ...] of its rows).
-
-        Args:
-          function: returns `num_results` tensors [b, H, L, K].
-          arguments: tensors [B, ...].
-
-        Returns:
-          The results, [B, H, L, K].
-        """
-        if not self.size:
-            return function(tf.constant(0), *arguments)
-        num_rows, *row = self.query.shape
-        num_groups = num_rows // self.size
-
-        def part(argument: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
-            shape = [num_groups, self.size, *argument.shape[1:]]
-            return tf.reshape(argument, shape)[group]
-
-        def add(group: tf.Tensor, *arrays: tf.TensorArray) -> tuple[Any, ...]:
-            results = function(
-                group * self.size, *(part(x, group) for x in arguments)
-            )
-            written = zip(arrays, results, strict=True)
-            return group + 1, *(a.write(group, x) for a, x in written)
-
-        arrays = (
-            tf.TensorArray(
-                self.query.dtype, num_groups, element_shape=(self.size, *row)
-            )
-            for _ in range(num_results)
-        )
-        _, *arrays = tf.while_loop(
-            lambda group, *_: group < num_groups,
-            add,
-            (tf.constant(0), *arrays),
-            parallel_iterations=2,  # Ten, the default, leave the cache.
-            name="rows",
-        )
-        return tuple(tf.reshape(x.stack(), self.query.shape) for x in arrays)
 
 
 def _transposed_product(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:

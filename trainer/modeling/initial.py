@@ -1,6 +1,8 @@
 """Weights that training starts from: whose they are, and whether they fit."""
 
 import dataclasses
+import json
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +14,19 @@ from configs import schema
 # They may differ: they say how the weights are trained, not what they mean.
 _FREE = ("dropout", "attention_dropout", "initializer_range")
 _POSITIONS = "encoder/position_embedding/embeddings"
+
+
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object; raises ValueError naming the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object.")
+    return content
 
 
 class Weights(NamedTuple):
@@ -84,26 +99,24 @@ class Initial:
         Raises:
           ValueError: they differ; with the flags that make them equal.
         """
-        pairs: list[tuple[str, Any, Any]] = [
-            ("tokenizer.kind", self.kind, config.tokenizer.kind)
-        ]
-        for field in dataclasses.fields(schema.ModelConfig):
-            name = field.name
-            there = getattr(self.model_config, name)
+        pairs: dict[str, tuple[Any, Any]] = {
+            "tokenizer.kind": (self.kind, config.tokenizer.kind)
+        }
+        here = dataclasses.asdict(config.model)
+        for name, there in dataclasses.asdict(self.model_config).items():
             if name not in _FREE:
-                here = getattr(config.model, name)
-                pairs.append((f"model.{name}", there, here))
+                pairs[f"model.{name}"] = (there, here[name])
         length = config.data.sequence_length
         if self.model_config.positions == "learned":
             longest = min(length, self.sequence_length)
-            pairs.append(("data.sequence_length", longest, length))
-        differing = [pair for pair in pairs if pair[1] != pair[2]]
+            pairs["data.sequence_length"] = (longest, length)
+        differing = {n: pair for n, pair in pairs.items() if pair[0] != pair[1]}
         if not differing:
             return
         lines = [
-            f"{n} is {there} there, {here} here" for n, there, here in differing
+            f"{n} is {a} there, {b} here" for n, (a, b) in differing.items()
         ]
-        flags = [f"--config.{n}={there}" for n, there, _ in differing]
+        flags = [f"--config.{n}={a}" for n, (a, _) in differing.items()]
         raise ValueError(
             f"init_from={self.path} ({self.form}) does not fit this config:"
             f" {'; '.join(lines)}. Add {' '.join(flags)} or start from"

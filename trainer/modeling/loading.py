@@ -1,13 +1,11 @@
 """Trained weights from the disk: an encoder, or what training starts from."""
 
-from typing import Any
-
 import storage
 from configs import schema
 from trainer import checkpoint, workdir
 from trainer.modeling import encoder as encoders
 from trainer.modeling import interchange
-from trainer.modeling.initial import Initial, Weights
+from trainer.modeling.initial import Initial, Weights, read_json
 
 
 def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
@@ -69,7 +67,7 @@ def initial_weights(path: str) -> Initial:
             f"init_from={path} {what}; give the folder of a Cloze run (that"
             " above export/), a KerasHub BERT preset or a Hugging Face BERT."
         )
-    content = interchange.read_json(directory / "config.json")
+    content = read_json(directory / "config.json")
     if "resolved" in content:
         return _of_run(path)
     if storage.in_store(path):
@@ -89,7 +87,13 @@ def _of_run(path: str) -> Initial:
             f"{path} is a run without a pretrained encoder (no"
             " checkpoints/pretrain); run --mode=pretrain there first."
         )
-    content = _read_vocabulary(path, recorded["resolved"])
+    # The run's copy of the vocabulary, else that of its data.
+    file = storage.path_of(path) / "vocabulary.json"
+    if not file.exists():
+        file = storage.path_of(recorded["resolved"]["prepared"]) / file.name
+    content = read_json(file)
+    if not {"kind", "vocabulary"} <= set(content):
+        raise ValueError(f"{file} is damaged: it holds no vocabulary.")
     return Initial(
         path=path,
         form="Cloze run",
@@ -101,14 +105,3 @@ def _of_run(path: str) -> Initial:
             checkpoint.weights_of(checkpoints.best()), []
         ),
     )
-
-
-def _read_vocabulary(path: str, resolved: dict[str, Any]) -> dict[str, Any]:
-    """`kind` and `vocabulary`: the run's copy, else that of its data."""
-    file = storage.path_of(path) / "vocabulary.json"
-    if not file.exists():
-        file = storage.path_of(resolved["prepared"]) / file.name
-    content = interchange.read_json(file)
-    if not {"kind", "vocabulary"} <= set(content):
-        raise ValueError(f"{file} is damaged: it holds no vocabulary.")
-    return content

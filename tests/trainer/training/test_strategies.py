@@ -198,14 +198,10 @@ def test_auto_on_a_gpu(monkeypatch, capability, precision):
     ],
 )
 def test_auto_on_a_cpu(monkeypatch, flags, precision):
-    def read_text(path):
-        assert str(path) == "/proc/cpuinfo"
-        if flags is None:
-            raise FileNotFoundError(path)
-        return f"processor : 0\nflags\t\t: fpu {flags}\nbugs : amx_bf16\n"
-
+    text = f"processor : 0\nflags\t\t: fpu {flags}\nbugs : amx_bf16\n"
     strategy = strategies.create("one_device")
-    monkeypatch.setattr(pathlib.Path, "read_text", read_text)
+    monkeypatch.setattr(pathlib.Path, "exists", lambda path: flags is not None)
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda path: text)
     resolved = strategies.resolve(strategy, _train())
     assert resolved == strategies.Arithmetic(precision, False)
 

@@ -89,33 +89,27 @@ class Variable(NamedTuple):
 
 def variables(sizes: Mapping[str, int]) -> list[Variable]:
     """All variables of a BERT-shaped `MaskedLM` with these `SIZES` of ours."""
-    width = sizes["hidden_size"]
+    width, inner = sizes["hidden_size"], sizes["intermediate_size"]
     heads = (sizes["num_heads"], width // sizes["num_heads"])
-    inner = sizes["intermediate_size"]
 
     # Leaf of our path -> our shape, and that of Hugging Face.
     def table(rows: int) -> dict[str, Any]:
         return {"embeddings": ((rows, width), (rows, width))}
 
-    def dense(
-        inputs: tuple[int, ...], outputs: tuple[int, ...]
-    ) -> dict[str, Any]:
+    def dense(inputs: Sequence[int], outputs: Sequence[int]) -> dict[str, Any]:
         rows, columns = math.prod(outputs), math.prod(inputs)
         return {
             "kernel": ((*inputs, *outputs), (rows, columns)),
-            "bias": (outputs, (rows,)),
+            "bias": (tuple(outputs), (rows,)),
         }
 
     norm = {leaf: ((width,), (width,)) for leaf in ("gamma", "beta")}
-    split, joined = dense((width,), heads), dense(heads, (width,))
-    up, down = dense((width,), (inner,)), dense((inner,), (width,))
-    square = dense((width,), (width,))
-    vocabulary_size = sizes["vocabulary_size"]
-    by_token = {"bias": ((vocabulary_size,), (vocabulary_size,))}
+    split, joined = dense([width], heads), dense(heads, [width])
+    size = (sizes["vocabulary_size"],)
     # fmt: off
     rows = [
         ("encoder/token_embedding", "embeddings.word_embeddings",
-         "token_embedding", table(vocabulary_size)),
+         "token_embedding", table(*size)),
         ("encoder/position_embedding", "embeddings.position_embeddings",
          "position_embedding", table(sizes["sequence_length"])),
         ("encoder/type_embedding", "embeddings.token_type_embeddings",
@@ -123,10 +117,10 @@ def variables(sizes: Mapping[str, int]) -> list[Variable]:
         ("encoder/embedding_norm", "embeddings.LayerNorm",
          "embeddings_layer_norm", norm),
         ("masked_lm_head/transform_dense", "cls.predictions.transform.dense",
-         "", square),
+         "", dense([width], [width])),
         ("masked_lm_head/transform_norm", "cls.predictions.transform.LayerNorm",
          "", norm),
-        ("masked_lm_head", "cls.predictions", "", by_token),
+        ("masked_lm_head", "cls.predictions", "", {"bias": (size, size)}),
     ]
     for n in range(sizes["num_layers"]):
         rows += [
@@ -145,9 +139,9 @@ def variables(sizes: Mapping[str, int]) -> list[Variable]:
                 ("attention_norm", "attention.output.LayerNorm",
                  "self_attention_layer_norm", norm),
                 ("intermediate", "intermediate.dense",
-                 "feedforward_intermediate_dense", up),
+                 "feedforward_intermediate_dense", dense([width], [inner])),
                 ("output_dense", "output.dense",
-                 "feedforward_output_dense", down),
+                 "feedforward_output_dense", dense([inner], [width])),
                 ("feedforward_norm", "output.LayerNorm",
                  "feedforward_layer_norm", norm),
             )
@@ -179,41 +173,6 @@ def why_not_bert(model: schema.ModelConfig) -> str:
             f" (BERT: {' or '.join(ACTIVATIONS)})"
         )
     return ", ".join(wrong)
-
-
-def require(why_not: str, target: str) -> None:
-    """Raises ValueError if there is a reason not to write a model so."""
-    if why_not:
-        raise ValueError(f"The model cannot become {target}: {why_not}.")
-
-
-def check_vocabulary(
-    vocabulary: Sequence[str], *, size: int, source: str
-) -> None:
-    """Refuses what our WordPiece tokenizer cannot use.
-
-    Args:
-      vocabulary: the tokens by id.
-      size: the rows of the token embedding.
-      source: where the vocabulary comes from, for messages.
-
-    Raises:
-      ValueError: says what is wrong with it.
-    """
-    special = strings.PIECES_SPECIAL
-    missing = [token for token in special if token not in vocabulary]
-    if missing:
-        raise ValueError(
-            f"{source} is no WordPiece vocabulary of BERT: it lacks"
-            f" {', '.join(missing)}."
-        )
-    if len(set(vocabulary)) < len(vocabulary):
-        raise ValueError(f"{source} holds a token twice.")
-    if len(vocabulary) != size:
-        raise ValueError(
-            f"{source} holds {len(vocabulary)} tokens, but the model's"
-            f" token embedding has {size} rows; they must be as many."
-        )
 
 
 def sizes_of(encoder: encoders.Encoder) -> dict[str, int]:
@@ -249,13 +208,23 @@ def initial(
     Raises:
       ValueError: the vocabulary is not one of BERT, or has another size.
     """
-    check_vocabulary(
-        vocabulary,
-        size=sizes["vocabulary_size"],
-        source=f"The vocabulary in {directory}",
-    )
+    source = f"The vocabulary in {directory}"
+    missing = [t for t in strings.PIECES_SPECIAL if t not in vocabulary]
+    if missing:
+        raise ValueError(
+            f"{source} is no WordPiece vocabulary of BERT: it lacks"
+            f" {', '.join(missing)}."
+        )
+    if len(set(vocabulary)) < len(vocabulary):
+        raise ValueError(f"{source} holds a token twice.")
+    size = sizes["vocabulary_size"]
+    if len(vocabulary) != size:
+        raise ValueError(
+            f"{source} holds {len(vocabulary)} tokens, but the model's"
+            f" token embedding has {size} rows; they must be as many."
+        )
     of_model = {field.name for field in dataclasses.fields(schema.ModelConfig)}
-    shape: dict[str, Any] = {k: n for k, n in sizes.items() if k in of_model}
+    fields |= {name: n for name, n in sizes.items() if name in of_model}
     place = vocabulary.index("[PAD]")
     order = list(range(len(vocabulary)))
     order[0], order[place] = place, 0
@@ -271,7 +240,7 @@ def initial(
         form=form,
         kind="wordpiece",
         vocabulary=[vocabulary[i] for i in order],
-        model_config=schema.ModelConfig(**SHAPE, **shape, **fields),
+        model_config=schema.ModelConfig(**SHAPE, **fields),
         sequence_length=sizes["sequence_length"],
         read_weights=read_in_order if place else read_weights,
     )

@@ -5,7 +5,6 @@ import pytest
 import tensorflow as tf
 
 from configs import bert_base, bert_small, schema
-from input_pipeline import strings
 from trainer import modeling
 from trainer.modeling import interchange
 from trainer.modeling.interchange import bert, why_not_keras_hub
@@ -74,16 +73,20 @@ def test_the_table_has_every_variable_of_the_model(create):
 
 
 @pytest.mark.parametrize(
-    ("vocabulary", "message"),
+    ("change", "message"),
     [
-        (["", "[UNK]", "the", "[mask]"], r"lacks \[PAD\], \[CLS\]"),
-        ([*strings.PIECES_SPECIAL, "a", "a"], "twice"),
-        ([*strings.PIECES_SPECIAL, "a"], "holds 6 tokens.* has 7 rows"),
+        (lambda tokens: tokens.remove("[CLS]"), r"lacks \[CLS\]"),
+        (lambda tokens: tokens.append("the"), "twice"),
+        (lambda tokens: tokens.append("more"), "holds 17 tokens.* has 16 rows"),
     ],
 )
-def test_a_bad_vocabulary_is_refused(vocabulary, message):
+def test_a_bad_vocabulary_is_refused(
+    create, vocabulary, tmp_path, change, message
+):
+    change(vocabulary)
+    interchange.write_huggingface(tmp_path, create(), vocabulary)
     with pytest.raises(ValueError, match=message):
-        bert.check_vocabulary(vocabulary, size=7, source="It")
+        interchange.read_bert(tmp_path)
 
 
 def test_every_folder_that_can_hold_the_model(create, vocabulary, tmp_path):
