@@ -41,9 +41,9 @@ class Encoder(keras.Model):
     """Embeddings, transformer layers, final states.
 
     Attributes:
-      rematerialize: keep a layer's input alone for its gradient and compute the
-        rest again, which takes less memory and more time (Chen et al.,
-        "Training Deep Nets with Sublinear Memory Cost", 2016).
+      rematerialize: keep only the input of each layer for its gradient and
+        compute the rest again, which takes less memory and more time (Chen et
+        al., "Training Deep Nets with Sublinear Memory Cost", 2016).
     """
 
     rematerialize = False

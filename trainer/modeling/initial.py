@@ -1,4 +1,4 @@
-"""Weights that training starts from: whose they are, and whether they fit."""
+"""Pretrained weights to start training from, and whether they fit."""
 
 import dataclasses
 import json
@@ -11,7 +11,7 @@ import numpy as np
 
 from configs import schema
 
-# They may differ: they say how the weights are trained, not what they mean.
+# These fields may differ: they say how weights are trained, not what they mean.
 _FREE = ("dropout", "attention_dropout", "initializer_range")
 _POSITIONS = "encoder/position_embedding/embeddings"
 
@@ -30,22 +30,22 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 class Weights(NamedTuple):
-    """Arrays by the paths of our variables, and what had no place there."""
+    """Arrays by the path of our variable, and the names of those left out."""
 
     arrays: dict[str, np.ndarray]
     dropped: list[str]
 
     def assign(self, variables: Sequence[keras.Variable]) -> "Weights":
-        """Gives the variables the arrays of their paths.
+        """Assigns each variable the array of its path.
 
-        A table of more positions than the variable has is cut. Arrays of other
-        paths are left alone, so that a part of a model can be given.
+        A position table with more rows than the variable is cut. Arrays of
+        other paths are ignored, so the variables may be a part of a model.
 
         Returns:
-          What was assigned, and what of it was cut off or dropped before.
+          What was assigned, and what was cut off or left out before.
 
         Raises:
-          ValueError: an array has another shape; nothing is assigned then.
+          ValueError: an array has another shape; then nothing is assigned.
         """
         assigned: dict[str, np.ndarray] = {}
         dropped = list(self.dropped)
@@ -75,14 +75,14 @@ class Initial:
 
     Attributes:
       path: its folder.
-      form: what the folder is, for people.
-      kind: of the vocabulary, such as "wordpiece".
+      form: what the folder is, for messages.
+      kind: the kind of the vocabulary, such as "wordpiece".
       vocabulary: the tokens by id, [V].
       model_config: the shape of the model.
       sequence_length: L, how many positions it knows.
-      read_weights: reads float32 arrays, those of the encoder and, where
-        there is one, of the masked-LM head; raises ValueError where they
-        are damaged or do not fit `model_config`.
+      read_weights: reads float32 arrays, those of the encoder and, if there
+        is one, of the masked-LM head; raises ValueError if they are damaged or
+        do not fit `model_config`.
     """
 
     path: str
@@ -97,7 +97,7 @@ class Initial:
         """Compares model, vocabulary and row length with those of a config.
 
         Raises:
-          ValueError: they differ; with the flags that make them equal.
+          ValueError: they differ; names the flags that make them equal.
         """
         pairs: dict[str, tuple[Any, Any]] = {
             "tokenizer.kind": (self.kind, config.tokenizer.kind)

@@ -1,4 +1,4 @@
-"""Trained weights from the disk: an encoder, or what training starts from."""
+"""Trained weights from disk: an encoder, or what training starts from."""
 
 import storage
 from configs import schema
@@ -48,14 +48,14 @@ def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
 
 
 def initial_weights(path: str) -> Initial:
-    """What `init_from` names; the weights themselves are read on demand.
+    """The model that `init_from` names; its weights are read on demand.
 
     Args:
       path: the workdir of a pretraining run (its best checkpoint counts), a
         KerasHub BERT preset folder or a Hugging Face BERT folder.
 
     Raises:
-      ValueError: it is none of them, or damaged; says what was found.
+      ValueError: it is none of these, or damaged; says what was found.
     """
     directory = storage.path_of(path)
     if not (directory / "config.json").exists():

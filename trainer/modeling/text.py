@@ -1,4 +1,4 @@
-"""Models that take strings: tokenization, pieces, encoder, head in one.
+"""Models that take strings: tokenizer, pieces, encoder and head in one.
 
 N texts, L slots, C classes, M masks, K fill-ins for each, V vocabulary.
 """
@@ -19,7 +19,7 @@ from trainer.modeling import heads, ngram_head, pieces
 
 
 class _TextModel(keras.Model):
-    """What both have: a codec, an encoder in float32, a plain config."""
+    """The base of both: a codec, an encoder in float32, a plain config."""
 
     def __init__(
         self,
@@ -42,7 +42,7 @@ class _TextModel(keras.Model):
 
     @property
     def encoder(self) -> encoders.Encoder:
-        """What gives the states."""
+        """The part that computes the states."""
         raise NotImplementedError
 
     def rows(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
@@ -78,9 +78,9 @@ class _TextModel(keras.Model):
 class TextClassifier(_TextModel):
     """Raw strings [N] to the probabilities of C classes.
 
-    Two parts answer, each with K logits (1 for two classes, else C): the
-    encoder with its head, and the n-grams. Their weighted sum, fitted on
-    validation, is what counts. Either part may be missing.
+    Two parts give K logits each (1 for two classes, else C): the encoder with
+    its head, and the n-grams. The answer is their weighted sum, whose weights
+    were fitted on validation. Either part may be missing.
 
     Attributes:
       classifier: encoder and head; None where `finetune.encoder` is False.
@@ -144,7 +144,7 @@ class TextClassifier(_TextModel):
 
     @property
     def max_pieces(self) -> int:
-        """Of L slots each; what is behind them is cut, as in training."""
+        """Pieces of L slots that are read; the rest is cut, as in training."""
         return self.finetune.pieces_per_row
 
     def call(self, text: tf.Tensor) -> tf.Tensor:
@@ -157,9 +157,9 @@ class TextClassifier(_TextModel):
         Returns:
           `probabilities`: float32 [N, C].
           `label`: string [N], the likeliest.
-          `unread`: int32 [N], the tokens of a text behind its last piece.
-          `encoder_probabilities`, `ngram_probabilities`: float32 [N, C], what
-            each part says alone; where there are two.
+          `unread`: int32 [N], the tokens of a text after its last piece.
+          `encoder_probabilities`, `ngram_probabilities`: float32 [N, C], the
+            answer of each part alone, if there are two.
         """
         ids = self.codec.document_ids(strings.clean(text))
         most = self.max_pieces * self.room
@@ -180,7 +180,7 @@ class TextClassifier(_TextModel):
         return answers
 
     def _parts(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        """Logits [N, K] of every part that there is."""
+        """The logits [N, K] of each part that the model has."""
         found = {}
         if self.classifier is not None:
             (found["encoder"],) = pieces.in_groups(
@@ -201,7 +201,7 @@ class TextClassifier(_TextModel):
         return found
 
     def mixed(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The logits [N, K] that count, of those of every part in order."""
+        """The weighted sum [N, K] of the logits of the parts, in order."""
         if self.mixture is None:
             return parts[0]
         weights = tf.unstack(self.mixture[: len(parts)])
@@ -247,10 +247,9 @@ class TextMaskedLM(_TextModel):
         name: str = "text_masked_lm",
         **kwargs: Any,
     ) -> None:
-        """Makes the model with random weights; kwargs as `TextClassifier`.
+        """Makes the model with random weights; kwargs as for `TextClassifier`.
 
-        Where the vocabulary has fewer than `top_k` ordinary tokens, K is
-        their number.
+        K is `top_k`, or the number of ordinary tokens if that is smaller.
         """
         super().__init__(name=name, **kwargs)
         self.max_masks = max_masks
@@ -276,10 +275,10 @@ class TextMaskedLM(_TextModel):
         the middle of its first M masks.
 
         Returns:
-          `tokens`: string [N, M, K], the best first; "" where there is no
-            mask, or where it lies outside the window.
-          `probabilities`: float32 [N, M, K]; 0 there.
-          `count`: int32 [N], the masks of the text, more than M perhaps.
+          `tokens`: string [N, M, K], the best first; "" if there is no such
+            mask, or if it lies outside the window.
+          `probabilities`: float32 [N, M, K]; 0 for those.
+          `count`: int32 [N], the masks of the text, possibly more than M.
         """
         ids = self.codec.prompt_ids(strings.clean(text))
         is_mask = tf.cast(ids == self.codec.special.mask, tf.int32)
@@ -308,7 +307,7 @@ class TextMaskedLM(_TextModel):
         first = tf.minimum(tf.reduce_min(masks, axis=1), lengths)
         last = tf.maximum(tf.reduce_max(masks, axis=1), 0)
         start = first + (last - first + 1) // 2 - self.room // 2
-        # Masks too far apart: those from the first on.
+        # If the masks are too far apart, the window begins at the first.
         start = tf.minimum(start, first)
         start = tf.clip_by_value(start, 0, tf.maximum(lengths - self.room, 0))
         start = start[:, tf.newaxis]
@@ -326,7 +325,7 @@ class TextMaskedLM(_TextModel):
         hits = is_mask[:, tf.newaxis] & (rank[:, tf.newaxis] == wanted)
         places = tf.argmax(tf.cast(hits, tf.int32), 2, tf.int32)  # [n, M]
         logits = self.masked_lm.head(self.encoder(rows), places)
-        # Padding, unknown and the like are no answer.
+        # Padding, unknown and other special tokens are no answer.
         logits = tf.where(self.codec.is_special, -np.inf, logits)
         rates, tokens = tf.math.top_k(tf.nn.softmax(logits), k=self.top_k)
         is_found = tf.reduce_any(hits, axis=2)[:, :, tf.newaxis]

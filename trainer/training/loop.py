@@ -24,9 +24,9 @@ _REMEDY = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """At which steps the loop returns to Python, and why.
+    """The steps after which the loop returns to Python, and what it does there.
 
-    Every number is in steps; 0 = never, for `evaluate_every` and `profiled`.
+    All numbers are steps. An `evaluate_every` of 0 means never.
     """
 
     num_steps: int
@@ -35,8 +35,8 @@ class Plan:
     log_every: int
     evaluate_every: int
     checkpoint_every: int
-    profiled: tuple[int, int] = (0, 0)  # From, to; nothing where both are 0.
-    patience: int = 0  # Epochs without a better validation; 0 = without end.
+    profiled: tuple[int, int] = (0, 0)  # First, and the one after the last.
+    patience: int = 0  # Epochs without a better validation; 0 = no limit.
     two_level_steps: int = 0  # The first ones, with a softmax in two levels.
 
     @classmethod
@@ -54,8 +54,8 @@ class Plan:
           train: the section `train`, as the stage uses it.
           config: of the run.
           num_rows: to train on.
-          enough: steps of an epoch -> steps, where neither these nor epochs
-            are given.
+          enough: steps of an epoch -> steps of the run, if the config gives
+            neither steps nor epochs.
         """
         per_epoch = train.steps_per_epoch or -(
             -num_rows // train.global_batch_size
@@ -73,7 +73,7 @@ class Plan:
         )
 
     def next_boundary(self, step: int) -> int:
-        """Where the call that starts at `step` ends, at the latest."""
+        """The step at which a call that starts at `step` has to end."""
         periods = (
             self.steps_per_epoch,
             self.log_every,
@@ -100,11 +100,11 @@ class Plan:
         return step % self.checkpoint_every == 0 or self.evaluates(step)
 
     def finishes(self, step: int, best_step: int) -> bool:
-        """Whether nothing is left to do after this many steps.
+        """Whether the run is over after this many steps.
 
         Args:
           step: how many.
-          best_step: after which validation was best; 0 = there was none.
+          best_step: after which validation was best; 0 if there was none.
         """
         counts = self.patience and best_step and self.ends_epoch(step)
         is_late = step - best_step >= self.patience * self.steps_per_epoch
@@ -117,8 +117,8 @@ class Best:
 
     Attributes:
       by: which mean counts, "loss" or "accuracy".
-      step: after which it was measured; 0 = there was no validation yet.
-      value: of that mean.
+      step: after which it was measured; 0 if there was no validation yet.
+      value: the best value of that mean.
     """
 
     by: str = "loss"
@@ -126,7 +126,7 @@ class Best:
     value: float = 0.0
 
     def see(self, step: int, validation: dict[str, float]) -> None:
-        """Updates the best with the means after a step; {} = no validation."""
+        """Updates the best with the means after a step, if there are any."""
         if self.by not in validation:
             return
         gain = validation[self.by] - self.value
@@ -155,7 +155,7 @@ class _Interval:
         }
 
     def totals(self) -> dict[str, float]:
-        """What adds up over the events of a run."""
+        """The values that add up over the events of a run."""
         return {
             "real_tokens": self.sums["tokens"],
             "seconds": round(self.seconds, 3),
@@ -169,10 +169,10 @@ class Loop:
     Attributes:
       plan: where to stop and what to do there.
       train_call: from `step.create_train_call`.
-      evaluate: () -> means such as loss and accuracy; {} = no validation.
+      evaluate: () -> means such as loss and accuracy; {} without validation.
       save: (step, means or {}) -> writes a checkpoint.
       learning_rate: step -> rate, for the log.
-      metrics: where events go.
+      metrics: the log.
       callbacks: Keras callbacks, with their model set.
       stop: the signals that end the run early.
       trace: records the steps `plan.profiled`.
@@ -198,8 +198,8 @@ class Loop:
         Args:
           iterator: yields batches from `first_step` on.
           first_step: where to begin.
-          validation_due: a signal came in the last step before validation,
-            which is made up for first, with the end of the epoch.
+          validation_due: a signal came in the last step before validation;
+            validation and the end of the epoch are made up for first.
 
         Raises:
           runtime.Stopped: a signal came; the run has been saved before.

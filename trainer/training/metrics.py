@@ -1,4 +1,4 @@
-"""What a run measured: one JSON object a line, and TensorBoard."""
+"""What a run measured, as lines of JSON and for TensorBoard."""
 
 import json
 import logging
@@ -95,9 +95,9 @@ def board_directory(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
 def append(
     workdir: str | pathlib.Path, stage: str, step: int, values: dict[str, Any]
 ) -> None:
-    """Records an event of anything but numbers; only the chief calls this.
+    """Records an event that holds more than numbers; only for the chief.
 
-    Such an event has the key "event"; it is removed like all others.
+    Such an event has the key "event". It is removed like all others.
     """
     event = {"stage": stage, "step": step, **values}
     path = storage.path_of(workdir) / "metrics.jsonl"

@@ -27,7 +27,7 @@ _Advance = Callable[
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a step computes, and on which rows.
+    """What a step computes, and from which rows.
 
     Attributes:
       objective: the sums of a batch; `loss` and `weight` among them.

@@ -18,8 +18,8 @@ from tensorflow.python.eager import context
 from trainer import cluster
 from trainer.training import strategies
 
-_TIMEOUT_MILLISECONDS = 10_000  # Then it is checked that all workers live.
-_SLOW = 0.2  # Share of the time; shorter waits are not worth a message.
+_TIMEOUT_MILLISECONDS = 10_000  # Then check that all workers are alive.
+_SLOW = 0.2  # Shorter waits, as a share of the time, deserve no message.
 _numbers = itertools.count()
 
 
@@ -31,7 +31,7 @@ def require_equal(
     Args:
       strategy: of the run; a single process has nothing to compare.
       facts: name -> JSON value or nested facts.
-      remedy: sentence for the error: what to do if they differ.
+      remedy: a sentence for the error that says what to do.
 
     Raises:
       ValueError: on every worker, with every difference.
@@ -73,7 +73,7 @@ def slow_worker(waiting: float) -> tuple[str, float]:
       waiting: share of the time that this worker spent waiting for others.
 
     Returns:
-      Its name and by how much larger the others' share is than its own;
+      Its name, and how much larger the share of the others is than its own;
       "" and 0 if the difference is small.
     """
     shares = _exchange(waiting)

@@ -1,6 +1,5 @@
 """Tests of trainer/training/cross_entropy.py."""
 
-import functools
 import re
 
 import numpy as np
@@ -50,40 +49,23 @@ def dense(hidden, kernel, bias, labels, weights):
     return (total, each * used, correct * used, *gradients)
 
 
-def derived(compute, hidden, kernel, bias, *, weights, **more):
+def derived(hidden, kernel, bias, labels, weights, rates=None):
     """The losses that are computed, and the gradients of three times them."""
     with tf.GradientTape() as tape:
         tape.watch([hidden, kernel, bias])
-        losses = compute(hidden, kernel, bias, weights=weights, **more)
+        inputs = {"labels": labels, "weights": weights}
+        if rates is None:
+            losses = cross_entropy.cross_entropy(
+                hidden, kernel, bias, **inputs, trains=True
+            )
+        else:
+            losses = cross_entropy.two_level_cross_entropy(
+                hidden, kernel, bias, **inputs, rare_rates=rates
+            )
         scaled = 3.0 * losses.total
     gradients = tape.gradient(scaled, [hidden, kernel, bias])
     used = tf.cast(weights > 0, tf.float32)
     return (losses.total, losses.each, losses.correct * used, *gradients)
-
-
-def chunked(*inputs):
-    hidden, kernel, bias, labels, weights = inputs
-    return derived(
-        functools.partial(cross_entropy.cross_entropy, trains=True),
-        hidden,
-        kernel,
-        bias,
-        labels=labels,
-        weights=weights,
-    )
-
-
-def in_two_levels(*inputs):
-    hidden, kernel, bias, labels, weights, rates = inputs
-    return derived(
-        cross_entropy.two_level_cross_entropy,
-        hidden,
-        kernel,
-        bias,
-        labels=labels,
-        weights=weights,
-        rare_rates=rates,
-    )
 
 
 def assert_equal(got, wanted, *, tolerance):
@@ -119,7 +101,7 @@ def test_losses_and_gradients_equal_the_dense_ones(
     data = entries(num_entries, used)
     given = (tf.cast(data[0], dtype), *data[1:])
 
-    found = tf.function(chunked, jit_compile=jit, autograph=False)(*given)
+    found = tf.function(derived, jit_compile=jit, autograph=False)(*given)
     assert found[3].dtype == dtype
     assert found[4].dtype == found[5].dtype == tf.float32
     expected, tolerance = dense(*data), 1e-6 if dtype == "float32" else 2e-2
@@ -133,7 +115,7 @@ def test_a_label_whose_probability_underflows_has_a_finite_loss(dtype):
     # Entry 0 is certain of tokens 0 and 3; the others are undecided.
     hidden = tf.cast([[1.0], [0.0], [1.0]], dtype)
     kernel = tf.constant([[200.0], [0.0], [0.0], [200.0]])
-    function = tf.function(chunked, autograph=False)
+    function = tf.function(derived, autograph=False)
     _, each, correct, *_ = function(
         hidden, kernel, tf.zeros([4]), tf.constant([2, 2, 0]), tf.ones([3])
     )
@@ -147,7 +129,7 @@ def test_of_equally_likely_tokens_the_first_is_the_guess(jit):
     # In bfloat16 the logits 8.00 and 8.01 are equal, and larger than 7.
     hidden = tf.cast(tf.ones([4, 1]), tf.bfloat16)
     kernel = tf.constant([[7.0], [8.0], [8.01], [8.0]])
-    function = tf.function(chunked, jit_compile=jit, autograph=False)
+    function = tf.function(derived, jit_compile=jit, autograph=False)
     _, _, correct, *_ = function(
         hidden, kernel, tf.zeros([4]), tf.range(4), tf.ones([4])
     )
@@ -172,7 +154,7 @@ def test_without_training_the_losses_are_the_same(num_entries, jit):
 
 @pytest.mark.parametrize("dtype", CHUNKS, ids=lambda dtype: dtype.name)
 def test_xla_for_a_gpu_holds_no_more_than_a_chunk_of_the_vocabulary(dtype):
-    function = tf.function(chunked, jit_compile=True, autograph=False)
+    function = tf.function(derived, jit_compile=True, autograph=False)
     data = entries(4 * CHUNKS[dtype], 1.0, dtype=dtype)
     # Lowering for a GPU needs none.
     hlo = function.experimental_get_compiler_ir(*data)(
@@ -229,7 +211,7 @@ def test_two_levels_equal_the_dense_ones(num_frequent, num_entries, used, jit):
     data = entries(num_entries, used)
     rates = np.random.default_rng(5).random(VOCABULARY - num_frequent) + 0.1
     rates = tf.constant(rates / rates.sum(), tf.float32)
-    function = tf.function(in_two_levels, jit_compile=jit, autograph=False)
+    function = tf.function(derived, jit_compile=jit, autograph=False)
     got = function(*data, rates)
     wanted, all_tokens = dense_in_two_levels(*data, rates)
     assert_equal(got, wanted, tolerance=2e-6)
@@ -237,14 +219,3 @@ def test_two_levels_equal_the_dense_ones(num_frequent, num_entries, used, jit):
     np.testing.assert_allclose(
         tf.reduce_logsumexp(all_tokens, axis=1), 0.0, atol=1e-5
     )
-
-
-def test_two_levels_are_one_where_rare_tokens_follow_their_rates():
-    hidden, kernel, bias, labels, weights = entries(30, 1.0)
-    rates = np.random.default_rng(5).random(VOCABULARY - 20) + 0.1
-    rates = tf.constant(rates / rates.sum(), tf.float32)
-    kernel = tf.concat([kernel[:20], tf.tile(kernel[20:21], [17, 1])], axis=0)
-    bias = tf.concat([bias[:20], tf.math.log(rates) + 0.7], axis=0)
-    data = (hidden, kernel, bias, labels, weights)
-    got = in_two_levels(*data, rates)[:2]
-    assert_equal(got, dense(*data)[:2], tolerance=1e-6)

@@ -1,4 +1,4 @@
-"""BERT by three names: ours, Hugging Face's and KerasHub's.
+"""The sizes and variables of BERT by our names and those of other libraries.
 
 D width, F intermediate size, H heads, K = D / H, L slots, V vocabulary.
 """
@@ -17,7 +17,7 @@ from trainer.modeling import encoder as encoders
 from trainer.modeling.initial import Initial, Weights
 
 NUM_TYPES = 2
-# What makes a model BERT, besides one of two activations.
+# These values and one of two activations make a model BERT.
 SHAPE: dict[str, Any] = {
     "normalization": "post",
     "embedding_norm": True,
@@ -40,7 +40,7 @@ _LEAVES = {  # Ours -> those of Hugging Face.
 
 
 class Size(NamedTuple):
-    """A number in config.json, by its three names."""
+    """A size, and what it is called in the config.json of each library."""
 
     ours: str
     huggingface: str
@@ -58,14 +58,14 @@ SIZES = (
 
 
 class Variable(NamedTuple):
-    """A variable of a BERT, by its three names.
+    """A variable of BERT, and what it is called in each library.
 
     Attributes:
       path: ours.
       shape: ours and KerasHub's.
       huggingface: the name in Hugging Face's files, without `bert.`.
-      huggingface_shape: their kernels are matrices [out, in].
-      keras_hub: the path in a BertBackbone; "" = it has no such variable.
+      huggingface_shape: the shape there; kernels are matrices [out, in].
+      keras_hub: the path in a BertBackbone; "" if it has no such variable.
     """
 
     path: str
@@ -161,7 +161,7 @@ def variables(sizes: Mapping[str, int]) -> list[Variable]:
 
 
 def why_not_bert(model: schema.ModelConfig) -> str:
-    """The fields that keep a model from being BERT; "" if it is one."""
+    """Names the fields that keep a model from being BERT; "" if it is BERT."""
     wrong = [
         f"model.{name}={getattr(model, name)} (BERT: {value})"
         for name, value in SHAPE.items()
@@ -193,17 +193,17 @@ def initial(
     read_weights: Callable[[], Weights],
     **fields: Any,
 ) -> Initial:
-    """A BERT on the disk in which [PAD] has id 0: rows are padded with zeros.
+    """A BERT on disk, with [PAD] as id 0, because rows are padded with zeros.
 
-    If it has another id, it changes places with the token of id 0.
+    If [PAD] has another id, it changes places with the token of id 0.
 
     Args:
-      directory: where it lies.
-      form: what the directory is, for messages.
+      directory: its folder.
+      form: what the folder is, for messages.
       sizes: all `SIZES`, by our names.
       vocabulary: the tokens by id.
       read_weights: see `Initial`.
-      fields: further ones of `ModelConfig`.
+      fields: the other fields of `ModelConfig`.
 
     Raises:
       ValueError: the vocabulary is not one of BERT, or has another size.

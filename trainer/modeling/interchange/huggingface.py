@@ -1,4 +1,4 @@
-"""BERT as Hugging Face's transformers keep it, arrays and text alone.
+"""BERT as Hugging Face's transformers store it: only arrays and text.
 
 `bert` has the names and shapes of the variables.
 """
@@ -25,14 +25,14 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
 }
-# Ours, theirs, and what a missing field means.
+# Our name, their name, and the value of a field that is missing.
 _FIELDS = (
     ("dropout", "hidden_dropout_prob", 0.1),
     ("attention_dropout", "attention_probs_dropout_prob", 0.1),
     ("layer_norm_epsilon", "layer_norm_eps", 1e-12),
     ("initializer_range", "initializer_range", 0.02),
 )
-# What every BERT of ours is, and what a missing field means.
+# Every BERT of ours has these values, which a missing field means as well.
 _FIXED = {
     "type_vocab_size": bert.NUM_TYPES,
     "position_embedding_type": "absolute",
@@ -40,7 +40,7 @@ _FIXED = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
-# Formats that run code when they are loaded, or that nobody checks for it.
+# Formats that run code when they are loaded, or may.
 _PICKLES = ("*.bin", "*.h5", "*.pt", "*.pth", "*.ckpt*", "*.msgpack", "*.pkl")
 
 
@@ -50,7 +50,7 @@ def write_huggingface(
     """Writes what `transformers.BertForMaskedLM.from_pretrained` loads.
 
     Args:
-      directory: made where it is missing.
+      directory: created if it is missing.
       model: of BERT's shape; its weights are written as float32.
       vocabulary: word pieces by id.
 

@@ -20,7 +20,7 @@ _CLASSES = ("keras_hub>BertBackbone", "keras_nlp>BertBackbone")
 
 
 def why_not_keras_hub(model: schema.ModelConfig) -> str:
-    """What keeps a model from being a BertBackbone; "" = nothing."""
+    """Names what keeps a model from being a BertBackbone, if anything."""
     wrong = [bert.why_not_bert(model)]
     if model.activation == "gelu":
         wrong.append(f"model.activation=gelu (BertBackbone: {_ACTIVATION})")
@@ -37,11 +37,12 @@ def write_keras_hub(
 ) -> None:
     """Writes the encoder so that `Backbone.from_preset` loads it.
 
-    The masked-LM head stays behind: KerasHub's has another activation and
-    epsilon than its encoder. The pooler, which Cloze does not train, is new.
+    The masked-LM head is left out, because KerasHub's has another activation
+    and epsilon than its encoder. The pooler, which Cloze does not train, gets
+    random weights.
 
     Args:
-      directory: made where it is missing.
+      directory: created if it is missing.
       model: its encoder is written as float32.
       vocabulary: word pieces by id.
     """

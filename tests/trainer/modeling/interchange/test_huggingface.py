@@ -127,24 +127,10 @@ def test_several_files_of_half_precision_are_widened(folder, carried, dtype):
     )
 
 
-@pytest.mark.parametrize(
-    ("theirs", "ours", "written"),
-    [
-        ("gelu", "gelu", "gelu"),
-        ("gelu_new", "gelu_tanh", "gelu_new"),
-        ("gelu_pytorch_tanh", "gelu_tanh", "gelu_new"),
-    ],
-)
-def test_the_activation_is_the_same_function(
-    create, folder, tmp_path, vocabulary, theirs, ours, written
-):
+@pytest.mark.parametrize("theirs", ["gelu_new", "gelu_pytorch_tanh"])
+def test_the_activation_is_the_same_function(folder, theirs):
     initial = interchange.read_bert(folder(hidden_act=theirs))
-    assert initial.model_config.activation == ours
-    interchange.write_huggingface(
-        tmp_path / "again", create(activation=ours), vocabulary
-    )
-    config = json.loads((tmp_path / "again" / "config.json").read_text())
-    assert config["hidden_act"] == written
+    assert initial.model_config.activation == "gelu_tanh"
 
 
 def test_the_vocabulary_of_tokenizer_json(folder, vocabulary):
