@@ -226,9 +226,7 @@ def test_masks_too_far_apart_have_no_answer():
 
 def test_no_more_answers_than_ordinary_tokens():
     model = modeling.TextMaskedLM(**common("word"), max_masks=1, top_k=99)
-    assert model.top_k == len(LETTERS)
-    rates = model(tf.constant([MASK]))["probabilities"]
-    assert float(tf.reduce_sum(rates)) == pytest.approx(1, abs=1e-5)
+    assert model(tf.constant([MASK]))["tokens"].shape == (1, 1, len(LETTERS))
 
 
 def test_saved_as_keras_and_loaded_in_safe_mode(tmp_path):

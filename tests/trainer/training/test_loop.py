@@ -415,15 +415,11 @@ def test_callbacks_of_keras(tmp_path):
     world.model = tiny.create_model("float32")
     world.model.optimizer = keras.optimizers.SGD(0.01)
     world.callbacks = [
-        keras.callbacks.EarlyStopping(
-            monitor="val_loss", patience=1, restore_best_weights=True
-        ),
+        keras.callbacks.EarlyStopping("val_loss", restore_best_weights=True),
         keras.callbacks.History(),
         keras.callbacks.TensorBoard(str(tmp_path / "board")),
         keras.callbacks.ModelCheckpoint(
-            str(tmp_path / "{epoch}.weights.h5"),
-            monitor="loss",
-            save_weights_only=True,
+            str(tmp_path / "{epoch}.weights.h5"), save_weights_only=True
         ),
     ]
     losses = iter([3.0, 2.0, 2.5, 1.0])

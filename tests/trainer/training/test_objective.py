@@ -1,7 +1,5 @@
 """The sums are those of a plain computation, and split without a rest."""
 
-import functools
-
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -83,22 +81,6 @@ def test_sums_are_the_plain_ones_and_those_of_the_kinds(batch, logits):
     assert kinds["weight_kept"] == 0
     parts = [kinds[f"weight_{k}"] for k in ("masked", "kept", "random")]
     assert sum(parts) == kinds["weight"] == sum(tiny.COUNTS)
-
-
-def test_unused_slots_never_count(batch, logits):
-    unused = batch["mask_weights"] == 0
-    changed = dict(batch)
-    changed["mask_labels"] = np.where(unused, 7, batch["mask_labels"])
-    changed["mask_positions"] = np.where(unused, 1, batch["mask_positions"])
-    noise = np.where(unused[..., np.newaxis], 9.0 * logits + 1, logits)
-    for compute in (
-        objective.masked_lm,
-        functools.partial(objective.masked_lm_by_kind, mask_id=MASK_ID),
-    ):
-        before = compute(as_predictions(logits), batch)
-        after = compute(as_predictions(noise), changed)
-        for name, value in before.items():
-            np.testing.assert_allclose(value, after[name], rtol=1e-6)
 
 
 def test_means_divide_by_their_own_weight():

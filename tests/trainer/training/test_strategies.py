@@ -143,21 +143,6 @@ def test_check_batch(size, parts, message):
             strategies.check_batch(strategy, config)
 
 
-def test_replicas_get_their_rows_in_order():
-    strategy = strategies.create("mirrored")
-
-    def create(index, count, num_replicas):
-        assert (index, count, num_replicas) == (0, 1, 4)
-        return tf.data.Dataset.range(8).batch(1)
-
-    iterator = iter(strategies.distribute(strategy, create))
-    for first in (0, 4):
-        batch = strategy.experimental_local_results(next(iterator))
-        assert [b.numpy().item() for b in batch] == list(
-            range(first, first + 4)
-        )
-
-
 def _gpus(monkeypatch, capability):
     listed = tf.config.list_physical_devices
     monkeypatch.setattr(
