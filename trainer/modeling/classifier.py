@@ -154,9 +154,7 @@ class Classifier(keras.Model):
         self.pools_padding = pools_padding
         self.encoder = encoder
         self.head = head
-
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to create."""
+        self.built = True
 
     def call(
         self,
@@ -261,14 +259,12 @@ def create_classifier(
     head = ClassifierHead(make, finetune, num_classes=num_classes)
     encoder.build(None)
     head.build((None, sequence_length, model_config.hidden_size))
-    model = Classifier(
+    return Classifier(
         encoder,
         head,
         pools_padding=pools_padding(model_config, finetune),
         dtype=dtype,
     )
-    model.build(None)
-    return model
 
 
 def _weights(

@@ -102,9 +102,7 @@ class MaskedLM(keras.Model):
         super().__init__(name=name, **kwargs)
         self.encoder = encoder
         self.head = head
-
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to create."""
+        self.built = True
 
     def predictions(
         self,
@@ -162,6 +160,4 @@ def create_masked_lm(
     )
     encoder.build(None)
     head.build(None)
-    model = MaskedLM(encoder, head, dtype=dtype)
-    model.build(None)
-    return model
+    return MaskedLM(encoder, head, dtype=dtype)

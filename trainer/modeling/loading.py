@@ -1,5 +1,7 @@
 """Trained weights from disk: an encoder, or what training starts from."""
 
+from typing import Any
+
 import storage
 from configs import schema
 from trainer import checkpoint, workdir
@@ -28,14 +30,7 @@ def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
             f"{path} holds no run (no config.json); give the --workdir of a"
             " pretraining run."
         )
-    config = schema.Config.from_dict(recorded["config"])
-    checkpoints = checkpoint.of_stage(path, "pretrain")
-    if not checkpoints.exist():
-        other = f", or give {config.init_from}" * bool(config.init_from)
-        raise ValueError(
-            f"{path} has no pretrained encoder (no checkpoints/pretrain); run"
-            f" --mode=pretrain there first{other}."
-        )
+    config, checkpoints = _pretrained(path, recorded)
     encoder = encoders.Encoder.from_model_config(
         config.model,
         vocabulary_size=recorded["resolved"]["vocabulary_size"],
@@ -45,6 +40,21 @@ def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
     encoder.build(None)
     checkpoint.read_weights(checkpoints.best(), encoder.variables)
     return encoder
+
+
+def _pretrained(
+    path: str, recorded: dict[str, Any]
+) -> tuple[schema.Config, checkpoint.Checkpoints]:
+    """The config of a run and its checkpoints, of which there is one."""
+    config = schema.Config.from_dict(recorded["config"])
+    checkpoints = checkpoint.of_stage(path, "pretrain")
+    if not checkpoints.exist():
+        other = f", or give {config.init_from}" * bool(config.init_from)
+        raise ValueError(
+            f"{path} has no pretrained encoder (no checkpoints/pretrain); run"
+            f" --mode=pretrain there first{other}."
+        )
+    return config, checkpoints
 
 
 def initial_weights(path: str) -> Initial:
@@ -80,13 +90,7 @@ def initial_weights(path: str) -> Initial:
 
 def _of_run(path: str) -> Initial:
     recorded = workdir.read(path)
-    config = schema.Config.from_dict(recorded["config"])
-    checkpoints = checkpoint.of_stage(path, "pretrain")
-    if not checkpoints.exist():
-        raise ValueError(
-            f"{path} is a run without a pretrained encoder (no"
-            " checkpoints/pretrain); run --mode=pretrain there first."
-        )
+    config, checkpoints = _pretrained(path, recorded)
     # The run's copy of the vocabulary, else that of its data.
     file = storage.path_of(path) / "vocabulary.json"
     if not file.exists():

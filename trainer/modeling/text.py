@@ -5,7 +5,7 @@ N texts, L slots, C classes, M masks, K fill-ins for each, V vocabulary.
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
@@ -37,9 +37,6 @@ class _TextModel(keras.Model):
         self.room = sequence_length - self.codec.special.num_wrapping
         self.model_config = schema.ModelConfig(**model)
 
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to create."""
-
     @property
     def encoder(self) -> encoders.Encoder:
         """The part that computes the states."""
@@ -67,11 +64,6 @@ class _TextModel(keras.Model):
             "sequence_length": self.sequence_length,
             "model": dataclasses.asdict(self.model_config),
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The inverse of `get_config`."""
-        return cls(**config)
 
 
 @keras.saving.register_keras_serializable("cloze")
@@ -134,7 +126,7 @@ class TextClassifier(_TextModel):
                 trainable=False,
                 name="mixture",
             )
-        self.build(None)
+        self.built = True
 
     @property
     def encoder(self) -> encoders.Encoder:
@@ -226,11 +218,10 @@ class TextClassifier(_TextModel):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        finetune = dataclasses.asdict(self.finetune)
         return {
             **super().get_config(),
             "labels": self.labels,
-            "finetune": finetune,
+            "finetune": dataclasses.asdict(self.finetune),
             "num_ngrams": self.num_ngrams,
         }
 
@@ -261,7 +252,7 @@ class TextMaskedLM(_TextModel):
             sequence_length=self.sequence_length,
             dtype="float32",
         )
-        self.build(None)
+        self.built = True
 
     @property
     def encoder(self) -> encoders.Encoder:
@@ -287,7 +278,7 @@ class TextMaskedLM(_TextModel):
             self._window(ids),
             self._answer,
             size=pieces.ROWS_AT_ONCE,
-            like=[tf.TensorSpec(shape, dtype) for dtype in _ANSWER],
+            like=[tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape)],
         )
         words = tf.gather(self.codec.vocabulary, tf.maximum(tokens, 0))
         return {
@@ -338,7 +329,3 @@ class TextMaskedLM(_TextModel):
             "max_masks": self.max_masks,
             "top_k": self.top_k,
         }
-
-
-# What `TextMaskedLM._answer` gives.
-_ANSWER = (tf.int32, tf.float32)

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from configs import schema
 from trainer import modeling
-from trainer.modeling import classifier
+from trainer.modeling import classifier, layers
 
 VOCABULARY, LENGTH = 40, 6
 
@@ -88,7 +88,7 @@ def test_pooling_by_hand():
         ]
     )
     owners = tf.constant([[0, 0, -1], [0, 2, 2]])
-    make = modeling.LayerFactory(
+    make = layers.LayerFactory(
         schema.ModelConfig(hidden_size=2, num_heads=1),
         seed=0,
         stream=0,

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from configs import schema
 from trainer import modeling
+from trainer.modeling import layers
 
 VOCABULARY = 50
 SLOTS = 12
@@ -122,7 +123,7 @@ def test_dropout_indices_are_distinct():
     indices = [
         layer.index
         for layer in encoder._flatten_layers()
-        if isinstance(layer, modeling.Dropout)
+        if isinstance(layer, layers.Dropout)
     ]
     assert sorted(indices) == list(range(10))
 

@@ -7,6 +7,7 @@ import pytest
 
 from configs import schema
 from trainer import modeling
+from trainer.modeling import initial
 
 LENGTH, VOCABULARY, WIDTH = 8, 23, 12
 SHAPE = schema.ModelConfig(
@@ -23,7 +24,7 @@ def _model(length=LENGTH, seed=0):
 
 def _weights(model):
     arrays = {v.path: v.numpy() for v in model.variables}
-    return modeling.Weights(arrays, ["pooler"])
+    return initial.Weights(arrays, ["pooler"])
 
 
 def _config(model=SHAPE, kind="word", length=LENGTH):
@@ -35,16 +36,16 @@ def _config(model=SHAPE, kind="word", length=LENGTH):
 
 
 def _initial(**changes):
-    initial = modeling.Initial(
-        path="there",
-        form="Cloze run",
-        kind="word",
-        vocabulary=[],
-        model_config=SHAPE,
-        sequence_length=LENGTH,
-        read_weights=lambda: modeling.Weights({}, []),
-    )
-    return dataclasses.replace(initial, **changes)
+    fields = {
+        "path": "there",
+        "form": "Cloze run",
+        "kind": "word",
+        "vocabulary": [],
+        "model_config": SHAPE,
+        "sequence_length": LENGTH,
+        "read_weights": lambda: initial.Weights({}, []),
+    }
+    return initial.Initial(**fields | changes)
 
 
 def test_what_fits_is_let_through():
