@@ -116,18 +116,12 @@ def _sweep(
         )
         if not trains:
             return found
-        # The weights go to the small factor of each product, and the small
-        # factor is what is transposed. The bias is a weight of an input that
-        # is always 1.
-        d_hidden = tf.cast(tf.matmul(probabilities, table), tf.float32)
-        d_hidden -= tf.cast(tf.gather(table, label), tf.float32)
-        d_hidden = tf.cast(d_hidden * weight[:, tf.newaxis], x.dtype)
-        column = tf.cast(weight, x.dtype)[:, tf.newaxis]  # [R, 1]
-        weighted = tf.concat([x * column, column], axis=1)  # [R, D + 1]
-        d_projection = tf.matmul(weighted, probabilities, transpose_a=True)
+        d_hidden, d_projection = _chunk_gradients(
+            x, table, probabilities, label, weight
+        )
         return found._replace(
             d_hidden=write(found.d_hidden, d_hidden),
-            d_projection=found.d_projection + tf.cast(d_projection, tf.float32),
+            d_projection=found.d_projection + d_projection,
         )
 
     found = _Found(entries.array(tf.float32), entries.array(tf.float32))
@@ -254,6 +248,29 @@ def _softmax(
         tf.reduce_any(underflows), exactly, lambda: -tf.math.log(right)
     )
     return loss, tf.cast(guess == label, tf.float32), probabilities
+
+
+def _chunk_gradients(
+    x: tf.Tensor,
+    table: tf.Tensor,
+    probabilities: tf.Tensor,
+    label: tf.Tensor,
+    weight: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of the hidden vectors [R, D], and of the projection, see `_Found`.
+
+    The weights go to the small factor of each product, and the small factor is
+    what is transposed. The bias is a weight of an input that is always 1.
+    """
+    d_hidden = tf.cast(tf.matmul(probabilities, table), tf.float32)
+    d_hidden -= tf.cast(tf.gather(table, label), tf.float32)
+    column = tf.cast(weight, x.dtype)[:, tf.newaxis]  # [R, 1]
+    weighted = tf.concat([x * column, column], axis=1)  # [R, D + 1]
+    d_projection = tf.matmul(weighted, probabilities, transpose_a=True)
+    return (
+        tf.cast(d_hidden * weight[:, tf.newaxis], x.dtype),
+        tf.cast(d_projection, tf.float32),
+    )
 
 
 def _best(probabilities: tf.Tensor) -> tf.Tensor:

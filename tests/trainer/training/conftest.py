@@ -20,7 +20,7 @@ import tensorflow as tf
 from configs import schema
 from trainer import cluster as cluster_lib
 from trainer import modeling
-from trainer.training import objective, optimizers, signals, strategies
+from trainer.training import loop, objective, optimizers, signals, strategies
 from trainer.training import step as step_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -212,6 +212,22 @@ def create(
         flag = tf.Variable(0.0)
     call = step_lib.create_train_call(strategy, step, flag)
     return Tiny(strategy, model, optimizer, step, call, flag)
+
+
+def plan(**fields):
+    """Of 12 steps in epochs of six, without stops in between."""
+    never = 1000
+    return loop.Plan(
+        **{
+            "num_steps": 12,
+            "steps_per_epoch": 6,
+            "steps_per_call": never,
+            "log_every": never,
+            "evaluate_every": 0,
+            "checkpoint_every": never,
+            **fields,
+        }
+    )
 
 
 def largest_difference(weights, others):
