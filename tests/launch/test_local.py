@@ -1,14 +1,4 @@
-"""One machine, and the image for others."""
-
-import tomllib
-
-from tests.launch import conftest
-
-PROJECT = tomllib.loads((conftest.ROOT / "pyproject.toml").read_text())
-PACKAGES = {
-    pattern.removesuffix("*")
-    for pattern in PROJECT["tool"]["setuptools"]["packages"]["find"]["include"]
-}
+"""One machine."""
 
 
 def test_passes_the_flags_on_and_the_exit_code_back(launch, refused):
@@ -28,14 +18,3 @@ def test_takes_the_strategy_from_flag_or_variable(launch):
     ):
         shown = launch("local.sh", "--dry_run", *words, CLOZE_STRATEGY=variable)
         assert shown.stdout.split("trainer.main ")[1].strip() == expected
-
-
-def test_the_image_has_everything_that_a_run_needs():
-    folder = conftest.ROOT / "launch"
-    ignore = (folder / "Dockerfile.dockerignore").read_text()
-    kept = {line[1:] for line in ignore.splitlines() if line.startswith("!")}
-    locks = {"requirements.txt", "requirements-gpu.txt"}
-    assert kept == PACKAGES | locks | {"launch"}
-    text = (folder / "Dockerfile").read_text()
-    assert 'ENTRYPOINT ["python", "-m", "trainer.main"]' in text  # For signals.
-    assert "--require-hashes" in text

@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from tests.launch import conftest, test_local
+from tests.launch import conftest, test_dockerfile
 
 # A project in which there is nothing yet; $EXISTS and $STATE change that.
 GCLOUD = """
@@ -90,7 +90,7 @@ def test_setup_installs_the_exact_pins(launch, asked):
     result = launch("tpu_vm/setup.sh", **ACTIVE)
     assert result.returncode == 0, result
     (copy,) = asked(" scp ")
-    assert {"launch", *test_local.PACKAGES} <= {*copy.split()}
+    assert {"launch", *test_dockerfile.PACKAGES} <= {*copy.split()}
     assert asked("--no-deps --requirement launch/tpu_vm/requirements.txt")
     path = conftest.ROOT / "launch" / "tpu_vm" / "requirements.txt"
     lines = path.read_text().splitlines()
