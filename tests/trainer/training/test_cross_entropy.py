@@ -49,18 +49,18 @@ def dense(hidden, kernel, bias, labels, weights):
     return (total, each * used, correct * used, *gradients)
 
 
-def derived(hidden, kernel, bias, labels, weights, rates=None):
+def derived(hidden, kernel, bias, labels, weights, *rates):
     """The losses that are computed, and the gradients of three times them."""
     with tf.GradientTape() as tape:
         tape.watch([hidden, kernel, bias])
         inputs = {"labels": labels, "weights": weights}
-        if rates is None:
-            losses = cross_entropy.cross_entropy(
-                hidden, kernel, bias, **inputs, trains=True
+        if rates:
+            losses = cross_entropy.two_level_cross_entropy(
+                hidden, kernel, bias, **inputs, rare_rates=rates[0]
             )
         else:
-            losses = cross_entropy.two_level_cross_entropy(
-                hidden, kernel, bias, **inputs, rare_rates=rates
+            losses = cross_entropy.cross_entropy(
+                hidden, kernel, bias, **inputs, trains=True
             )
         scaled = 3.0 * losses.total
     gradients = tape.gradient(scaled, [hidden, kernel, bias])
