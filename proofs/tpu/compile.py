@@ -22,9 +22,7 @@ from jax.experimental import topologies
 from jaxlib.mlir import ir
 
 GIB = 2**30
-UTILISATION = (
-    0.4  # Of the peak; what a good run reaches. Assumed, not measured.
-)
+UTILISATION = 0.4  # Share of the peak in a good run; assumed, not measured.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,17 +55,14 @@ def read(path: pathlib.Path, num_variables: int) -> ir.Module:
         for op in module.body.operations
         if getattr(op, "sym_name", None) and op.sym_name.value == "main"
     )
-    kinds = main.arguments
     i32 = ir.IntegerType.get_signless(32)
+    aliases = [
+        {"tf.aliasing_output": ir.IntegerAttr.get(i32, number)}
+        for number in range(num_variables)
+    ]
+    others = [{}] * (len(main.arguments) - num_variables)
     main.arg_attrs = ir.ArrayAttr.get(
-        [
-            ir.DictAttr.get(
-                {"tf.aliasing_output": ir.IntegerAttr.get(i32, number)}
-                if number < num_variables
-                else {}
-            )
-            for number in range(len(kinds))
-        ]
+        [ir.DictAttr.get(each) for each in aliases + others]
     )
     return module
 

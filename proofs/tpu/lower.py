@@ -91,11 +91,6 @@ def pure_step(
         {name: tf.TensorSpec([]) for name in names},
     )
 
-    def all_reduce(value: tf.Tensor) -> tf.Tensor:
-        return tf.raw_ops.CrossReplicaSum(
-            input=value, group_assignment=[list(range(replicas))]
-        )
-
     def call(
         values: Tensors,
         batch: step_lib.Batch,
@@ -105,8 +100,12 @@ def pure_step(
         scope = zip(variables, values, strict=True)
         with keras.StatelessScope(list(scope)):
             gradients, sums = forward_backward(batch, number, first_row)
-        reduced = [all_reduce(g) for g in gradients]
-        reduced += [all_reduce(sums[name]) for name in names]
+        reduced = [
+            tf.raw_ops.CrossReplicaSum(
+                input=value, group_assignment=[list(range(replicas))]
+            )
+            for value in (*gradients, *(sums[name] for name in names))
+        ]
         return replay(update, variables, values, reduced)
 
     return call
@@ -145,27 +144,32 @@ def replay(
         elif op.type in ("Placeholder", "NoOp"):
             continue
         else:
-            results = _copy(op, inputs)
+            attrs = op.node_def.attr.items()
+            copy = tf.compat.v1.get_default_graph().create_op(
+                op.type,
+                inputs,
+                [tensor.dtype for tensor in op.outputs],
+                attrs={k: v for k, v in attrs if not k.startswith("_")},
+            )
+            results = copy.outputs
         known |= {t.name: r for t, r in zip(op.outputs, results, strict=True)}
     return values, [known[t.name] for t in graph.outputs]
-
-
-def _copy(op: tf.Operation, inputs: Tensors) -> Tensors:
-    kept = {k: v for k, v in op.node_def.attr.items() if not k.startswith("_")}
-    dtypes = [tensor.dtype for tensor in op.outputs]
-    graph = tf.compat.v1.get_default_graph()
-    return graph.create_op(op.type, inputs, dtypes, attrs=kept).outputs
 
 
 def _on_values(
     kind: str, values: Tensors, places: list[int], inputs: Tensors
 ) -> Tensors:
-    """One operation on variables; changes `values`, returns what it gives."""
+    """One operation on variables: changes `values` and returns its outputs."""
     first = places[0]
     if kind == "ReadVariableOp":
         return [values[first]]
-    if kind == "ResourceApplyAdam":
-        _adam(values, places, inputs)
+    if kind == "ResourceApplyAdam":  # As its kernel for XLA computes it.
+        weight, m, v = places
+        power_1, power_2, rate, beta_1, beta_2, epsilon, gradient = inputs
+        rate *= tf.sqrt(1 - power_2) / (1 - power_1)
+        values[m] += (gradient - values[m]) * (1 - beta_1)
+        values[v] += (tf.square(gradient) - values[v]) * (1 - beta_2)
+        values[weight] -= rate * values[m] / (tf.sqrt(values[v]) + epsilon)
         return []
     change = {
         "AssignVariableOp": lambda old, new: new,
@@ -174,16 +178,6 @@ def _on_values(
     }
     values[first] = change[kind](values[first], inputs[0])
     return []
-
-
-def _adam(values: Tensors, places: list[int], inputs: Tensors) -> None:
-    """As the kernel of ResourceApplyAdam for XLA computes it."""
-    weight, m, v = places
-    power_1, power_2, rate, beta_1, beta_2, epsilon, gradient = inputs
-    rate *= tf.sqrt(1 - power_2) / (1 - power_1)
-    values[m] += (gradient - values[m]) * (1 - beta_1)
-    values[v] += (tf.square(gradient) - values[v]) * (1 - beta_2)
-    values[weight] -= rate * values[m] / (tf.sqrt(values[v]) + epsilon)
 
 
 def model_flops(config: schema.Config, stage: str, rows: int) -> float:

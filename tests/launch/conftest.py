@@ -1,10 +1,12 @@
 """What the tests of the scripts share: programs that are not what they seem."""
 
+import json
 import os
 import pathlib
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -124,3 +126,13 @@ def _refused(launch, calls):
         return result.stderr
 
     return run
+
+
+def worker(calls, index):
+    """What worker number `index` was started with, as soon as it runs."""
+    path = pathlib.Path(f"{calls}.worker{index}.json")
+    limit = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
+    return json.loads(path.read_text())

@@ -1,14 +1,12 @@
 """The manifest as it stands, and as run.sh fills it in."""
 
-import json
-import pathlib
-
 import pytest
 import yaml
 
-FOLDER = pathlib.Path(__file__).resolve().parents[2] / "launch" / "kubernetes"
+from tests.launch import conftest
+
 SCRIPT = "kubernetes/run.sh"
-TEXT = (FOLDER / "job.yaml").read_text()
+TEXT = (conftest.ROOT / "launch" / "kubernetes" / "job.yaml").read_text()
 
 
 def parts(text):
@@ -20,32 +18,34 @@ def pod(text):
     return parts(text)["Job"]["spec"]["template"]["spec"]
 
 
-def test_nothing_set_gives_the_file_as_it_stands(launch):
+def test_the_workers_find_each_other(launch):
+    # Nothing set gives the file as it stands.
     assert parts(launch(SCRIPT, "--dry_run").stdout) == parts(TEXT)
-
-
-@pytest.mark.parametrize("number", [1, 3])
-def test_the_workers_find_each_other(number, launch):
-    words = (f"--workers={number}", "--name=mine")
+    words = ("--workers=3", "--name=mine", "--storage=5Gi")
     shown = launch(SCRIPT, "--dry_run", *words).stdout
     job = parts(shown)["Job"]["spec"]
     service = parts(shown)["Service"]
     assert job["completionMode"] == "Indexed"
-    assert job["completions"] == job["parallelism"] == number
+    assert job["completions"] == job["parallelism"] == 3
     # A pod is called JOB-INDEX, and its subdomain is the service's name.
-    (hosts,) = (
-        variable["value"]
-        for variable in pod(shown)["containers"][0]["env"]
-        if variable["name"] == "CLOZE_HOSTS"
-    )
-    assert hosts == ",".join(f"mine-{i}.mine" for i in range(number))
+    container = pod(shown)["containers"][0]
+    (hosts,) = (v for v in container["env"] if v["name"] == "CLOZE_HOSTS")
+    assert hosts["value"] == "mine-0.mine,mine-1.mine,mine-2.mine"
     assert pod(shown)["subdomain"] == service["metadata"]["name"] == "mine"
     assert service["spec"]["clusterIP"] == "None"
     labels = job["template"]["metadata"]["labels"]
     assert service["spec"]["selector"].items() <= labels.items()
-    container = pod(shown)["containers"][0]
     assert container["command"] == ["launch/multi_worker.sh"]
     assert container["args"] == ["--index=$(JOB_COMPLETION_INDEX)", "--"]
+    # The workdir is on the volume: WORKDIR of the image is /app.
+    claim = parts(shown)["PersistentVolumeClaim"]
+    assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
+    (volume,) = pod(shown)["volumes"]
+    name = volume["persistentVolumeClaim"]["claimName"]
+    assert name == claim["metadata"]["name"] == "mine"
+    assert container["volumeMounts"] == [
+        {"name": volume["name"], "mountPath": "/app/runs"}
+    ]
 
 
 def test_preempted_pods_start_again_and_bad_input_does_not():
@@ -60,28 +60,9 @@ def test_preempted_pods_start_again_and_bad_input_does_not():
     assert pod(TEXT)["terminationGracePeriodSeconds"] >= 60
 
 
-def test_the_workdir_is_on_the_volume(launch):
-    shown = launch(SCRIPT, "--dry_run", "--name=mine", "--storage=5Gi").stdout
-    claim = parts(shown)["PersistentVolumeClaim"]
-    assert claim["metadata"]["name"] == "mine"
-    assert claim["spec"]["resources"]["requests"]["storage"] == "5Gi"
-    (volume,) = pod(shown)["volumes"]
-    assert volume["persistentVolumeClaim"]["claimName"] == "mine"
-    (mount,) = pod(shown)["containers"][0]["volumeMounts"]
-    # WORKDIR of the image, where trainer.main writes runs/.
-    assert mount == {"name": volume["name"], "mountPath": "/app/runs"}
-
-
-def test_words_arrive_as_they_are(launch):
-    words = ["--config.a=it's", 'a"b\\c', "two words", "# no comment", "$(id)"]
-    shown = launch(SCRIPT, "--dry_run", "--", *words).stdout
-    args = pod(shown)["containers"][0]["args"]
-    # Kubernetes would replace $(id), and reads $$(id) as $(id).
-    assert args[2:] == [*words[:-1], "$$(id)"]
-
-
 def test_applies_what_dry_run_shows(launch, calls, tmp_path):
-    words = ("--image=registry/cloze:1", "--gpus=8", "--", "--mode=pretrain")
+    flags = ["--config.a=it's", 'a"b\\c', "two words", "# no comment", "$(id)"]
+    words = ("--image=registry/cloze:1", "--gpus=8", "--", *flags)
     shown = launch(SCRIPT, "--dry_run", *words).stdout
     applied = tmp_path / "applied"
     result = launch(SCRIPT, *words, FAKE_kubectl=f"cat >'{applied}'")
@@ -91,7 +72,8 @@ def test_applies_what_dry_run_shows(launch, calls, tmp_path):
     container = pod(shown)["containers"][0]
     assert container["image"] == "registry/cloze:1"
     assert container["resources"]["limits"] == {"nvidia.com/gpu": 8}
-    assert json.dumps(container["args"]).endswith('"--mode=pretrain"]')
+    # Kubernetes would replace $(id), and reads $$(id) as $(id).
+    assert container["args"][2:] == [*flags[:-1], "$$(id)"]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """Several hosts, played by this one; the trainer is a fake."""
 
-import json
+import functools
 import os
 import pathlib
 import re
@@ -8,13 +8,11 @@ import shlex
 import signal
 import socket
 import subprocess
-import time
 
 import pytest
 
 from tests.launch import conftest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = "multi_worker.sh"
 # An ssh that goes nowhere: the command runs here.
 SSH = 'exec bash -c "${@: -1}"'
@@ -23,16 +21,7 @@ SSH = 'exec bash -c "${@: -1}"'
 @pytest.fixture(name="seen")
 def _seen(calls):
     """A function: what worker number i was started with."""
-
-    def read(index):
-        path = pathlib.Path(f"{calls}.worker{index}.json")
-        limit = time.monotonic() + 30
-        while not path.exists():
-            assert time.monotonic() < limit
-            time.sleep(0.02)
-        return json.loads(path.read_text())
-
-    return read
+    return functools.partial(conftest.worker, calls)
 
 
 @pytest.fixture(name="started")
@@ -41,7 +30,7 @@ def _started(environment):
 
     def start(*words, **settings):
         return subprocess.Popen(
-            [ROOT / "launch" / SCRIPT, *words],
+            [conftest.ROOT / "launch" / SCRIPT, *words],
             stdout=subprocess.PIPE,
             text=True,
             env=environment(FAKE_FATES="wait,wait", **settings),
@@ -85,18 +74,12 @@ def test_local_workers_know_each_other(launch, seen):
 
 
 # Not Ctrl-C to the whole group: the fake trainer leaves that as it is.
-@pytest.mark.parametrize(
-    ("number", "whole_group"),
-    [
-        (signal.SIGTERM, False),
-        (signal.SIGTERM, True),
-        (signal.SIGINT, False),
-    ],
-)
-def test_a_signal_saves_on_all_workers(number, whole_group, started, seen):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_on_all_workers(number, started, seen):
     process = started("--local=2")
     pids = [seen(index)["pid"] for index in range(2)]
-    (os.killpg if whole_group else os.kill)(process.pid, number)
+    to_all = number == signal.SIGTERM
+    (os.killpg if to_all else os.kill)(process.pid, number)
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 143, out
     assert out.count("saved") == 2
@@ -129,14 +112,6 @@ def test_who_does_not_stop_is_killed_after_the_grace(started, seen):
     assert not any(map(lives, pids))
 
 
-def test_workers_save_when_the_launcher_is_killed(started, seen):
-    process = started("--local=2")
-    pids = [seen(index)["pid"] for index in range(2)]
-    process.kill()
-    process.communicate(timeout=30)
-    assert not any(map(lives, pids))
-
-
 def test_hosts_over_ssh(launch, seen, calls):
     ports = conftest.free_port(), conftest.free_port()
     hosts = f"ada@one:{ports[0]},two:{ports[1]}"
@@ -157,15 +132,19 @@ def test_hosts_over_ssh(launch, seen, calls):
         assert seen(index)["argv"][-1] == "--config.a=it's"
 
 
-def test_a_signal_crosses_ssh(started, seen):
+# The standard input of a worker ends with its launcher.
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_signal_crosses_ssh(number, code, started, seen):
     hosts = f"one:{conftest.free_port()},two:{conftest.free_port()}"
     process = started(f"--hosts={hosts}", FAKE_ssh=SSH)
-    for index in range(2):
-        seen(index)
-    process.terminate()
+    pids = [seen(index)["pid"] for index in range(2)]
+    process.send_signal(number)
     out, _ = process.communicate(timeout=30)
-    assert process.returncode == 143
+    assert process.returncode == code
     assert out.count("saved") == 2
+    assert not any(map(lives, pids))
 
 
 def test_a_lost_host_stops_the_others(launch):
@@ -182,10 +161,9 @@ def test_a_lost_host_stops_the_others(launch):
     assert "[0] saved" in result.stdout
 
 
-def test_dry_run_shows_the_command_of_every_host(launch):
-    shown = launch(
-        SCRIPT, "--dry_run", "--hosts=a,b", "--folder=/my code", "--port=3333"
-    ).stdout.splitlines()
+def test_dry_run_shows_every_command_and_the_environment(launch):
+    words = ("--dry_run", "--hosts=a,b", "--folder=/my code", "--port=3333")
+    shown = launch(SCRIPT, *words).stdout.splitlines()
     assert len(shown) == 2
     for index, line in enumerate(shown):
         *_, host, command = shlex.split(line)
@@ -195,13 +173,10 @@ def test_dry_run_shows_the_command_of_every_host(launch):
             f" --hosts=a:3333,b:3333 --index={index} --grace=40"
             " --until_eof=yes --"
         )
-
-
-def test_dry_run_of_one_worker_shows_its_environment(launch):
-    shown = launch(SCRIPT, "--dry_run", "--hosts=a,b", "--index=1").stdout
     assert (
-        """'TF_CONFIG={"cluster": {"worker": ["a:2222", "b:2222"]},"""
-        """ "task": {"type": "worker", "index": 1}}'""" in shown
+        """'TF_CONFIG={"cluster": {"worker": ["a:3333", "b:3333"]},"""
+        """ "task": {"type": "worker", "index": 1}}'"""
+        in launch(SCRIPT, *words, "--index=1").stdout
     )
 
 

@@ -1,20 +1,17 @@
 """A Slurm job; scontrol and srun are fakes, and srun starts its tasks here."""
 
 import os
-import pathlib
 import shutil
 import signal
 import subprocess
-import time
 
 import pytest
 
 from tests.launch import conftest
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = "slurm.sbatch"
 SLURM = {
-    "SLURM_SUBMIT_DIR": str(ROOT),
+    "SLURM_SUBMIT_DIR": str(conftest.ROOT),
     "SLURM_JOB_NODELIST": "node[1-2]",
     "SLURM_JOB_ID": "17",
     "FAKE_scontrol": 'if [[ $1 == show ]]; then printf "node1\\nnode2\\n"; fi',
@@ -37,16 +34,16 @@ def test_every_task_gets_its_place_in_the_list(launch, calls):
     first, second = calls.read_text().splitlines()[:2]
     assert first == "scontrol show hostnames node[1-2]"
     assert second.startswith("srun --kill-on-bad-exit=1 --label bash -c ")
-    worker = pathlib.Path(f"{calls}.worker1.json").read_text()
-    assert '"index": 1' in worker
-    assert '["node1:' in worker
-    assert "--config.a=x y" in worker
+    worker = conftest.worker(calls, 1)
+    assert worker["config"]["task"]["index"] == 1
+    assert worker["config"]["cluster"]["worker"][0].startswith("node1:")
+    assert worker["argv"][-1] == "--config.a=x y"
     assert "requeue" not in calls.read_text()
 
 
-def test_works_as_the_copy_that_slurm_makes(environment, tmp_path):
+def test_works_as_the_copy_that_slurm_makes(environment, refused, tmp_path):
     copy = tmp_path / "slurm_script"
-    shutil.copy(ROOT / "launch" / SCRIPT, copy)
+    shutil.copy(conftest.ROOT / "launch" / SCRIPT, copy)
     shown = subprocess.run(
         [copy, "--dry_run", "--", "--a=1"],
         capture_output=True,
@@ -56,6 +53,7 @@ def test_works_as_the_copy_that_slurm_makes(environment, tmp_path):
     )
     assert shown.returncode == 0, shown.stderr
     assert "--hosts=node1,node2 --port=2222 -- --a=1" in shown.stdout
+    assert "sbatch launch/slurm.sbatch" in refused(SCRIPT)  # Outside a job.
 
 
 @pytest.mark.parametrize(
@@ -63,7 +61,7 @@ def test_works_as_the_copy_that_slurm_makes(environment, tmp_path):
 )
 def test_only_the_time_limit_queues_it_again(number, again, environment, calls):
     process = subprocess.Popen(
-        [ROOT / "launch" / SCRIPT],
+        [conftest.ROOT / "launch" / SCRIPT],
         env=environment(
             **SLURM,
             FAKE_srun=SRUN,
@@ -72,10 +70,7 @@ def test_only_the_time_limit_queues_it_again(number, again, environment, calls):
         ),
         start_new_session=True,
     )
-    limit = time.monotonic() + 30
-    while not pathlib.Path(f"{calls}.worker1.json").exists():
-        assert time.monotonic() < limit
-        time.sleep(0.02)
+    conftest.worker(calls, 1)
     if again:
         process.send_signal(number)
     else:
@@ -83,7 +78,3 @@ def test_only_the_time_limit_queues_it_again(number, again, environment, calls):
         os.killpg(process.pid, number)
     assert process.wait(timeout=30) == 143
     assert ("scontrol requeue 17" in calls.read_text()) is again
-
-
-def test_outside_a_job(refused):
-    assert "sbatch launch/slurm.sbatch" in refused(SCRIPT)

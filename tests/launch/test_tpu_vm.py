@@ -8,9 +8,8 @@ import subprocess
 
 import pytest
 
-from tests.launch import test_dockerfile
+from tests.launch import conftest, test_dockerfile
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 # A project in which there is nothing yet; $EXISTS and $STATE change that.
 GCLOUD = """
 case "$*" in
@@ -39,7 +38,6 @@ def _asked(calls):
 @pytest.mark.parametrize(
     ("kind", "zone", "runtime"),
     [
-        ("v5litepod-8", "us-central1-a", "v2-alpha-tpuv5-lite"),
         ("v6e-8", "us-east1-d", "v2-alpha-tpuv6e"),
         ("v4-8", "us-central2-b", "tpu-ubuntu2204-base"),
         ("v5p-8", "us-east5-a", "v2-alpha-tpuv5"),
@@ -53,7 +51,6 @@ def test_create_knows_zone_and_runtime(kind, zone, runtime, launch):
         f" --accelerator-type={kind} --runtime-version={runtime} --spot"
         f" --zone={zone} '--project=<project>'"
     )
-    assert not shown.stderr
 
 
 def test_create_asks_once_for_what_is_named(launch, asked):
@@ -65,12 +62,9 @@ def test_create_asks_once_for_what_is_named(launch, asked):
         " --zone=us-central1-a --project=acme"
     ]
     assert "costs money" in result.stdout
-
-
-def test_several_hosts_come_with_a_warning(launch):
-    result = launch("tpu_vm/create.sh", "--type=v4-32", **SETTINGS)
-    assert result.returncode == 0, result
-    assert "nobody has run that" in result.stderr
+    assert not result.stderr
+    several = launch("tpu_vm/create.sh", "--type=v4-32", **SETTINGS)
+    assert "nobody has run that" in several.stderr
 
 
 @pytest.mark.parametrize(
@@ -92,29 +86,15 @@ def test_create_refuses(words, settings, says, refused, asked):
         assert not asked(" create ")
 
 
-def test_without_gcloud(refused, tmp_path):
-    tools = tmp_path / "tools"
-    tools.mkdir()
-    for name in ("bash", "env", "dirname"):
-        (tools / name).symlink_to(shutil.which(name))
-    line = refused("tpu_vm/create.sh", PATH=str(tools))
-    assert "there is no gcloud here; install" in line
-
-
 def test_setup_installs_the_exact_pins(launch, asked):
     result = launch("tpu_vm/setup.sh", **ACTIVE)
     assert result.returncode == 0, result
     (copy,) = asked(" scp ")
     assert {"launch", *test_dockerfile.PACKAGES} <= {*copy.split()}
     assert asked("--no-deps --requirement launch/tpu_vm/requirements.txt")
-    path = ROOT / "launch" / "tpu_vm" / "requirements.txt"
-    lines = [
-        line
-        for line in path.read_text().splitlines()
-        if not line.startswith("#")
-    ]
-    assert all(line.count("==") == 1 for line in lines)
-    pins = dict(line.split("==") for line in lines)
+    path = conftest.ROOT / "launch" / "tpu_vm" / "requirements.txt"
+    lines = path.read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if line[0] != "#")
     assert pins["tensorflow-tpu"] == "2.19.1"
     assert pins["libtpu"] == "0.0.10"
     assert not pins.keys() & {"tensorflow", "tensorflow-text"}
@@ -160,7 +140,7 @@ def test_delete_saves_first_and_names_what_it_deletes(launch, asked):
 @pytest.fixture(name="remain")
 def _remain(environment, tmp_path):
     """A function: starts remain.sh of a checkout of its own."""
-    shutil.copytree(ROOT / "launch", tmp_path / "cloze" / "launch")
+    shutil.copytree(conftest.ROOT / "launch", tmp_path / "cloze" / "launch")
 
     def start(*words, **settings):
         return subprocess.Popen(

@@ -5,6 +5,7 @@ import random
 import signal
 
 import pytest
+import tensorflow as tf
 
 from tests.trainer import test_checkpoint
 from tests.trainer.training import conftest as tiny
@@ -28,6 +29,7 @@ def test_matrix_of_layouts(reference, record):
         model = tiny.create(
             tiny.mirrored(replicas), accumulation_steps=parts, jit=jit
         )
+        model.model.encoder.rematerialize = parts > 1
         losses = model.losses(NUM_STEPS)
         loss = max(loss, tiny.largest_relative(losses, reference[0]))
         weight = max(
@@ -46,6 +48,18 @@ def test_bfloat16(reference, record):
     figure = tiny.largest_relative(losses, reference[0])
     record("bfloat16 against float32: largest relative loss", figure, 2e-2)
     assert 0 < figure <= 2e-2
+
+
+def test_several_steps_a_program_in_float16(record):
+    strategy = tf.distribute.OneDeviceStrategy("CPU:0")
+    fields = {"jit": True, "precision": "float16"}
+    one = tiny.create(strategy, **fields)
+    several = tiny.create(strategy, steps_per_program=4, **fields)
+    for model in (one, several):
+        model.run(iter(tiny.batches(strategy)), 0, NUM_STEPS)
+    weight = tiny.largest_difference(several.weights(), one.weights())
+    record("programs of four steps, float16: largest weight", weight, 1e-3)
+    assert weight <= 1e-3
 
 
 @pytest.mark.parametrize("accumulation_steps", [1, 2])

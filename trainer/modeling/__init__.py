@@ -7,26 +7,18 @@ from trainer.modeling.classifier import (
 )
 from trainer.modeling.encoder import Encoder, features
 from trainer.modeling.heads import MaskedLM, create_masked_lm
-from trainer.modeling.initial import Initial, Weights
-from trainer.modeling.layers import (
-    Dropout,
-    LayerFactory,
-    Noise,
-    create_noise,
-)
+from trainer.modeling.initial import Initial
+from trainer.modeling.layers import Noise, create_noise
 from trainer.modeling.loading import initial_weights, load_encoder
 from trainer.modeling.text import TextClassifier, TextMaskedLM
 
 __all__ = [
-    "Dropout",
     "Encoder",
     "Initial",
-    "LayerFactory",
     "MaskedLM",
     "Noise",
     "TextClassifier",
     "TextMaskedLM",
-    "Weights",
     "create_classifier",
     "create_masked_lm",
     "create_noise",

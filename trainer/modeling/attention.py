@@ -11,12 +11,12 @@ import tensorflow as tf
 
 from trainer import fusion
 
-HIDDEN = -1e9  # A score that leaves no weight, yet is finite.
-_GROUP_BYTES = 4 * 2**20  # Of the scores of a few rows.
+HIDDEN = -1e9  # Finite, but softmax leaves it no weight.
+_GROUP_BYTES = 4 * 2**20  # For the scores of one group of rows on a CPU.
 
 
-# Multiplies weights [b, H, L, L] of rows, the first of which is row int32 [],
-# each by a constant; the same constants whenever it is called.
+# (weights [b, H, L, L], number of their first row int32 []) -> the weights,
+# each times a constant, the same at every call.
 Dropout = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 
@@ -29,15 +29,16 @@ def attend(
 ) -> tf.Tensor:
     """Softmax attention of scaled queries inside segments.
 
-    Padding (segment 0) sees padding only, so that every slot sees something.
-    No [L, L] is kept for the gradient, which computes the weights again and
-    needs no sum over them: what softmax subtracts is the product of the output
-    and its gradient (Dao et al., "FlashAttention", 2022).
+    Padding (segment 0) sees only padding, so that every slot sees something.
+    No tensor of [L, L] is kept for the gradient, which computes the weights
+    again. It needs no sum over them either: what the gradient of softmax
+    subtracts is the inner product of the output and its gradient (Dao et al.,
+    "FlashAttention", 2022).
 
     Args:
       query, key, value: [B, H, L, K].
-      segment_ids: int32 [B, L]; without, every slot sees every other.
-      dropout: of the weights [B, H, L, L].
+      segment_ids: int32 [B, L]; if None, every slot sees all others.
+      dropout: applied to the weights [B, H, L, L].
 
     Returns:
       [B, H, L, K].
@@ -80,9 +81,8 @@ def attend(
     def mix(
         *inputs: tf.Tensor,
     ) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
-        rows = _Rows.of(query)
-        (mixed,) = rows.map(forward, *inputs, *segments, num_results=1)
-        return mixed, lambda upstream: rows.map(
+        (mixed,) = _by_rows(forward, *inputs, *segments, num_results=1)
+        return mixed, lambda upstream: _by_rows(
             backward, mixed, upstream, *inputs, *segments, num_results=3
         )
 
@@ -90,79 +90,53 @@ def attend(
     return mixed
 
 
+def _by_rows(
+    function: Callable[..., tuple[tf.Tensor, ...]],
+    *arguments: tf.Tensor,
+    num_results: int,
+) -> tuple[tf.Tensor, ...]:
+    """A function of a batch; on a CPU, of a few rows that fit in its cache.
+
+    Args:
+      function: (first row int32 [], *arguments [b, ...] of its rows) ->
+        `num_results` tensors [b, H, L, K].
+      arguments: tensors [B, ...], the first of them [B, H, L, K].
+
+    Returns:
+      The results, [B, H, L, K].
+    """
+    like = arguments[0]
+    if not fusion.is_for_cpus(like):
+        return function(tf.constant(0), *arguments)
+    num_rows, heads, length, _ = like.shape
+    most = max(1, _GROUP_BYTES // (heads * length**2 * like.dtype.size))
+    size = max(
+        n for n in range(1, num_rows + 1) if n <= most and num_rows % n == 0
+    )
+    results = tf.map_fn(
+        lambda group: function(*group),
+        (
+            tf.range(0, num_rows, size),
+            *(tf.reshape(x, [-1, size, *x.shape[1:]]) for x in arguments),
+        ),
+        fn_output_signature=(
+            tf.TensorSpec([size, *like.shape[1:]], like.dtype),
+        )
+        * num_results,
+        parallel_iterations=2,  # The default of 10 would not fit.
+        name="rows",
+    )
+    return tuple(tf.reshape(x, like.shape) for x in results)
+
+
 def _weights(
     query: tf.Tensor, key: tf.Tensor, *segments: tf.Tensor
 ) -> tf.Tensor:
-    """[b, H, L, L]; every row of it sums to 1."""
+    """[b, H, L, L]; the last axis sums to 1."""
     scores = tf.matmul(query, key, transpose_b=True)
     if segments:
         scores = _inside_segments(scores, *segments)
     return fusion.softmax(scores)
-
-
-class _Rows(NamedTuple):
-    """A batch, as a whole or, in the cache of a CPU, a few rows at a time."""
-
-    query: tf.Tensor  # [B, H, L, K]
-    size: int  # Rows of a group; 0: the whole.
-
-    @classmethod
-    def of(cls, query: tf.Tensor) -> "_Rows":
-        if not fusion.is_for_cpus(query):
-            return cls(query, 0)
-        num_rows, heads, length, _ = query.shape
-        bytes_a_row = heads * length**2 * query.dtype.size
-        most = max(1, _GROUP_BYTES // bytes_a_row)
-        sizes = range(1, num_rows + 1)
-        return cls(
-            query, max(n for n in sizes if n <= most and num_rows % n == 0)
-        )
-
-    def map(
-        self,
-        function: Callable[..., tuple[tf.Tensor, ...]],
-        *arguments: tf.Tensor,
-        num_results: int,
-    ) -> tuple[tf.Tensor, ...]:
-        """Calls (first row int32 [], *arguments [b, ...] of its rows).
-
-        Args:
-          function: returns `num_results` tensors [b, H, L, K].
-          arguments: tensors [B, ...].
-
-        Returns:
-          The results, [B, H, L, K].
-        """
-        if not self.size:
-            return function(tf.constant(0), *arguments)
-        num_rows, *row = self.query.shape
-        num_groups = num_rows // self.size
-
-        def part(argument: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
-            shape = [num_groups, self.size, *argument.shape[1:]]
-            return tf.reshape(argument, shape)[group]
-
-        def add(group: tf.Tensor, *arrays: tf.TensorArray) -> tuple[Any, ...]:
-            results = function(
-                group * self.size, *(part(x, group) for x in arguments)
-            )
-            written = zip(arrays, results, strict=True)
-            return group + 1, *(a.write(group, x) for a, x in written)
-
-        arrays = (
-            tf.TensorArray(
-                self.query.dtype, num_groups, element_shape=(self.size, *row)
-            )
-            for _ in range(num_results)
-        )
-        _, *arrays = tf.while_loop(
-            lambda group, *_: group < num_groups,
-            add,
-            (tf.constant(0), *arrays),
-            parallel_iterations=2,  # Ten, the default, leave the cache.
-            name="rows",
-        )
-        return tuple(tf.reshape(x.stack(), self.query.shape) for x in arrays)
 
 
 def _transposed_product(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
@@ -172,7 +146,7 @@ def _transposed_product(x: tf.Tensor, y: tf.Tensor) -> tf.Tensor:
 
 @fusion.fused
 def _inside_segments(scores: tf.Tensor, segment_ids: tf.Tensor) -> tf.Tensor:
-    """[B, H, L, L], hidden where the segments differ."""
+    """Scores [B, H, L, L], hidden where the segments differ."""
     same = segment_ids[:, None, :, None] == segment_ids[:, None, None, :]
     hidden = max(HIDDEN, float(scores.dtype.min))
     return tf.where(same, scores, tf.constant(hidden, scores.dtype))
@@ -182,14 +156,17 @@ def _inside_segments(scores: tf.Tensor, segment_ids: tf.Tensor) -> tf.Tensor:
 def _softmax_gradient(
     weights: tf.Tensor, upstream: tf.Tensor, inner: tf.Tensor
 ) -> tf.Tensor:
-    """[B, H, L, L] twice, their inner product float32 [B, H, L, 1]."""
+    """The gradient of the scores, [B, H, L, L].
+
+    `inner` is the inner product of weights and upstream, float32 [B, H, L, 1].
+    """
     weights32 = tf.cast(weights, tf.float32)
     gradient = weights32 * (tf.cast(upstream, tf.float32) - inner)
     return tf.cast(gradient, weights.dtype)
 
 
 class Rotation(NamedTuple):
-    """Cosine and sine of every slot's angles, [B, 1, L, K / 2]."""
+    """Cosine and sine of the angles of each slot, [B, 1, L, K / 2]."""
 
     cosine: tf.Tensor
     sine: tf.Tensor
@@ -200,7 +177,7 @@ def rotation(
 ) -> Rotation:
     """Rotary positions (Su et al., "RoFormer", 2021) for int32 [B, L] < length.
 
-    `size` is K; pair i of a head turns by 10000^(-2i / K) a position.
+    `size` is K. Pair i of a head turns by 10000^(-2i / K) for each position.
     """
     rates = 10_000.0 ** (-np.arange(0, size, 2) / size)  # [K / 2]
     angles = np.arange(length)[:, np.newaxis] * rates

@@ -1,4 +1,4 @@
-"""The classifier: states of many slots to one answer a document.
+"""The classifier: from the states of many slots to one answer per document.
 
 N rows (or pieces of text) of L slots, M documents, D width, C classes.
 """
@@ -15,7 +15,7 @@ from configs import schema
 from trainer.modeling import encoder as encoders
 from trainer.modeling import layers
 
-# Far above the indices of the encoder's dropout: 1 + 3 a layer.
+# Far above the indices of dropout in the encoder: 1, and 3 for each layer.
 _DROPOUT_INDEX = 10_000
 _WORD_DROPOUT_INDEX = 10_001
 
@@ -46,8 +46,7 @@ class DocumentPooling(keras.layers.Layer):
 
         Args:
           states: [N, L, D].
-          owners: int32 [N, L], the document (0 to M - 1) of every slot;
-            -1 = of none.
+          owners: int32 [N, L], the document (0 to M - 1) of each slot, or -1.
           num_documents: M.
 
         Returns:
@@ -78,10 +77,10 @@ class DocumentPooling(keras.layers.Layer):
 
 
 class ClassifierHead(keras.layers.Layer):
-    """Pooling, a dense layer where there is one, dropout, logits.
+    """Pooling, an optional dense layer, dropout, logits.
 
-    Two classes have one logit, that of the second (a sigmoid); more have one
-    each (a softmax).
+    Two classes share one logit, that of the second (a sigmoid); more classes
+    have one each (a softmax).
     """
 
     def __init__(
@@ -155,9 +154,7 @@ class Classifier(keras.Model):
         self.pools_padding = pools_padding
         self.encoder = encoder
         self.head = head
-
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to create."""
+        self.built = True
 
     def call(
         self,
@@ -199,19 +196,19 @@ class Classifier(keras.Model):
 def pools_padding(
     model: schema.ModelConfig, finetune: schema.FinetuneConfig
 ) -> bool:
-    """Whether padding counts as its document's, as in the Keras example.
+    """Whether padding is pooled with its document, as in the Keras example.
 
-    Where it is attended to, and each document has one row of L to itself.
+    It is, if it is attended to and each document has a row of L to itself.
     """
     alone = finetune.packing == "document" and finetune.pieces_per_row == 1
     return model.attend_padding and alone
 
 
 def probabilities(logits: tf.Tensor) -> tf.Tensor:
-    """float32 [..., 1 or C] -> float32 [..., C], each row's sum is 1."""
+    """Logits [..., 1 or C] -> probabilities [..., C], float32."""
     if logits.shape[-1] > 1:
         return tf.nn.softmax(logits)
-    # Both from the logit: 1 - p would round small ones away.
+    # Both from the logit, because 1 - p would round small values to 0.
     return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=-1)
 
 
@@ -223,7 +220,7 @@ def drop_words(
     is_special: np.ndarray,
     unknown_id: int,
 ) -> tf.Tensor:
-    """int32 [B, R] with a share of the ordinary tokens shown as unknown."""
+    """int32 [B, R] with a share `rate` of the ordinary tokens made unknown."""
     if not rate:
         return token_ids
     rows, slots = token_ids.shape
@@ -262,20 +259,18 @@ def create_classifier(
     head = ClassifierHead(make, finetune, num_classes=num_classes)
     encoder.build(None)
     head.build((None, sequence_length, model_config.hidden_size))
-    model = Classifier(
+    return Classifier(
         encoder,
         head,
         pools_padding=pools_padding(model_config, finetune),
         dtype=dtype,
     )
-    model.build(None)
-    return model
 
 
 def _weights(
     scores: tf.Tensor, owners: tf.Tensor, *, num_documents: int
 ) -> tf.Tensor:
-    """Softmax of [n] within every document; 0 for slots of none."""
+    """Softmax of [n] within each document; 0 for slots without one."""
     highest = tf.math.unsorted_segment_max(scores, owners, num_documents)
     index = tf.maximum(owners, 0)
     is_owned = owners >= 0

@@ -41,9 +41,9 @@ class Encoder(keras.Model):
     """Embeddings, transformer layers, final states.
 
     Attributes:
-      rematerialize: keep a layer's input alone for its gradient and compute the
-        rest again, which takes less memory and more time (Chen et al.,
-        "Training Deep Nets with Sublinear Memory Cost", 2016).
+      rematerialize: keep only the input of each layer for its gradient and
+        compute the rest again, which takes less memory and more time (Chen et
+        al., "Training Deep Nets with Sublinear Memory Cost", 2016).
     """
 
     rematerialize = False
@@ -117,21 +117,17 @@ class Encoder(keras.Model):
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights; their shapes do not depend on the input."""
-        states = self.compute_output_shape(input_shape)
-        for table in (
+        shape = self.compute_output_shape(input_shape)
+        tables = (
             self.token_embedding,
             self.position_embedding,
             self.type_embedding,
-        ):
-            if table:
-                table.build(states[:-1])
-        for layer in (
-            self.embedding_norm,
-            *self.transformer_layers,
-            self.final_norm,
-        ):
-            if layer:
-                layer.build(states)
+        )
+        for table in filter(None, tables):
+            table.build(shape[:-1])
+        norms = (self.embedding_norm, self.final_norm)
+        for layer in (*filter(None, norms), *self.transformer_layers):
+            layer.build(shape)
 
     def call(
         self,

@@ -15,7 +15,7 @@ from trainer.modeling import layers
 
 
 class MaskedLMHead(keras.layers.Layer):
-    """Logits at the predicted positions alone: gather first, then project."""
+    """Logits at the predicted positions: gathers first, then projects."""
 
     def __init__(
         self,
@@ -25,13 +25,13 @@ class MaskedLMHead(keras.layers.Layer):
         tied_embedding: keras.layers.Embedding | None = None,
         name: str = "masked_lm_head",
     ) -> None:
-        """Projects with `tied_embedding`'s table, or with an own kernel."""
-        # No autocast: the projection says itself where it rounds.
+        """Projects with the table of `tied_embedding` or an own kernel."""
+        # No autocast: the projection itself says where it rounds.
         super().__init__(autocast=False, dtype=make.dtype, name=name)
         width = make.model.hidden_size
         self._kernel_shape = (vocabulary_size, width)
         self._kernel_initializer = make.initializer()
-        # In a function, or the summary would count the table twice.
+        # A function, because the summary would count the table twice.
         self._tied_table = None
         if tied_embedding is not None:
             self._tied_table = lambda: tied_embedding.embeddings
@@ -58,7 +58,7 @@ class MaskedLMHead(keras.layers.Layer):
         )
 
     def hidden(self, states: tf.Tensor, mask_positions: tf.Tensor) -> tf.Tensor:
-        """[B, L, D], int32 [B, P] -> what is projected, [B * P, D]."""
+        """[B, L, D], int32 [B, P] -> the vectors to project, [B * P, D]."""
         x = tf.gather(states, mask_positions, batch_dims=1)  # [B, P, D]
         x = tf.reshape(x, [-1, states.shape[-1]])  # [B * P, D]
         for layer in self.transform:
@@ -70,16 +70,16 @@ class MaskedLMHead(keras.layers.Layer):
         kernel = self._tied_table() if self._tied_table else self.kernel
         return tf.convert_to_tensor(kernel), tf.convert_to_tensor(self.bias)
 
-    def logits(self, hidden: tf.Tensor) -> tf.Tensor:
-        """[N, D] -> float32 [N, V]; the product is in the compute dtype."""
+    def call(self, states: tf.Tensor, mask_positions: tf.Tensor) -> tf.Tensor:
+        """[B, L, D], int32 [B, P] -> logits float32 [B, P, V].
+
+        The product is computed in the compute dtype.
+        """
+        hidden = self.hidden(states, mask_positions)
         kernel, bias = self.projection()
         kernel = tf.cast(kernel, hidden.dtype)
-        product = tf.matmul(hidden, kernel, transpose_b=True)
-        return tf.cast(product, tf.float32) + bias
-
-    def call(self, states: tf.Tensor, mask_positions: tf.Tensor) -> tf.Tensor:
-        """[B, L, D], int32 [B, P] -> logits float32 [B, P, V]."""
-        logits = self.logits(self.hidden(states, mask_positions))
+        logits = tf.matmul(hidden, kernel, transpose_b=True)
+        logits = tf.cast(logits, tf.float32) + bias
         shape = tf.concat([tf.shape(mask_positions), [logits.shape[-1]]], 0)
         return tf.reshape(logits, shape)
 
@@ -98,23 +98,21 @@ class MaskedLM(keras.Model):
         name: str = "masked_lm",
         **kwargs: Any,
     ) -> None:
-        """Joins two built parts; their variables keep their own paths."""
+        """Joins two parts that are built; their variables keep their paths."""
         super().__init__(name=name, **kwargs)
         self.encoder = encoder
         self.head = head
-
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to create."""
+        self.built = True
 
     def predictions(
         self,
         batch: Mapping[str, tf.Tensor],
         noise: layers.Noise | None = None,
     ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-        """Logits before they are computed: hidden, kernel [V, D], bias [V].
+        """The factors of the logits: hidden, kernel [V, D], bias [V].
 
         hidden is [B * P, D]; the logits are hidden @ kernel.T + bias. A loss
-        that goes through them in chunks never holds them all.
+        that computes them in chunks never holds them all.
         """
         states = self.encoder(batch, noise=noise)
         hidden = self.head.hidden(states, batch["mask_positions"])
@@ -162,6 +160,4 @@ def create_masked_lm(
     )
     encoder.build(None)
     head.build(None)
-    model = MaskedLM(encoder, head, dtype=dtype)
-    model.build(None)
-    return model
+    return MaskedLM(encoder, head, dtype=dtype)

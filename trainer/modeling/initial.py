@@ -1,6 +1,8 @@
-"""Weights that training starts from: whose they are, and whether they fit."""
+"""Pretrained weights to start training from, and whether they fit."""
 
 import dataclasses
+import json
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -9,28 +11,41 @@ import numpy as np
 
 from configs import schema
 
-# They may differ: they say how the weights are trained, not what they mean.
+# These fields may differ: they say how weights are trained, not what they mean.
 _FREE = ("dropout", "attention_dropout", "initializer_range")
 _POSITIONS = "encoder/position_embedding/embeddings"
 
 
+def read_json(path: pathlib.Path) -> dict[str, Any]:
+    """A JSON object; raises ValueError naming the file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ValueError(f"{path} is missing.") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}.") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is damaged: it holds no JSON object.")
+    return content
+
+
 class Weights(NamedTuple):
-    """Arrays by the paths of our variables, and what had no place there."""
+    """Arrays by the path of our variable, and the names of those left out."""
 
     arrays: dict[str, np.ndarray]
     dropped: list[str]
 
     def assign(self, variables: Sequence[keras.Variable]) -> "Weights":
-        """Gives the variables the arrays of their paths.
+        """Assigns each variable the array of its path.
 
-        A table of more positions than the variable has is cut. Arrays of other
-        paths are left alone, so that a part of a model can be given.
+        A position table with more rows than the variable is cut. Arrays of
+        other paths are ignored, so the variables may be a part of a model.
 
         Returns:
-          What was assigned, and what of it was cut off or dropped before.
+          What was assigned, and what was cut off or left out before.
 
         Raises:
-          ValueError: an array has another shape; nothing is assigned then.
+          ValueError: an array has another shape; then nothing is assigned.
         """
         assigned: dict[str, np.ndarray] = {}
         dropped = list(self.dropped)
@@ -60,14 +75,14 @@ class Initial:
 
     Attributes:
       path: its folder.
-      form: what the folder is, for people.
-      kind: of the vocabulary, such as "wordpiece".
+      form: what the folder is, for messages.
+      kind: the kind of the vocabulary, such as "wordpiece".
       vocabulary: the tokens by id, [V].
       model_config: the shape of the model.
       sequence_length: L, how many positions it knows.
-      read_weights: reads float32 arrays, those of the encoder and, where
-        there is one, of the masked-LM head; raises ValueError where they
-        are damaged or do not fit `model_config`.
+      read_weights: reads float32 arrays, those of the encoder and, if there
+        is one, of the masked-LM head; raises ValueError if they are damaged or
+        do not fit `model_config`.
     """
 
     path: str
@@ -82,28 +97,26 @@ class Initial:
         """Compares model, vocabulary and row length with those of a config.
 
         Raises:
-          ValueError: they differ; with the flags that make them equal.
+          ValueError: they differ; names the flags that make them equal.
         """
-        pairs: list[tuple[str, Any, Any]] = [
-            ("tokenizer.kind", self.kind, config.tokenizer.kind)
-        ]
-        for field in dataclasses.fields(schema.ModelConfig):
-            name = field.name
-            there = getattr(self.model_config, name)
+        pairs: dict[str, tuple[Any, Any]] = {
+            "tokenizer.kind": (self.kind, config.tokenizer.kind)
+        }
+        here = dataclasses.asdict(config.model)
+        for name, there in dataclasses.asdict(self.model_config).items():
             if name not in _FREE:
-                here = getattr(config.model, name)
-                pairs.append((f"model.{name}", there, here))
+                pairs[f"model.{name}"] = (there, here[name])
         length = config.data.sequence_length
         if self.model_config.positions == "learned":
             longest = min(length, self.sequence_length)
-            pairs.append(("data.sequence_length", longest, length))
-        differing = [pair for pair in pairs if pair[1] != pair[2]]
+            pairs["data.sequence_length"] = (longest, length)
+        differing = {n: pair for n, pair in pairs.items() if pair[0] != pair[1]}
         if not differing:
             return
         lines = [
-            f"{n} is {there} there, {here} here" for n, there, here in differing
+            f"{n} is {a} there, {b} here" for n, (a, b) in differing.items()
         ]
-        flags = [f"--config.{n}={there}" for n, there, _ in differing]
+        flags = [f"--config.{n}={a}" for n, (a, _) in differing.items()]
         raise ValueError(
             f"init_from={self.path} ({self.form}) does not fit this config:"
             f" {'; '.join(lines)}. Add {' '.join(flags)} or start from"

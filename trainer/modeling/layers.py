@@ -32,24 +32,30 @@ class Noise(NamedTuple):
     first_row: tf.Tensor  # Global position of the call's first row.
 
     def later(self, rows: tf.Tensor) -> "Noise":
-        """For the rows behind so many."""
+        """The noise of the rows after the first `rows`."""
         first_row = self.first_row + tf.cast(rows, tf.int64)
         return self._replace(first_row=first_row)
 
     def for_parts(self, parts: int) -> "Noise":
-        """For rows that have been cut into `parts` rows each."""
+        """The noise of rows that were each cut into `parts` rows."""
         return self._replace(first_row=self.first_row * parts)
 
 
 def create_noise(seed: Any, *, step: Any, first_row: Any = 0) -> Noise:
-    """From integers or integer tensors: Keras refuses a mix of the two."""
+    """Noise from integers or integer tensors.
+
+    They become tensors, because Keras refuses a mix of the two.
+    """
     return Noise(*(tf.cast(x, tf.int64) for x in (seed, step, first_row)))
 
 
 def row_keys(
     noise: Noise, *, index: int, num_rows: tf.Tensor | int
 ) -> tf.Tensor:
-    """Two random words for every row: uint32 [num_rows, 2], for `index`."""
+    """Two random words for each row, uint32 [num_rows, 2].
+
+    `index` tells the uses of one noise apart.
+    """
     seed = tf.cast(tf.reshape(noise.seed, [1]), tf.uint64)
     block = _philox(  # A row is one step of the counter.
         [num_rows, 4],
@@ -72,12 +78,13 @@ def random_words(keys: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
     """Uniform uint32 [B, *shape], a function of the row's key and the element.
 
     `pcg3d` of Jarzynski and Olano, "Hash Functions for GPU Rendering" (JCGT,
-    2020), of (element, key, key). A few operations on every element alone, so
-    that XLA computes a word where it is used, and none is ever in memory.
+    2020), of (element, key, key). It needs a few operations for each element
+    and nothing of its neighbours, so XLA computes a word where it is used and
+    never stores one.
 
     Args:
       keys: uint32 [B, 2].
-      shape: of a row.
+      shape: the shape of a row.
     """
     keys = tf.reshape(keys, [-1, 2, *(1 for _ in shape)])
     y, z = (keys[:, i] * _MULTIPLIER + _INCREMENT for i in range(2))
@@ -95,15 +102,15 @@ def random_words(keys: tf.Tensor, shape: tuple[int, ...]) -> tf.Tensor:
 
 
 def threshold(rate: float) -> int:
-    """A share `rate` of all words lies below it, to 2^-32."""
+    """The word below which a share `rate` of all words lies, to 2^-32."""
     return min(round(rate * 2**32), 2**32 - 1)
 
 
 class Dropout(keras.layers.Layer):
     """Inverted dropout whose mask the layout of the batch cannot change.
 
-    Keras' own draws the same mask on every replica and is 100 times slower
-    under XLA on a CPU. What is kept is not remembered for the gradient: it is
+    Keras' own dropout draws the same mask on every replica and is 100 times
+    slower under XLA on a CPU. The mask is not stored for the gradient, but
     computed again.
     """
 
@@ -115,7 +122,7 @@ class Dropout(keras.layers.Layer):
         self.built = True
 
     def call(self, x: tf.Tensor, noise: Noise | None = None) -> tf.Tensor:
-        """x [B, ...], static but for B -> the same; identity without noise."""
+        """x [B, ...], static except for B; returns x where noise is None."""
         if noise is None or not self.rate:
             return x
         keys = row_keys(
@@ -140,7 +147,7 @@ class Dropout(keras.layers.Layer):
 def _where_kept(
     x: tf.Tensor, keys: tf.Tensor, least: tf.Tensor, scale: tf.Tensor
 ) -> tf.Tensor:
-    """`x` times `scale` where its word is `least` or more, else 0."""
+    """`x` times `scale` where its word is at least `least`, else 0."""
     words = random_words(keys, tuple(x.shape[1:]))
     return tf.where(words >= least, x * scale, tf.zeros([], x.dtype))
 
@@ -155,9 +162,10 @@ ACTIVATIONS = {
 
 
 class LayerFactory:
-    """Makes Keras layers: the model's settings, one policy, own seeds.
+    """Makes Keras layers with the settings and the dtype policy of a model.
 
-    The n-th weight's seed is a function of (seed, stream, n), nothing global.
+    The seed of the n-th weight is a function of (seed, stream, n); nothing
+    global counts.
     """
 
     def __init__(
@@ -219,7 +227,7 @@ class LayerFactory:
     def initializer(
         self, default: Any = keras.initializers.GlorotUniform
     ) -> keras.initializers.Initializer:
-        """BERT's normal, or `default` where initializer_range is 0."""
+        """BERT's truncated normal, or `default` if initializer_range is 0."""
         seed = int(self._seeds.spawn(1)[0].generate_state(1)[0])
         stddev = self.model.initializer_range
         if not stddev:
@@ -236,8 +244,8 @@ class SelfAttention(keras.layers.Layer):
     def __init__(
         self, make: LayerFactory, *, dropout_index: int, name: str
     ) -> None:
-        """Makes the projections, and dropout of the attention weights."""
-        # No autocast: it would round the bias.
+        """Makes the projections and the dropout of the attention weights."""
+        # Autocast would round the bias.
         super().__init__(autocast=False, dtype=make.dtype, name=name)
         width, heads = make.model.hidden_size, make.model.num_heads
         self._scale = (width // heads) ** -0.5
@@ -271,8 +279,9 @@ class SelfAttention(keras.layers.Layer):
     ) -> tf.Tensor:
         """x [B, L, D], int32 [B, L] (see `attention.attend`) -> [B, L, D]."""
         query = self.query(x) * self._scale  # [B, L, H, K]
-        # Without the key's bias: softmax cancels what it adds, and Adam would
-        # turn the rounding noise of its gradient (0, in truth) into steps.
+        # The bias of the key is left out: softmax cancels what it adds, and
+        # Adam would turn the rounding errors of its gradient, which is 0, into
+        # steps.
         kernel = tf.cast(self.key.kernel, x.dtype)  # [D, H, K]
         key = tf.einsum("bld,dhk->blhk", x, kernel)
         query, key, value = (

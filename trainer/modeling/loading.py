@@ -1,4 +1,4 @@
-"""Trained weights from the disk: an encoder, or what training starts from."""
+"""Trained weights from disk: an encoder, or what training starts from."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from configs import schema
 from trainer import checkpoint, workdir
 from trainer.modeling import encoder as encoders
 from trainer.modeling import interchange
-from trainer.modeling.initial import Initial, Weights
+from trainer.modeling.initial import Initial, Weights, read_json
 
 
 def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
@@ -30,14 +30,7 @@ def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
             f"{path} holds no run (no config.json); give the --workdir of a"
             " pretraining run."
         )
-    config = schema.Config.from_dict(recorded["config"])
-    checkpoints = checkpoint.of_stage(path, "pretrain")
-    if not checkpoints.exist():
-        other = f", or give {config.init_from}" * bool(config.init_from)
-        raise ValueError(
-            f"{path} has no pretrained encoder (no checkpoints/pretrain); run"
-            f" --mode=pretrain there first{other}."
-        )
+    config, checkpoints = _pretrained(path, recorded)
     encoder = encoders.Encoder.from_model_config(
         config.model,
         vocabulary_size=recorded["resolved"]["vocabulary_size"],
@@ -49,15 +42,30 @@ def load_encoder(path: str, *, dtype: str = "float32") -> encoders.Encoder:
     return encoder
 
 
+def _pretrained(
+    path: str, recorded: dict[str, Any]
+) -> tuple[schema.Config, checkpoint.Checkpoints]:
+    """The config of a run and its checkpoints, of which there is one."""
+    config = schema.Config.from_dict(recorded["config"])
+    checkpoints = checkpoint.of_stage(path, "pretrain")
+    if not checkpoints.exist():
+        other = f", or give {config.init_from}" * bool(config.init_from)
+        raise ValueError(
+            f"{path} has no pretrained encoder (no checkpoints/pretrain); run"
+            f" --mode=pretrain there first{other}."
+        )
+    return config, checkpoints
+
+
 def initial_weights(path: str) -> Initial:
-    """What `init_from` names; the weights themselves are read on demand.
+    """The model that `init_from` names; its weights are read on demand.
 
     Args:
       path: the workdir of a pretraining run (its best checkpoint counts), a
         KerasHub BERT preset folder or a Hugging Face BERT folder.
 
     Raises:
-      ValueError: it is none of them, or damaged; says what was found.
+      ValueError: it is none of these, or damaged; says what was found.
     """
     directory = storage.path_of(path)
     if not (directory / "config.json").exists():
@@ -69,7 +77,7 @@ def initial_weights(path: str) -> Initial:
             f"init_from={path} {what}; give the folder of a Cloze run (that"
             " above export/), a KerasHub BERT preset or a Hugging Face BERT."
         )
-    content = interchange.read_json(directory / "config.json")
+    content = read_json(directory / "config.json")
     if "resolved" in content:
         return _of_run(path)
     if storage.in_store(path):
@@ -82,14 +90,14 @@ def initial_weights(path: str) -> Initial:
 
 def _of_run(path: str) -> Initial:
     recorded = workdir.read(path)
-    config = schema.Config.from_dict(recorded["config"])
-    checkpoints = checkpoint.of_stage(path, "pretrain")
-    if not checkpoints.exist():
-        raise ValueError(
-            f"{path} is a run without a pretrained encoder (no"
-            " checkpoints/pretrain); run --mode=pretrain there first."
-        )
-    content = _read_vocabulary(path, recorded["resolved"])
+    config, checkpoints = _pretrained(path, recorded)
+    # The run's copy of the vocabulary, else that of its data.
+    file = storage.path_of(path) / "vocabulary.json"
+    if not file.exists():
+        file = storage.path_of(recorded["resolved"]["prepared"]) / file.name
+    content = read_json(file)
+    if not {"kind", "vocabulary"} <= set(content):
+        raise ValueError(f"{file} is damaged: it holds no vocabulary.")
     return Initial(
         path=path,
         form="Cloze run",
@@ -101,14 +109,3 @@ def _of_run(path: str) -> Initial:
             checkpoint.weights_of(checkpoints.best()), []
         ),
     )
-
-
-def _read_vocabulary(path: str, resolved: dict[str, Any]) -> dict[str, Any]:
-    """`kind` and `vocabulary`: the run's copy, else that of its data."""
-    file = storage.path_of(path) / "vocabulary.json"
-    if not file.exists():
-        file = storage.path_of(resolved["prepared"]) / file.name
-    content = interchange.read_json(file)
-    if not {"kind", "vocabulary"} <= set(content):
-        raise ValueError(f"{file} is damaged: it holds no vocabulary.")
-    return content

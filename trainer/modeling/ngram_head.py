@@ -1,7 +1,5 @@
 """The linear model of n-grams as a layer; see `trainer.ngrams`."""
 
-from typing import Any
-
 import keras
 import numpy as np
 import tensorflow as tf
@@ -38,9 +36,7 @@ class NGramHead(keras.layers.Layer):
                 name=part,
             )
             setattr(self, part, variable)
-
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to create."""
+        self.built = True
 
     def assign(self, model: ngrams.NGrams) -> None:
         """Takes over a fitted model of this size."""

@@ -1,4 +1,4 @@
-"""Texts of any length to rows of the encoder, inside a graph.
+"""Cuts texts of any length into rows for the encoder, inside a graph.
 
 N texts, L slots, D width. A ragged tensor [N, (tokens)] holds the ids.
 """
@@ -10,14 +10,14 @@ import tensorflow as tf
 from input_pipeline import strings
 from trainer.modeling import encoder as encoders
 
-# Rows that the encoder sees at once: what a call holds does not grow with N.
+# Rows that the encoder gets at once, so that memory does not grow with N.
 ROWS_AT_ONCE = 64
 
 
 def cut(
     ids: tf.RaggedTensor, *, room: int
 ) -> tuple[tf.RaggedTensor, tf.Tensor]:
-    """Documents to pieces of at most `room` tokens, the first ones full.
+    """Cuts documents into pieces of `room` tokens; the last may be shorter.
 
         cut([[1, 2, 3], [], [4]], room=2)  ->  [[1, 2], [3], [4]], [0, 0, 2]
 
@@ -125,7 +125,7 @@ def embed(
 ) -> tf.Tensor:
     """The mean of the final states over all slots of each document.
 
-    Those of start and end tokens count, as they do for the classifier.
+    The slots of start and end tokens count, as they do for the classifier.
 
     Args:
       encoder: in float32.
@@ -162,7 +162,7 @@ def embed(
 
 
 def row_length(encoder: encoders.Encoder) -> int:
-    """The `length` that `batch` needs: L where padding is attended to."""
+    """The `length` for `batch`: L if padding is attended to, else 0."""
     if encoder.model_config.attend_padding:
         return encoder.sequence_length
     return 0

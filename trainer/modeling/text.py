@@ -1,11 +1,11 @@
-"""Models that take strings: tokenization, pieces, encoder, head in one.
+"""Models that take strings: tokenizer, pieces, encoder and head in one.
 
 N texts, L slots, C classes, M masks, K fill-ins for each, V vocabulary.
 """
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ from trainer.modeling import heads, ngram_head, pieces
 
 
 class _TextModel(keras.Model):
-    """What both have: a codec, an encoder in float32, a plain config."""
+    """The base of both: a codec, an encoder in float32, a plain config."""
 
     def __init__(
         self,
@@ -37,12 +37,9 @@ class _TextModel(keras.Model):
         self.room = sequence_length - self.codec.special.num_wrapping
         self.model_config = schema.ModelConfig(**model)
 
-    def build(self, input_shape: Any) -> None:
-        """Nothing is left to create."""
-
     @property
     def encoder(self) -> encoders.Encoder:
-        """What gives the states."""
+        """The part that computes the states."""
         raise NotImplementedError
 
     def rows(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
@@ -68,19 +65,14 @@ class _TextModel(keras.Model):
             "model": dataclasses.asdict(self.model_config),
         }
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """The inverse of `get_config`."""
-        return cls(**config)
-
 
 @keras.saving.register_keras_serializable("cloze")
 class TextClassifier(_TextModel):
     """Raw strings [N] to the probabilities of C classes.
 
-    Two parts answer, each with K logits (1 for two classes, else C): the
-    encoder with its head, and the n-grams. Their weighted sum, fitted on
-    validation, is what counts. Either part may be missing.
+    Two parts give K logits each (1 for two classes, else C): the encoder with
+    its head, and the n-grams. The answer is their weighted sum, whose weights
+    were fitted on validation. Either part may be missing.
 
     Attributes:
       classifier: encoder and head; None where `finetune.encoder` is False.
@@ -134,7 +126,7 @@ class TextClassifier(_TextModel):
                 trainable=False,
                 name="mixture",
             )
-        self.build(None)
+        self.built = True
 
     @property
     def encoder(self) -> encoders.Encoder:
@@ -144,7 +136,7 @@ class TextClassifier(_TextModel):
 
     @property
     def max_pieces(self) -> int:
-        """Of L slots each; what is behind them is cut, as in training."""
+        """Pieces of L slots that are read; the rest is cut, as in training."""
         return self.finetune.pieces_per_row
 
     def call(self, text: tf.Tensor) -> tf.Tensor:
@@ -157,9 +149,9 @@ class TextClassifier(_TextModel):
         Returns:
           `probabilities`: float32 [N, C].
           `label`: string [N], the likeliest.
-          `unread`: int32 [N], the tokens of a text behind its last piece.
-          `encoder_probabilities`, `ngram_probabilities`: float32 [N, C], what
-            each part says alone; where there are two.
+          `unread`: int32 [N], the tokens of a text after its last piece.
+          `encoder_probabilities`, `ngram_probabilities`: float32 [N, C], the
+            answer of each part alone, if there are two.
         """
         ids = self.codec.document_ids(strings.clean(text))
         most = self.max_pieces * self.room
@@ -180,7 +172,7 @@ class TextClassifier(_TextModel):
         return answers
 
     def _parts(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
-        """Logits [N, K] of every part that there is."""
+        """The logits [N, K] of each part that the model has."""
         found = {}
         if self.classifier is not None:
             (found["encoder"],) = pieces.in_groups(
@@ -201,7 +193,7 @@ class TextClassifier(_TextModel):
         return found
 
     def mixed(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The logits [N, K] that count, of those of every part in order."""
+        """The weighted sum [N, K] of the logits of the parts, in order."""
         if self.mixture is None:
             return parts[0]
         weights = tf.unstack(self.mixture[: len(parts)])
@@ -226,11 +218,10 @@ class TextClassifier(_TextModel):
 
     def get_config(self) -> dict[str, Any]:
         """The constructor's arguments."""
-        finetune = dataclasses.asdict(self.finetune)
         return {
             **super().get_config(),
             "labels": self.labels,
-            "finetune": finetune,
+            "finetune": dataclasses.asdict(self.finetune),
             "num_ngrams": self.num_ngrams,
         }
 
@@ -247,10 +238,9 @@ class TextMaskedLM(_TextModel):
         name: str = "text_masked_lm",
         **kwargs: Any,
     ) -> None:
-        """Makes the model with random weights; kwargs as `TextClassifier`.
+        """Makes the model with random weights; kwargs as for `TextClassifier`.
 
-        Where the vocabulary has fewer than `top_k` ordinary tokens, K is
-        their number.
+        K is `top_k`, or the number of ordinary tokens if that is smaller.
         """
         super().__init__(name=name, **kwargs)
         self.max_masks = max_masks
@@ -262,7 +252,7 @@ class TextMaskedLM(_TextModel):
             sequence_length=self.sequence_length,
             dtype="float32",
         )
-        self.build(None)
+        self.built = True
 
     @property
     def encoder(self) -> encoders.Encoder:
@@ -276,10 +266,10 @@ class TextMaskedLM(_TextModel):
         the middle of its first M masks.
 
         Returns:
-          `tokens`: string [N, M, K], the best first; "" where there is no
-            mask, or where it lies outside the window.
-          `probabilities`: float32 [N, M, K]; 0 there.
-          `count`: int32 [N], the masks of the text, more than M perhaps.
+          `tokens`: string [N, M, K], the best first; "" if there is no such
+            mask, or if it lies outside the window.
+          `probabilities`: float32 [N, M, K]; 0 for those.
+          `count`: int32 [N], the masks of the text, possibly more than M.
         """
         ids = self.codec.prompt_ids(strings.clean(text))
         is_mask = tf.cast(ids == self.codec.special.mask, tf.int32)
@@ -288,7 +278,7 @@ class TextMaskedLM(_TextModel):
             self._window(ids),
             self._answer,
             size=pieces.ROWS_AT_ONCE,
-            like=[tf.TensorSpec(shape, dtype) for dtype in _ANSWER],
+            like=[tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape)],
         )
         words = tf.gather(self.codec.vocabulary, tf.maximum(tokens, 0))
         return {
@@ -308,7 +298,7 @@ class TextMaskedLM(_TextModel):
         first = tf.minimum(tf.reduce_min(masks, axis=1), lengths)
         last = tf.maximum(tf.reduce_max(masks, axis=1), 0)
         start = first + (last - first + 1) // 2 - self.room // 2
-        # Masks too far apart: those from the first on.
+        # If the masks are too far apart, the window begins at the first.
         start = tf.minimum(start, first)
         start = tf.clip_by_value(start, 0, tf.maximum(lengths - self.room, 0))
         start = start[:, tf.newaxis]
@@ -326,7 +316,7 @@ class TextMaskedLM(_TextModel):
         hits = is_mask[:, tf.newaxis] & (rank[:, tf.newaxis] == wanted)
         places = tf.argmax(tf.cast(hits, tf.int32), 2, tf.int32)  # [n, M]
         logits = self.masked_lm.head(self.encoder(rows), places)
-        # Padding, unknown and the like are no answer.
+        # Padding, unknown and other special tokens are no answer.
         logits = tf.where(self.codec.is_special, -np.inf, logits)
         rates, tokens = tf.math.top_k(tf.nn.softmax(logits), k=self.top_k)
         is_found = tf.reduce_any(hits, axis=2)[:, :, tf.newaxis]
@@ -339,7 +329,3 @@ class TextMaskedLM(_TextModel):
             "max_masks": self.max_masks,
             "top_k": self.top_k,
         }
-
-
-# What `TextMaskedLM._answer` gives.
-_ANSWER = (tf.int32, tf.float32)

@@ -32,12 +32,6 @@ class Losses(NamedTuple):
     correct: tf.Tensor  # float32 [N]: 1 where the best guess is right.
 
 
-class _Gradients(NamedTuple):
-    hidden: tf.Tensor  # [N, D]
-    kernel: tf.Tensor  # float32 [V, D]
-    bias: tf.Tensor  # float32 [V]
-
-
 def cross_entropy(
     hidden: tf.Tensor,
     kernel: tf.Tensor,
@@ -61,20 +55,16 @@ def cross_entropy(
     @tf.custom_gradient
     def total(
         hidden: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor
-    ) -> tuple[tuple[tf.Tensor, ...], Callable[..., _Gradients]]:
+    ) -> tuple[tuple[tf.Tensor, ...], Callable[..., list[tf.Tensor]]]:
         losses, gradients = _sweep(
             hidden, kernel, bias, labels, weights, trains=trains
         )
 
-        def backward(upstream: tf.Tensor, *_: tf.Tensor) -> _Gradients:
+        def backward(upstream: tf.Tensor, *_: tf.Tensor) -> list[tf.Tensor]:
             assert trains, "called with trains=False"
             if tf.get_static_value(upstream) == 1:  # No pass over [V, D].
                 return gradients
-            return _Gradients(
-                gradients.hidden * tf.cast(upstream, hidden.dtype),
-                gradients.kernel * upstream,
-                gradients.bias * upstream,
-            )
+            return [x * tf.cast(upstream, x.dtype) for x in gradients]
 
         return tuple(losses), backward
 
@@ -93,32 +83,47 @@ def _sweep(
     weights: tf.Tensor,
     *,
     trains: bool,
-) -> tuple[Losses, _Gradients]:
-    """Losses and, if `trains`, the gradients of their weighted sum."""
+) -> tuple[Losses, list[tf.Tensor]]:
+    """The losses and, if `trains`, the gradients of their weighted sum.
+
+    Those are of hidden, [N, D], kernel and bias.
+    """
     entries = _Parts.of(weights)
-    inputs = [entries.sorted(values) for values in (hidden, labels, weights)]
+    sorted_inputs = [entries.sorted(x) for x in (hidden, labels, weights)]
     table = tf.cast(kernel, hidden.dtype)  # [V, D]
+    width = hidden.shape[1]
 
     def add(first: tf.Tensor, found: _Found, *, parts: int) -> _Found:
         x, label, weight = (
-            _rows(values, first * entries.rows, parts * entries.rows)
-            for values in inputs
+            tf.slice(
+                values,
+                [first * entries.rows] + [0] * (values.shape.rank - 1),
+                [parts * entries.rows, *values.shape[1:]],
+            )
+            for values in sorted_inputs
         )
-        chunk = _softmax(x, table, bias, label)
+
+        def write(array: tf.TensorArray, values: tf.Tensor) -> tf.TensorArray:
+            for number, part in enumerate(tf.split(values, parts)):
+                array = array.write(first + number, part)
+            return array
+
+        loss, correct, probabilities = _softmax(x, table, bias, label)
         used = tf.cast(weight > 0, tf.float32)
         found = found._replace(
-            each=_write(found.each, first, chunk.loss * used, parts),
-            correct=_write(found.correct, first, chunk.correct, parts),
+            each=write(found.each, loss * used),
+            correct=write(found.correct, correct),
         )
         if not trains:
             return found
-        more = _chunk_gradients(x, table, chunk.probabilities, label, weight)
+        d_hidden, d_projection = _chunk_gradients(
+            x, table, probabilities, label, weight
+        )
         return found._replace(
-            d_hidden=_write(found.d_hidden, first, more.hidden, parts),
-            d_projection=found.d_projection + more.projection,
+            d_hidden=write(found.d_hidden, d_hidden),
+            d_projection=found.d_projection + d_projection,
         )
 
-    width = hidden.shape[1]
     found = _Found(entries.array(tf.float32), entries.array(tf.float32))
     if trains:
         found = found._replace(
@@ -143,18 +148,25 @@ def _sweep(
     each, correct = map(entries.restored, (found.each, found.correct))
     losses = Losses(tf.reduce_sum(each * weights), each, correct)
     if not trains:
-        return losses, _Gradients(*[tf.zeros([])] * 3)
-    return losses, _Gradients(
-        entries.restored(found.d_hidden),
-        *_without_labels(found.d_projection, *inputs),
+        return losses, []
+    # A loss is log(sum(exp(logits))) less the logit of the label. What stands
+    # in d_projection is the gradient of the first term; the second is
+    # subtracted here.
+    x, label, weight = sorted_inputs
+    weighted = tf.cast(x, tf.float32) * weight[:, tf.newaxis]
+    d_kernel = tf.tensor_scatter_nd_sub(
+        tf.transpose(found.d_projection[:-1]), label[:, tf.newaxis], weighted
     )
+    d_bias = tf.tensor_scatter_nd_sub(
+        found.d_projection[-1], label[:, tf.newaxis], weight
+    )
+    return losses, [entries.restored(found.d_hidden), d_kernel, d_bias]
 
 
 class _Parts(NamedTuple):
     """The N entries in parts of R rows, the used ones first."""
 
     order: tf.Tensor  # int32 [N]
-    place: tf.Tensor  # int32 [N]: where each has gone.
     rows: int  # R; a chunk is several parts.
     num_parts: int
     num_used_parts: tf.Tensor  # int32 []
@@ -163,11 +175,9 @@ class _Parts(NamedTuple):
     def of(cls, weights: tf.Tensor) -> "_Parts":
         (num_entries,) = weights.shape
         rows = min(_PART_ROWS, num_entries)
-        order = tf.argsort(weights, direction="DESCENDING", stable=True)
         num_used = tf.math.count_nonzero(weights, dtype=tf.int32)
         return cls(
-            order,
-            tf.math.invert_permutation(order),
+            tf.argsort(weights, direction="DESCENDING", stable=True),
             rows,
             num_parts=-(-num_entries // rows),
             num_used_parts=-(-num_used // rows),
@@ -189,7 +199,7 @@ class _Parts(NamedTuple):
         """All parts as [N, ...], where their entries were."""
         parts = array.stack()
         flat = tf.reshape(parts, [-1, *parts.shape[2:]])
-        return tf.gather(flat, self.place)
+        return tf.gather(flat, tf.math.invert_permutation(self.order))
 
 
 class _Found(NamedTuple):
@@ -202,58 +212,65 @@ class _Found(NamedTuple):
     each: tf.TensorArray  # of float32 [rows], a part at a time; so the next two
     correct: tf.TensorArray
     d_hidden: Any = ()  # TensorArray of [rows, D]
-    d_projection: Any = ()  # float32 [D + 1, V], see `_ChunkGradients`.
-
-
-def _rows(values: tf.Tensor, first: tf.Tensor, number: int) -> tf.Tensor:
-    rest = values.shape[1:]
-    begin = tf.stack([first] + [0] * len(rest))
-    return tf.slice(values, begin, [number, *rest])
-
-
-def _write(
-    array: tf.TensorArray, first: tf.Tensor, values: tf.Tensor, parts: int
-) -> tf.TensorArray:
-    for number, part in enumerate(tf.split(values, parts)):
-        array = array.write(first + number, part)
-    return array
-
-
-class _Chunk(NamedTuple):
-    loss: tf.Tensor  # float32 [R], nats.
-    correct: tf.Tensor  # float32 [R]
-    probabilities: tf.Tensor  # [R, V], in the dtype of the entries.
+    # float32 [D + 1, V]: the kernel's, transposed, and the bias', both without
+    # the labels' part.
+    d_projection: Any = ()
 
 
 def _softmax(
     x: tf.Tensor, table: tf.Tensor, bias: tf.Tensor, label: tf.Tensor
-) -> _Chunk:
-    """The losses of one chunk, and what its gradients need."""
-    probabilities = fusion.softmax(_logits(x, table, bias))
-    guess = _best(probabilities)
-    best = tf.cast(tf.gather(probabilities, guess, batch_dims=1), tf.float32)
-    right = tf.cast(tf.gather(probabilities, label, batch_dims=1), tf.float32)
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Of one chunk: losses in nats and hits, float32 [R]; probabilities [R, V].
 
+    The probabilities have the dtype of `x`.
+    """
+
+    def logits() -> tf.Tensor:
+        product = tf.matmul(x, table, transpose_b=True)
+        return tf.nn.bias_add(product, tf.cast(bias, x.dtype))
+
+    def at(values: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+        return tf.cast(tf.gather(values, index, batch_dims=1), tf.float32)
+
+    probabilities = fusion.softmax(logits())
+    guess = _best(probabilities)
+    best, right = at(probabilities, guess), at(probabilities, label)
     underflows = right < _SMALLEST[x.dtype]
 
     def exactly() -> tf.Tensor:  # The largest probability is at least 1 / V.
         # This is rare, so the logits are computed again instead of kept.
-        again = _logits(x, table, bias)
+        again = logits()
         top = tf.cast(tf.reduce_max(again, axis=-1), tf.float32)
-        of_label = tf.cast(tf.gather(again, label, batch_dims=1), tf.float32)
-        loss = top - tf.math.log(best) - of_label
+        loss = top - tf.math.log(best) - at(again, label)
         return tf.where(underflows, loss, -tf.math.log(right))
 
     loss = tf.cond(
         tf.reduce_any(underflows), exactly, lambda: -tf.math.log(right)
     )
-    return _Chunk(loss, tf.cast(guess == label, tf.float32), probabilities)
+    return loss, tf.cast(guess == label, tf.float32), probabilities
 
 
-def _logits(x: tf.Tensor, table: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-    """[R, V]"""
-    product = tf.matmul(x, table, transpose_b=True)
-    return tf.nn.bias_add(product, tf.cast(bias, x.dtype))
+def _chunk_gradients(
+    x: tf.Tensor,
+    table: tf.Tensor,
+    probabilities: tf.Tensor,
+    label: tf.Tensor,
+    weight: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Of the hidden vectors [R, D], and of the projection, see `_Found`.
+
+    The weights go to the small factor of each product, and the small factor is
+    what is transposed. The bias is a weight of an input that is always 1.
+    """
+    d_hidden = tf.cast(tf.matmul(probabilities, table), tf.float32)
+    d_hidden -= tf.cast(tf.gather(table, label), tf.float32)
+    column = tf.cast(weight, x.dtype)[:, tf.newaxis]  # [R, 1]
+    weighted = tf.concat([x * column, column], axis=1)  # [R, D + 1]
+    d_projection = tf.matmul(weighted, probabilities, transpose_a=True)
+    return (
+        tf.cast(d_hidden * weight[:, tf.newaxis], x.dtype),
+        tf.cast(d_projection, tf.float32),
+    )
 
 
 def _best(probabilities: tf.Tensor) -> tf.Tensor:
@@ -266,52 +283,6 @@ def _best(probabilities: tf.Tensor) -> tf.Tensor:
     if is_bfloat16 and fusion.is_for_cpus(probabilities):
         probabilities = tf.bitcast(probabilities, tf.int16)
     return tf.argmax(probabilities, axis=-1, output_type=tf.int32)
-
-
-class _ChunkGradients(NamedTuple):
-    hidden: tf.Tensor  # [R, D]
-    projection: tf.Tensor  # float32 [D + 1, V]: kernel, transposed, and bias.
-
-
-def _chunk_gradients(
-    x: tf.Tensor,
-    table: tf.Tensor,
-    probabilities: tf.Tensor,
-    label: tf.Tensor,
-    weight: tf.Tensor,
-) -> _ChunkGradients:
-    """Of one chunk; the projection's without the labels' part.
-
-    The weights go to the small factors of each product, and the small factor
-    is what is transposed. The bias is a weight of an input that is always 1.
-    """
-    d_hidden = tf.cast(tf.matmul(probabilities, table), tf.float32)
-    d_hidden -= tf.cast(tf.gather(table, label), tf.float32)
-    column = tf.cast(weight, x.dtype)[:, tf.newaxis]  # [R, 1]
-    weighted = tf.concat([x * column, column], axis=1)  # [R, D + 1]
-    d_projection = tf.matmul(weighted, probabilities, transpose_a=True)
-    return _ChunkGradients(
-        tf.cast(d_hidden * weight[:, tf.newaxis], x.dtype),
-        tf.cast(d_projection, tf.float32),
-    )
-
-
-def _without_labels(
-    d_projection: tf.Tensor, x: tf.Tensor, label: tf.Tensor, weight: tf.Tensor
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """The gradients of the kernel, [V, D], and the bias, [V], float32.
-
-    A loss is log(sum(exp(logits))) less the logit of the label: softmax is the
-    gradient of the first term; that of the second is taken off here.
-    """
-    place = label[:, tf.newaxis]
-    weighted = tf.cast(x, tf.float32) * weight[:, tf.newaxis]
-    return (
-        tf.tensor_scatter_nd_sub(
-            tf.transpose(d_projection[:-1]), place, weighted
-        ),
-        tf.tensor_scatter_nd_sub(d_projection[-1], place, weight),
-    )
 
 
 def two_level_cross_entropy(
@@ -350,7 +321,7 @@ def two_level_cross_entropy(
     frequent_bias, rare_bias = tf.split(bias, [num_frequent, num_rare])
     rates = rare_rates[tf.newaxis]  # [1, V - K]
     surprise = rare_bias - tf.math.log(rare_rates)
-    first = cross_entropy(
+    first = cross_entropy(  # The frequent tokens and the cluster.
         hidden,
         tf.concat([frequent_kernel, tf.matmul(rates, rare_kernel)], axis=0),
         tf.concat([frequent_bias, tf.linalg.matvec(rates, surprise)], axis=0),

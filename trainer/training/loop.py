@@ -24,9 +24,9 @@ _REMEDY = (
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """At which steps the loop returns to Python, and why.
+    """The steps after which the loop returns to Python, and what it does there.
 
-    Every number is in steps; 0 = never, for `evaluate_every` and `profiled`.
+    All numbers are steps. An `evaluate_every` of 0 means never.
     """
 
     num_steps: int
@@ -35,8 +35,8 @@ class Plan:
     log_every: int
     evaluate_every: int
     checkpoint_every: int
-    profiled: tuple[int, int] = (0, 0)  # From, to; nothing where both are 0.
-    patience: int = 0  # Epochs without a better validation; 0 = without end.
+    profiled: tuple[int, int] = (0, 0)  # First, and the one after the last.
+    patience: int = 0  # Epochs without a better validation; 0 = no limit.
     two_level_steps: int = 0  # The first ones, with a softmax in two levels.
 
     @classmethod
@@ -54,8 +54,8 @@ class Plan:
           train: the section `train`, as the stage uses it.
           config: of the run.
           num_rows: to train on.
-          enough: steps of an epoch -> steps, where neither these nor epochs
-            are given.
+          enough: steps of an epoch -> steps of the run, if the config gives
+            neither steps nor epochs.
         """
         per_epoch = train.steps_per_epoch or -(
             -num_rows // train.global_batch_size
@@ -73,7 +73,7 @@ class Plan:
         )
 
     def next_boundary(self, step: int) -> int:
-        """Where the call that starts at `step` ends, at the latest."""
+        """The step at which a call that starts at `step` has to end."""
         periods = (
             self.steps_per_epoch,
             self.log_every,
@@ -100,11 +100,11 @@ class Plan:
         return step % self.checkpoint_every == 0 or self.evaluates(step)
 
     def finishes(self, step: int, best_step: int) -> bool:
-        """Whether nothing is left to do after this many steps.
+        """Whether the run is over after this many steps.
 
         Args:
           step: how many.
-          best_step: after which validation was best; 0 = there was none.
+          best_step: after which validation was best; 0 if there was none.
         """
         counts = self.patience and best_step and self.ends_epoch(step)
         is_late = step - best_step >= self.patience * self.steps_per_epoch
@@ -117,8 +117,8 @@ class Best:
 
     Attributes:
       by: which mean counts, "loss" or "accuracy".
-      step: after which it was measured; 0 = there was no validation yet.
-      value: of that mean.
+      step: after which it was measured; 0 if there was no validation yet.
+      value: the best value of that mean.
     """
 
     by: str = "loss"
@@ -126,7 +126,7 @@ class Best:
     value: float = 0.0
 
     def see(self, step: int, validation: dict[str, float]) -> None:
-        """Updates the best with the means after a step; {} = no validation."""
+        """Updates the best with the means after a step, if there are any."""
         if self.by not in validation:
             return
         gain = validation[self.by] - self.value
@@ -155,7 +155,7 @@ class _Interval:
         }
 
     def totals(self) -> dict[str, float]:
-        """What adds up over the events of a run."""
+        """The values that add up over the events of a run."""
         return {
             "real_tokens": self.sums["tokens"],
             "seconds": round(self.seconds, 3),
@@ -169,10 +169,10 @@ class Loop:
     Attributes:
       plan: where to stop and what to do there.
       train_call: from `step.create_train_call`.
-      evaluate: () -> means such as loss and accuracy; {} = no validation.
+      evaluate: () -> means such as loss and accuracy; {} without validation.
       save: (step, means or {}) -> writes a checkpoint.
       learning_rate: step -> rate, for the log.
-      metrics: where events go.
+      metrics: the log.
       callbacks: Keras callbacks, with their model set.
       stop: the signals that end the run early.
       trace: records the steps `plan.profiled`.
@@ -198,8 +198,8 @@ class Loop:
         Args:
           iterator: yields batches from `first_step` on.
           first_step: where to begin.
-          validation_due: a signal came in the last step before validation,
-            which is made up for first, with the end of the epoch.
+          validation_due: a signal came in the last step before validation;
+            validation and the end of the epoch are made up for first.
 
         Raises:
           runtime.Stopped: a signal came; the run has been saved before.
@@ -217,16 +217,14 @@ class Loop:
 
     def _make_up(self, step: int) -> None:
         """Validates the first step and ends its epoch, if it was the last."""
-        plan = self.plan
-        epoch = (step - 1) // plan.steps_per_epoch
-        if plan.ends_epoch(step):
+        ends_epoch = self.plan.ends_epoch(step)
+        if ends_epoch:
+            epoch = (step - 1) // self.plan.steps_per_epoch
             self.callbacks.on_epoch_begin(epoch)
         validation = self._save(step, validates=True)
-        if plan.ends_epoch(step):
+        if ends_epoch:
             # The means over the training steps went with the process.
-            self.callbacks.on_epoch_end(
-                epoch, {f"val_{name}": v for name, v in validation.items()}
-            )
+            self._end_epoch(step, {}, validation)
 
     def _train(self, iterator: Any, step: int) -> None:
         plan, epoch, slow, named = self.plan, -1, "", ""
@@ -235,12 +233,34 @@ class Loop:
             if step // plan.steps_per_epoch != epoch:
                 epoch, whole = step // plan.steps_per_epoch, _Interval()
                 self.callbacks.on_epoch_begin(epoch)
-            intervals = recent, whole, unrecorded
-            step, signal_stops = self._call(iterator, step, intervals)
+            self.trace.at(step)
+            self.callbacks.on_train_batch_begin(step % plan.steps_per_epoch)
+            start = time.perf_counter()
+            done, wants_stop, totals = self.train_call(
+                iterator,
+                tf.constant(step, tf.int64),
+                tf.constant(plan.next_boundary(step) - step, tf.int32),
+            )
+            sums = {name: float(value) for name, value in totals.items()}
+            seconds = time.perf_counter() - start
+            first, step = step, step + int(done)
+            self.trace.at(step)
+            if not math.isfinite(sums["loss"]):
+                raise ValueError(
+                    "The loss or its gradient is not finite between steps"
+                    f" {first} and {step}. {_REMEDY}"
+                )
+            for interval in (recent, whole, unrecorded):
+                interval.add(sums, seconds)
+            rate = self.learning_rate(step - 1)
+            logs = recent.logs(rate)
+            self.callbacks.on_train_batch_end(
+                (step - 1) % plan.steps_per_epoch, logs
+            )
+            # At the end there is nothing left to stop.
+            signal_stops = float(wants_stop) > 0 and step < plan.num_steps
             stops = signal_stops or self._callback_stops
-            logs = dict[str, float]()
             if step % plan.log_every == 0 or plan.ends_epoch(step) or stops:
-                logs = self._logs(recent, step)
                 if "waiting" in recent.sums:
                     before = slow
                     slow, longer = workers.slow_worker(
@@ -256,91 +276,52 @@ class Loop:
                             100 * longer,
                         )
                 recent = _Interval()
+            else:
+                logs = {}
             if logs or plan.saves(step):
                 # A run that resumes from a checkpoint between two log lines
                 # has nothing else to know its earlier totals from.
                 self.metrics.write(step, {**logs, **unrecorded.totals()})
                 unrecorded = _Interval()
-            self._after(step, whole, signal_stops=signal_stops)
+            validation = dict[str, float]()
+            if plan.saves(step) or stops:
+                validates = plan.evaluates(step) and not signal_stops
+                validation = self._save(step, validates=validates)
+            if signal_stops:
+                # Another worker's signal stops this one as well.
+                raise runtime.Stopped(self.stop.number or signal.SIGTERM)
+            if plan.ends_epoch(step):
+                self._end_epoch(step, whole.logs(rate), validation)
         if not plan.finishes(step, self.best.step):
             _log.info("A callback asked to stop after step %d.", step)
 
-    def _call(
-        self, iterator: Any, step: int, intervals: tuple[_Interval, ...]
-    ) -> tuple[int, bool]:
-        """Runs to the next boundary: (step there, whether a signal came).
-
-        The sums are added to each of the intervals; the first one counts since
-        the last log line.
-        """
-        plan = self.plan
-        self.trace.at(step)
-        self.callbacks.on_train_batch_begin(step % plan.steps_per_epoch)
-        start = time.perf_counter()
-        done, wants_stop, totals = self.train_call(
-            iterator,
-            tf.constant(step, tf.int64),
-            tf.constant(plan.next_boundary(step) - step, tf.int32),
-        )
-        sums = {name: float(value) for name, value in totals.items()}
-        seconds = time.perf_counter() - start
-        reached = step + int(done)
-        self.trace.at(reached)
-        if not math.isfinite(sums["loss"]):
-            raise ValueError(
-                "The loss or its gradient is not finite between steps"
-                f" {step} and {reached}. {_REMEDY}"
-            )
-        for interval in intervals:
-            interval.add(sums, seconds)
-        place = (reached - 1) % plan.steps_per_epoch
-        logs = self._logs(intervals[0], reached)
-        self.callbacks.on_train_batch_end(place, logs)
-        # At the end there is nothing left to stop.
-        return reached, float(wants_stop) > 0 and reached < plan.num_steps
-
-    def _after(
-        self, step: int, whole: _Interval, *, signal_stops: bool
-    ) -> None:
-        """Validation, checkpoint, end of epoch, stop; in this order."""
-        plan, validation = self.plan, dict[str, float]()
-        if plan.saves(step) or signal_stops or self._callback_stops:
-            validates = plan.evaluates(step) and not signal_stops
-            validation = self._save(step, validates=validates)
-        if signal_stops:
-            # Another worker's signal stops this one as well.
-            raise runtime.Stopped(self.stop.number or signal.SIGTERM)
-        if plan.ends_epoch(step):
-            named = {f"val_{name}": v for name, v in validation.items()}
-            self.callbacks.on_epoch_end(
-                (step - 1) // plan.steps_per_epoch,
-                {**self._logs(whole, step), **named},
-            )
-
     def _save(self, step: int, *, validates: bool) -> dict[str, float]:
-        validation = self._validate(step) if validates else {}
-        self.best.see(step, validation)
-        self.metrics.flush()
-        self.save(step, validation)
-        return validation
-
-    def _validate(self, step: int) -> dict[str, float]:
-        self.callbacks.on_test_begin()
-        means = self.evaluate()
-        if not math.isfinite(means.get("loss", 0.0)):
-            raise ValueError(
-                f"The validation loss is not finite after step {step}."
-                f" {_REMEDY}"
-            )
-        self.callbacks.on_test_end(means)
+        """Validates, if asked to, and writes a checkpoint: the means or {}."""
+        means = dict[str, float]()
+        if validates:
+            self.callbacks.on_test_begin()
+            means = self.evaluate()
+            if not math.isfinite(means.get("loss", 0.0)):
+                raise ValueError(
+                    f"The validation loss is not finite after step {step}."
+                    f" {_REMEDY}"
+                )
+            self.callbacks.on_test_end(means)
         if means:
             self.metrics.write(
                 step, {f"validation_{k}": v for k, v in means.items()}
             )
+        self.best.see(step, means)
+        self.metrics.flush()
+        self.save(step, means)
         return means
 
-    def _logs(self, interval: _Interval, step: int) -> dict[str, float]:
-        return interval.logs(self.learning_rate(step - 1))
+    def _end_epoch(
+        self, step: int, logs: dict[str, float], validation: dict[str, float]
+    ) -> None:
+        named = {f"val_{name}": value for name, value in validation.items()}
+        epoch = (step - 1) // self.plan.steps_per_epoch
+        self.callbacks.on_epoch_end(epoch, {**logs, **named})
 
     @property
     def _callback_stops(self) -> bool:

@@ -1,6 +1,5 @@
-"""What a run measured: one JSON object a line, and TensorBoard."""
+"""What a run measured, as lines of JSON and for TensorBoard."""
 
-import contextlib
 import json
 import logging
 import pathlib
@@ -39,23 +38,26 @@ class MetricsLog:
     ):
         self._stage = stage
         self._path = storage.path_of(workdir) / "metrics.jsonl"
-        self._enabled = enabled
+        self._board: Any = None
         self._waiting = ""  # Lines.
         self._flushed = 0.0
-        self._open = contextlib.ExitStack()
         if not enabled:
             return
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        _cut_back(self._path, stage=stage, step=first_step)
+        if self._path.exists():  # Drops damaged lines, too.
+            kept = [
+                line + "\n"
+                for line, event in _good_lines(self._path)
+                if event["stage"] != stage or event["step"] <= first_step
+            ]
+            storage.write_bytes(self._path, "".join(kept).encode())
         self._board = tf.summary.create_file_writer(
             str(board_directory(workdir, stage)), max_queue=10_000
         )
-        self._open.callback(self._board.close)
-        self._open.callback(self.flush)
 
     def write(self, step: int, values: dict[str, float]) -> None:
         """Records named finite numbers that were measured at a step."""
-        if not self._enabled:
+        if not self._board:
             return
         event = {"stage": self._stage, "step": step, **values}
         self._waiting += json.dumps(event) + "\n"
@@ -80,7 +82,9 @@ class MetricsLog:
 
     def __exit__(self, *error: object) -> None:
         """Closes the files."""
-        self._open.close()
+        if self._board:
+            self.flush()
+            self._board.close()
 
 
 def board_directory(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
@@ -91,9 +95,9 @@ def board_directory(workdir: str | pathlib.Path, stage: str) -> pathlib.Path:
 def append(
     workdir: str | pathlib.Path, stage: str, step: int, values: dict[str, Any]
 ) -> None:
-    """Records an event of anything but numbers; only the chief calls this.
+    """Records an event that holds more than numbers; only for the chief.
 
-    Such an event has the key "event"; it is removed like all others.
+    Such an event has the key "event". It is removed like all others.
     """
     event = {"stage": stage, "step": step, **values}
     path = storage.path_of(workdir) / "metrics.jsonl"
@@ -139,17 +143,6 @@ def last_fifths(events: Sequence[dict[str, Any]]) -> tuple[float, float]:
         ),
         float(np.average(accuracies[last:], weights=weights[last:])),
     )
-
-
-def _cut_back(path: pathlib.Path, *, stage: str, step: int) -> None:
-    """Removes damaged lines and the events of a stage after a step."""
-    if path.exists():
-        kept = [
-            line + "\n"
-            for line, event in _good_lines(path)
-            if event["stage"] != stage or event["step"] <= step
-        ]
-        storage.write_bytes(path, "".join(kept).encode())
 
 
 def _good_lines(path: pathlib.Path) -> list[tuple[str, dict[str, Any]]]:

@@ -19,13 +19,13 @@ _NOT_DECAYED = ("bias", "gamma", "beta")
 class FusedAdamW(keras.optimizers.Adam):
     """Keras' AdamW (Loshchilov and Hutter, 2019), one fused op a variable.
 
-    Keras would sum the gradients over the replicas once more; this one takes
-    them as they are (see `mean`). `update_step` computes the same as Keras'
-    with one pass over memory instead of six.
+    Keras would sum the gradients over the replicas a second time; this
+    optimizer takes them as they are (see `mean`). `update_step` computes the
+    same as that of Keras in one pass over memory instead of six.
 
     Attributes:
-      rate_scales: variable path -> what multiplies its learning rate; 1 where
-        a path is missing. Weight decay keeps the unscaled rate.
+      rate_scales: variable path -> factor of its learning rate, 1 if the path
+        is missing. Weight decay uses the rate without the factor.
     """
 
     rate_scales: Mapping[str, float] = types.MappingProxyType({})

@@ -10,12 +10,12 @@ _log = logging.getLogger(__name__)
 
 
 class Trace:
-    """Records from one step to another; leave the block and it is written.
+    """Records some steps; the end of the block ends a recording early.
 
     Args:
-      directory: under which `plugins/profile` appears.
-      steps: the first that is recorded and the one behind the last; nothing
-        is recorded where both are 0.
+      directory: where `plugins/profile` is created.
+      steps: the first step to record and the one after the last; nothing is
+        recorded if both are 0.
     """
 
     def __init__(
@@ -26,7 +26,7 @@ class Trace:
         self._records = False
 
     def at(self, step: int) -> None:
-        """Starts or ends the record, if this is the step for it."""
+        """Starts or ends the recording if this is the step to do so."""
         if self._records and step >= self._end:
             self._write()
         elif not self._records and self._first <= step < self._end:
@@ -34,11 +34,11 @@ class Trace:
             self._records = True
 
     def __enter__(self) -> Self:
-        """Itself."""
+        """Returns itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Ends the record, if there is one."""
+        """Ends the recording, if one has begun."""
         if self._records:
             self._write()
 

@@ -38,7 +38,7 @@ class StopSignal:
         self.flag.assign(1.0)
 
     def __enter__(self) -> Self:
-        """Takes over the signals; does nothing outside the main thread."""
+        """Handles the signals; does nothing outside the main thread."""
         if threading.current_thread() is not threading.main_thread():
             return self
         self._reader, self._writer = socket.socketpair()
@@ -58,12 +58,12 @@ class StopSignal:
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Gives the signals back."""
+        """Restores the previous handlers."""
         if not self._previous:
             return
         signal.set_wakeup_fd(self._wakeup)
         for number, handler in self._previous.items():
-            # None = not set by Python, and so not to be named by it.
+            # None stands for a handler that was not set by Python.
             signal.signal(number, handler or signal.SIG_DFL)
         self._previous.clear()
         self._writer.close()
@@ -77,4 +77,4 @@ class StopSignal:
 
 
 def _ignore(number: int, frame: FrameType | None) -> None:
-    """The handler proper; the byte on the wake-up socket does the work."""
+    """Does nothing: the byte on the wake-up socket is what counts."""

@@ -6,7 +6,6 @@ global weight, clipped, and only then applied.
 """
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -28,7 +27,7 @@ _Advance = Callable[
 
 @dataclasses.dataclass(frozen=True)
 class Step:
-    """What a step computes, and on which rows.
+    """What a step computes, and from which rows.
 
     Attributes:
       objective: the sums of a batch; `loss` and `weight` among them.
@@ -57,13 +56,14 @@ class Step:
         """(batch, step, first row) -> (summed gradients, sums)."""
         if self.jit:
             return tf.function(
-                self._accumulated, jit_compile=True, autograph=False
+                self.accumulate, jit_compile=True, autograph=False
             )
-        return self._accumulated
+        return self.accumulate
 
-    def _accumulated(
+    def accumulate(
         self, batch: Batch, step: tf.Tensor, first_row: tf.Tensor
     ) -> tuple[list[tf.Tensor], Sums]:
+        """Gradients and sums of a replica's batch, added up over its parts."""
         parts = self.accumulation_steps
         size = self.rows_per_replica // parts
         if parts == 1:
@@ -81,11 +81,8 @@ class Step:
                 step,
                 first_row + tf.cast(number * size, tf.int64),
             )
-            return (
-                number + 1,
-                [a + b for a, b in zip(gradients, more, strict=True)],
-                {key: sums[key] + more_sums[key] for key in sums},
-            )
+            gradients = [a + b for a, b in zip(gradients, more, strict=True)]
+            return number + 1, gradients, _added(sums, more_sums)
 
         zeros = [tf.zeros(v.shape, tf.float32) for v in self.variables]
         _, gradients, sums = tf.while_loop(
@@ -101,7 +98,7 @@ class Step:
         return {name: tf.zeros([]) for name in self.sum_names}
 
     @property
-    def scales_loss(self) -> bool:
+    def _scales_loss(self) -> bool:
         """Whether the loss is scaled, so that overflows skip the update."""
         return isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer)
 
@@ -112,46 +109,16 @@ class Step:
         finite. The returned loss is NaN then, so that the loop stops.
         """
         limit = self.clip_norm or None
-        if limit and self.scales_loss:
+        if limit and self._scales_loss:
             limit *= self.optimizer.dynamic_scale.value
         gradients, norm = optimizers.mean(gradients, sums["weight"], limit)
         self.optimizer.apply_gradients(
             zip(gradients, self.variables, strict=True)
         )
-        if self.scales_loss:
+        if self._scales_loss:
             return sums
         loss = tf.where(tf.math.is_finite(norm), sums["loss"], math.nan)
         return {**sums, "loss": loss}
-
-    @functools.cached_property
-    def program(self) -> Callable[..., Sums]:
-        """(batches [S, b, ...], first step, number of steps) -> sums.
-
-        The steps and their updates, in one XLA program for one replica: a small
-        model on a fast device waits for no launch in between.
-        """
-
-        @tf.function(jit_compile=True, autograph=False)
-        def program(
-            batches: Batch, first_step: tf.Tensor, num_steps: tf.Tensor
-        ) -> Sums:
-            def add(done: tf.Tensor, sums: Sums) -> tuple[tf.Tensor, Sums]:
-                gradients, more = self._accumulated(
-                    {key: value[done] for key, value in batches.items()},
-                    first_step + tf.cast(done, tf.int64),
-                    tf.constant(0, tf.int64),
-                )
-                more = self.update(gradients, more)
-                return done + 1, {key: sums[key] + more[key] for key in sums}
-
-            _, sums = tf.while_loop(
-                lambda done, _: done < num_steps,
-                add,
-                (tf.constant(0), self.zero_sums()),
-            )
-            return sums
-
-        return program
 
     def _micro(
         self, batch: Batch, step: tf.Tensor, first_row: tf.Tensor
@@ -162,11 +129,15 @@ class Step:
             tape.watch(values)
             sums = self.objective(batch, step, first_row)
             loss = sums["loss"]
-            if self.scales_loss:
+            if self._scales_loss:
                 loss = self.optimizer.scale_loss(loss)
         gradients = tape.gradient(loss, values, unconnected_gradients="zero")
         # The tied table has a sparse and a dense part: one dense sum.
         return [tf.convert_to_tensor(g) for g in gradients], sums
+
+
+def _added(sums: Sums, more: Sums) -> Sums:
+    return {key: sums[key] + more[key] for key in sums}
 
 
 def create_train_call(
@@ -187,9 +158,7 @@ def create_train_call(
     """
     replicas = strategy.num_replicas_in_sync
     if step.steps_per_program > 1 and (replicas > 1 or not step.jit):
-        found = (
-            "XLA is off" if not step.jit else f"there are {replicas} replicas"
-        )
+        found = f"there are {replicas} replicas" if step.jit else "XLA is off"
         raise ValueError(
             f"train.steps_per_program={step.steps_per_program} needs XLA and"
             f" one replica, but {found}. Leave it at 1, or use"
@@ -205,11 +174,6 @@ def create_train_call(
     def call(
         iterator: Any, first_step: tf.Tensor, num_steps: tf.Tensor
     ) -> tuple[tf.Tensor, tf.Tensor, Sums]:
-        def go_on(
-            done: tf.Tensor, wants_stop: tf.Tensor, sums: Sums
-        ) -> tf.Tensor:
-            return (done < num_steps) & (wants_stop == 0)
-
         def add(
             done: tf.Tensor, wants_stop: tf.Tensor, sums: Sums
         ) -> tuple[tf.Tensor, tf.Tensor, Sums]:
@@ -217,11 +181,12 @@ def create_train_call(
             steps, more, wants_stop = advance(
                 iterator, number, num_steps - done
             )
-            total = {key: sums[key] + more[key] for key in sums}
-            return done + steps, wants_stop, total
+            return done + steps, wants_stop, _added(sums, more)
 
         return tf.while_loop(
-            go_on, add, (tf.constant(0), tf.constant(0.0), zero_sums)
+            lambda done, wants_stop, _: (done < num_steps) & (wants_stop == 0),
+            add,
+            (tf.constant(0), tf.constant(0.0), zero_sums),
         )
 
     return call
@@ -243,18 +208,12 @@ def _by_step(
         gradients, sums = forward_backward(batch, number, first_row)
         names = sorted(sums)
         ready = _time_after([*gradients, sums["loss"]]) if timed else None
-        reduced = context.all_reduce(
-            tf.distribute.ReduceOp.SUM,
-            # The identity lies on the replica's device, as the rest does.
-            [
-                *gradients,
-                *(sums[name] for name in names),
-                tf.identity(wants_stop),
-            ],
-        )
-        gradients = reduced[: len(gradients)]
+        values = [*gradients, *(sums[name] for name in names)]
+        # The identity lies on the replica's device, as the rest does.
+        values.append(tf.identity(wants_stop))
+        reduced = context.all_reduce(tf.distribute.ReduceOp.SUM, values)
         sums = dict(zip(names, reduced[len(gradients) : -1], strict=True))
-        sums = step.update(gradients, sums)
+        sums = step.update(reduced[: len(gradients)], sums)
         if timed:
             waiting = _time_after(reduced) - ready
             sums["waiting"] = tf.cast(waiting, tf.float32)
@@ -263,57 +222,76 @@ def _by_step(
     def advance(
         iterator: Any, number: tf.Tensor, left: tf.Tensor
     ) -> tuple[tf.Tensor, Sums, tf.Tensor]:
-        results = strategy.run(
-            replica_step, args=(next(iterator), number, stop.read_value())
+        sums, wants_stop = _run(
+            strategy, replica_step, next(iterator), number, stop.read_value()
         )
-        # All replicas hold the same sums.
-        return tf.constant(1), *tf.nest.map_structure(
-            lambda value: strategy.experimental_local_results(value)[0],
-            results,
-        )
+        return tf.constant(1), sums, wants_stop
 
     return advance
+
+
+def _run(
+    strategy: tf.distribute.Strategy, function: Callable[..., Any], *args: Any
+) -> Any:
+    """What a function returns that returns the same on all replicas."""
+    return tf.nest.map_structure(
+        lambda value: strategy.experimental_local_results(value)[0],
+        strategy.run(function, args),
+    )
 
 
 def _by_program(
     strategy: tf.distribute.Strategy, step: Step, stop: tf.Variable
 ) -> _Advance:
-    """Up to `steps_per_program` steps, on the only replica."""
+    """Up to `steps_per_program` steps, on the only replica.
+
+    They and their updates are one XLA program: a small model on a fast device
+    waits for no launch in between.
+    """
+
+    @tf.function(jit_compile=True, autograph=False)
+    def program(
+        batches: Batch, first_step: tf.Tensor, num_steps: tf.Tensor
+    ) -> Sums:
+        def add(done: tf.Tensor, sums: Sums) -> tuple[tf.Tensor, Sums]:
+            gradients, more = step.accumulate(
+                {key: value[done] for key, value in batches.items()},
+                first_step + tf.cast(done, tf.int64),
+                tf.constant(0, tf.int64),
+            )
+            return done + 1, _added(sums, step.update(gradients, more))
+
+        _, sums = tf.while_loop(
+            lambda done, _: done < num_steps,
+            add,
+            (tf.constant(0), step.zero_sums()),
+        )
+        return sums
 
     def advance(
         iterator: Any, number: tf.Tensor, left: tf.Tensor
     ) -> tuple[tf.Tensor, Sums, tf.Tensor]:
         num_steps = tf.minimum(left, step.steps_per_program)
         batches = _stacked(iterator, num_steps, step.steps_per_program)
-        sums = step.program(batches, number, num_steps)
-        return num_steps, sums, stop.read_value()
+        return num_steps, program(batches, number, num_steps), stop.read_value()
 
     return advance
 
 
 def _stacked(iterator: Any, number: tf.Tensor, capacity: int) -> Batch:
     """The next batches, [capacity, b, ...]; zeros behind `number` of them."""
-    batch = next(iterator)
-    arrays = {
-        key: tf.TensorArray(
-            value.dtype, capacity, element_shape=value.shape
-        ).write(0, value)
-        for key, value in batch.items()
-    }
-
-    def add(taken: tf.Tensor, arrays: Any) -> tuple[tf.Tensor, Any]:
-        batch = next(iterator)
-        return taken + 1, {
-            key: array.write(taken, batch[key]) for key, array in arrays.items()
-        }
-
-    _, arrays = tf.while_loop(
-        lambda taken, _: taken < number,
-        add,
-        (tf.constant(1), arrays),
+    batches = tf.map_fn(
+        lambda _: next(iterator),
+        tf.range(number),
+        fn_output_signature=iterator.element_spec,
         parallel_iterations=1,  # The batches come in their order.
     )
-    return {key: array.stack() for key, array in arrays.items()}
+
+    def padded(x: tf.Tensor) -> tf.Tensor:
+        paddings = [[0, capacity - number]] + [[0, 0]] * (x.shape.rank - 1)
+        return tf.ensure_shape(tf.pad(x, paddings), [capacity, *x.shape[1:]])
+
+    return {key: padded(value) for key, value in batches.items()}
 
 
 def _time_after(values: list[tf.Tensor]) -> tf.Tensor:
@@ -343,9 +321,6 @@ def create_evaluation_call(
 
     @tf.function(autograph=False)
     def call(iterator: Any) -> Sums:
-        sums = strategy.run(replica_sums, args=(next(iterator),))
-        return tf.nest.map_structure(
-            lambda value: strategy.experimental_local_results(value)[0], sums
-        )
+        return _run(strategy, replica_sums, next(iterator))
 
     return call

@@ -16,6 +16,7 @@ from configs import schema
 from trainer import cluster as cluster_lib
 
 _log = logging.getLogger(__name__)
+_NAMES = ("mirrored", "one_device", "multi_worker", "tpu")
 _JOIN_MILLISECONDS = 60_000
 # TensorFlow's own ten seconds end runs whose hosts are only busy. It is the
 # cluster's `watch`, a little sooner than this, that ends one.
@@ -40,22 +41,25 @@ def create(
         TPU, or a name that is not known.
       LostError: a worker did not come.
     """
-    builders: dict[str, Callable[[], tf.distribute.Strategy]] = {
-        "mirrored": lambda: tf.distribute.MirroredStrategy(_local_devices()),
-        "one_device": lambda: tf.distribute.OneDeviceStrategy(
-            _local_devices()[0]
-        ),
-        "multi_worker": _multi_worker,
-        "tpu": _tpu,
-    }
-    if name not in builders:
+    if name not in _NAMES:
         raise ValueError(
             f"--strategy={name} is not known; choose one of"
-            f" {', '.join(builders)}."
+            f" {', '.join(_NAMES)}."
         )
     if num_virtual_devices:
         _split_device(num_virtual_devices)
-    return builders[name]()
+    if name == "multi_worker":
+        return _multi_worker()
+    if name == "tpu":
+        return _tpu()
+    devices = [
+        device.name
+        for device in tf.config.list_logical_devices("GPU")
+        or tf.config.list_logical_devices("CPU")
+    ]
+    if name == "one_device":
+        return tf.distribute.OneDeviceStrategy(devices[0])
+    return tf.distribute.MirroredStrategy(devices)
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -91,12 +95,11 @@ def check_batch(
     size = config.global_batch_size
     if size % parts:
         below = size // parts * parts
-        sizes = [n for n in (below, below + parts) if n]
         raise ValueError(
             f"{section}.global_batch_size={size} must be a multiple of {parts}"
             f" ({replicas} replica(s) x train.accumulation_steps="
             f"{config.accumulation_steps});"
-            f" {' or '.join(map(str, sizes))} would do."
+            f" {f'{below} or ' * bool(below)}{below + parts} would do."
         )
     return size // replicas
 
@@ -156,26 +159,36 @@ def resolve(
     CPU with AVX512-BF16 or AMX    bfloat16    off: XLA:CPU upcasts bfloat16,
     other CPU                      float32     off   oneDNN does not
     """
+    gpus = tf.config.list_physical_devices("GPU")
     if is_tpu(strategy):
-        default = Arithmetic("bfloat16", False)
-    elif tf.config.list_physical_devices("GPU"):
-        default = Arithmetic(_gpu_precision(), True)
+        precision = "bfloat16"
+    elif gpus:
+        details = tf.config.experimental.get_device_details(gpus[0])
+        major, _ = details.get("compute_capability", (0, 0))
+        precision = "bfloat16" if major >= 8 else "float32"
+        precision = "float16" if major == 7 else precision
     else:
-        default = Arithmetic(_cpu_precision(), False)
+        cpu = pathlib.Path("/proc/cpuinfo")
+        lines = cpu.read_text().splitlines() if cpu.exists() else []
+        flags = next((line.split() for line in lines if "flags" in line), [])
+        native = "avx512_bf16" in flags or "amx_bf16" in flags
+        precision = "bfloat16" if native else "float32"
+    jit = bool(gpus)
     if before:
-        # A TPU refuses to be asked for XLA: it is always on there.
-        jit = default.jit if is_tpu(strategy) else before["jit"]
-        default = Arithmetic(before["precision"], jit)
-    precision = default.precision
+        precision, jit = before["precision"], before["jit"]
+    if is_tpu(strategy):
+        # It would refuse to be asked for XLA, which is always on there.
+        if config.jit == "on":
+            raise ValueError(
+                "train.jit=on cannot be asked for on a TPU, which compiles"
+                " every step anyway; leave it at auto."
+            )
+        jit = False
     if config.precision != "auto":
         precision = config.precision
-    jit = {"auto": default.jit, "on": True, "off": False}[config.jit]
-    if jit and is_tpu(strategy):
-        raise ValueError(
-            "train.jit=on cannot be asked for on a TPU, which compiles every"
-            " step anyway; leave it at auto."
-        )
-    return Arithmetic(precision, jit)
+    return Arithmetic(
+        precision, {"auto": jit, "on": True, "off": False}[config.jit]
+    )
 
 
 def describe(strategy: tf.distribute.Strategy) -> str:
@@ -196,24 +209,18 @@ def _disable_device_autotuning() -> None:
     """Keeps tf.data's autotuning out of the iterators of the replicas.
 
     A distributed data set reads through one more iterator for each device,
-    whose options cannot be set from outside. Its autotuning thread sleeps for
-    up to 60 seconds, and may sleep through the cancellation that its release
-    waits for: it is woken before `CancellationManager` says "cancelled".
+    which TensorFlow makes without options and without regard to those of the
+    data set; `InputOptions` can only leave them out, and with them the
+    prefetching to the device. Their autotuning thread sleeps for up to 60
+    seconds, and may sleep through the cancellation that their release waits
+    for: it is woken before `CancellationManager` says "cancelled".
     """
     original = multi_device_iterator_ops._create_device_dataset
     options = tf.data.Options()
     options.autotune.enabled = False
-
-    def create_device_dataset(*args: Any) -> tf.data.Dataset:
-        return original(*args).with_options(options)
-
-    multi_device_iterator_ops._create_device_dataset = create_device_dataset
-
-
-def _local_devices() -> list[str]:
-    gpus = tf.config.list_logical_devices("GPU")
-    devices = gpus or tf.config.list_logical_devices("CPU")
-    return [device.name for device in devices]
+    multi_device_iterator_ops._create_device_dataset = lambda *args: original(
+        *args
+    ).with_options(options)
 
 
 def _split_device(number: int) -> None:
@@ -275,22 +282,3 @@ def _tpu() -> tf.distribute.Strategy:
             " --strategy=mirrored."
         ) from error
     return tf.distribute.TPUStrategy(resolver)
-
-
-def _gpu_precision() -> str:
-    gpu = tf.config.list_physical_devices("GPU")[0]
-    details = tf.config.experimental.get_device_details(gpu)
-    major, _ = details.get("compute_capability", (0, 0))
-    return {7: "float16"}.get(major, "bfloat16" if major >= 8 else "float32")
-
-
-def _cpu_precision() -> str:
-    try:
-        text = pathlib.Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return "float32"
-    flags = next(
-        (line.split() for line in text.splitlines() if "flags" in line), []
-    )
-    native = "avx512_bf16" in flags or "amx_bf16" in flags
-    return "bfloat16" if native else "float32"

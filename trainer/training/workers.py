@@ -9,7 +9,6 @@ import itertools
 import json
 import statistics
 import threading
-from collections.abc import Callable
 from concurrent import futures
 from typing import Any
 
@@ -19,8 +18,8 @@ from tensorflow.python.eager import context
 from trainer import cluster
 from trainer.training import strategies
 
-_TIMEOUT_MILLISECONDS = 10_000  # Then it is checked that all workers live.
-_SLOW = 0.2  # Share of the time; shorter waits are not worth a message.
+_TIMEOUT_MILLISECONDS = 10_000  # Then check that all workers are alive.
+_SLOW = 0.2  # Shorter waits, as a share of the time, deserve no message.
 _numbers = itertools.count()
 
 
@@ -32,7 +31,7 @@ def require_equal(
     Args:
       strategy: of the run; a single process has nothing to compare.
       facts: name -> JSON value or nested facts.
-      remedy: sentence for the error: what to do if they differ.
+      remedy: a sentence for the error that says what to do.
 
     Raises:
       ValueError: on every worker, with every difference.
@@ -74,7 +73,7 @@ def slow_worker(waiting: float) -> tuple[str, float]:
       waiting: share of the time that this worker spent waiting for others.
 
     Returns:
-      Its name and by how much larger the others' share is than its own;
+      Its name, and how much larger the share of the others is than its own;
       "" and 0 if the difference is small.
     """
     shares = _exchange(waiting)
@@ -85,6 +84,7 @@ def slow_worker(waiting: float) -> tuple[str, float]:
 
 
 def _exchange(value: Any) -> dict[str, Any]:
+    """Worker -> the value that it sent."""
     return _receive(_send(value))
 
 
@@ -96,58 +96,45 @@ def _send(value: Any) -> int:
     members, number = cluster.from_environment(), next(_numbers)
     service = context.context()
 
+    end: futures.Future[None] = futures.Future()
+
     def store() -> None:
         key, old = (_key(n, members.me) for n in (number, number - 2))
-        service.set_config_key_value(key, json.dumps(value))
-        if number > 1:
-            # All have sent a later message, and so have received this one.
-            service.delete_config_key_value(old)
+        try:
+            service.set_config_key_value(key, json.dumps(value))
+            if number > 1:
+                # All have sent a later message, and so have received this one.
+                service.delete_config_key_value(old)
+            end.set_result(None)
+        except Exception as error:
+            end.set_exception(error)
 
-    _await(store, members)
+    # It would wait for ever for a chief that is frozen; a daemon thread does
+    # not keep the program from ending.
+    threading.Thread(target=store, daemon=True).start()
+    while not futures.wait([end], _TIMEOUT_MILLISECONDS / 1_000).done:
+        members.check()
+    end.result()
     return number
 
 
 def _receive(number: int) -> dict[str, Any]:
     """Worker -> its message of that number; the chief comes first."""
     members = cluster.from_environment()
-    return {
-        name: json.loads(_wait_for(_key(number, name), members))
-        for name in members.addresses
-    }
+    messages: dict[str, Any] = {}
+    while missing := [n for n in members.addresses if n not in messages]:
+        try:
+            text = context.context().get_config_key_value(
+                _key(number, missing[0]), timeout_in_ms=_TIMEOUT_MILLISECONDS
+            )
+            messages[missing[0]] = json.loads(text)
+        except tf.errors.DeadlineExceededError:
+            members.check()
+    return messages
 
 
 def _key(number: int, name: str) -> str:
     return f"cloze/{number}/{name}"
-
-
-def _wait_for(key: str, members: cluster.Cluster) -> str:
-    while True:
-        try:
-            return str(
-                context.context().get_config_key_value(
-                    key, timeout_in_ms=_TIMEOUT_MILLISECONDS
-                )
-            )
-        except tf.errors.DeadlineExceededError:
-            members.check()
-
-
-def _await(act: Callable[[], None], members: cluster.Cluster) -> None:
-    """Calls `act`, which would wait for ever for a chief that is frozen."""
-    end: futures.Future[None] = futures.Future()
-
-    def work() -> None:
-        try:
-            act()
-            end.set_result(None)
-        except Exception as error:
-            end.set_exception(error)
-
-    # A daemon thread does not keep the program from ending.
-    threading.Thread(target=work, daemon=True).start()
-    while not futures.wait([end], _TIMEOUT_MILLISECONDS / 1_000).done:
-        members.check()
-    end.result()
 
 
 def _flat(facts: dict[str, Any], prefix: str = "") -> dict[str, str]:

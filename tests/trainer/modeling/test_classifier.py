@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from configs import schema
 from trainer import modeling
-from trainer.modeling import classifier
+from trainer.modeling import classifier, layers
 
 VOCABULARY, LENGTH = 40, 6
 
@@ -53,8 +53,9 @@ def _batch(rows, *, chunks=2, num_documents=3):
     return {key: tf.constant(value) for key, value in batch.items()}
 
 
-@pytest.mark.parametrize("pooling", ["max", "mean", "mean_max", "attention"])
-@pytest.mark.parametrize("hidden_size", [0, 5])
+@pytest.mark.parametrize(
+    ("pooling", "hidden_size"), [("mean_max", 0), ("attention", 5)]
+)
 def test_packed_documents_equal_lonely_ones(pooling, hidden_size):
     model = _model(pooling=pooling, hidden_size=hidden_size)
     long, short, other = [5, 6, 7, 8, 9, 10, 11, 12], [20, 21], [30]
@@ -87,7 +88,7 @@ def test_pooling_by_hand():
         ]
     )
     owners = tf.constant([[0, 0, -1], [0, 2, 2]])
-    make = modeling.LayerFactory(
+    make = layers.LayerFactory(
         schema.ModelConfig(hidden_size=2, num_heads=1),
         seed=0,
         stream=0,
@@ -111,11 +112,9 @@ def test_pooling_by_hand():
     assert 7.0 <= attended[2, 0] <= 8.0
 
 
-@pytest.mark.parametrize(("num_classes", "logits"), [(2, 1), (3, 3), (5, 5)])
+@pytest.mark.parametrize(("num_classes", "logits"), [(2, 1), (3, 3)])
 def test_logits_and_probabilities(num_classes, logits):
-    model = _model(num_classes=num_classes)
-    batch = _batch([[[(1, [5, 6]), (2, [7])], []]])
-    found = model(batch)
+    found = _model(num_classes=num_classes)(_batch([[[(1, [5, 6])], []]]))
     assert found.shape == (1, 3, logits)
     assert found.dtype == tf.float32
     shares = modeling.probabilities(found).numpy()
@@ -130,26 +129,31 @@ def test_one_logit_is_that_of_the_second_class():
     assert 0 < shares[1, 1] < 1e-16
 
 
-def test_the_example_has_its_number_of_weights():
-    model = modeling.create_classifier(
-        schema.ModelConfig(
-            num_layers=1,
-            num_heads=8,
-            intermediate_size=128,
-            activation="relu",
-            normalization="post",
-            initializer_range=0.0,
-        ),
-        schema.FinetuneConfig(pooling="max", hidden_size=64),
-        vocabulary_size=30_000,
-        sequence_length=256,
-        num_classes=2,
+def test_the_keras_example_has_its_number_of_weights():
+    example = schema.ModelConfig(
+        num_layers=1,
+        hidden_size=128,
+        num_heads=8,
+        intermediate_size=128,
+        activation="relu",
+        normalization="post",
+        initializer_range=0.0,
+        tie_embeddings=False,
+        head_transform=False,
     )
-    # The example prints 3,947,905 and counts no table of positions in its
-    # masked-LM model of 7,809,584: 32,768 less.
-    head = sum(np.prod(v.shape) for v in model.head.trainable_variables)
-    assert head == 8_321
-    assert model.count_params() == 3_947_905 + 32_768 * 1
+    sizes = {"vocabulary_size": 30_000, "sequence_length": 256}
+    model = modeling.create_masked_lm(example, **sizes)
+    assert model.head.count_params() == 3_870_000
+    # It prints 7,809,584 and 3,947,905, and counts no table of positions.
+    assert model.count_params() == 7_809_584 + 256 * 128
+    model = modeling.create_classifier(
+        example,
+        schema.FinetuneConfig(pooling="max", hidden_size=64),
+        num_classes=2,
+        **sizes,
+    )
+    assert model.count_params() == 3_947_905 + 256 * 128
+    assert model.head.count_params() == 8_321
 
 
 def test_dropout_does_not_know_the_layout():
@@ -163,7 +167,7 @@ def test_dropout_does_not_know_the_layout():
     assert np.abs(whole - model(_batch(rows)).numpy()).max() > 0.01
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.3, 0.999])
+@pytest.mark.parametrize("rate", [0.0, 0.3])
 def test_words_are_dropped_at_their_rate(rate):
     is_special = np.zeros(VOCABULARY, bool)
     is_special[:3] = True
@@ -181,23 +185,6 @@ def test_words_are_dropped_at_their_rate(rate):
     dropped = (shown != tokens)[ordinary]
     assert abs(dropped.mean() - rate) < 0.02
     assert set(shown[ordinary & (shown != tokens)]) <= {1}
-
-
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_gradients_reach_everything(jit_compile):
-    model = _model(pooling="attention", hidden_size=4)
-    batch = _batch([[[(1, [5, 6, 7]), (2, [7])], [(1, [9, 8])]]])
-
-    @tf.function(jit_compile=jit_compile)
-    def gradients():
-        with tf.GradientTape() as tape:
-            loss = tf.reduce_sum(model(batch) ** 2)
-        return tape.gradient(loss, [v.value for v in model.variables])
-
-    for variable, gradient in zip(model.variables, gradients(), strict=True):
-        if variable.path.endswith("key/bias"):  # Cancelled by softmax.
-            continue
-        assert np.abs(tf.convert_to_tensor(gradient)).max() > 0, variable.path
 
 
 def test_padding_is_pooled_only_where_it_is_attended():

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from configs import schema
 from trainer import modeling
+from trainer.modeling import layers
 
 VOCABULARY = 50
 SLOTS = 12
@@ -58,27 +59,6 @@ def _packed(lengths, *, seed=0):
     }
 
 
-@pytest.mark.parametrize("normalization", ["pre", "post"])
-def test_documents_of_a_row_do_not_see_each_other(normalization):
-    encoder = _encoder(normalization=normalization)
-    batch = _packed([5, 4])
-    changed = {**batch, "token_ids": batch["token_ids"].copy()}
-    changed["token_ids"][0, :5] = _tokens(seed=1)[0, :5]
-    before, after = encoder(batch).numpy(), encoder(changed).numpy()
-    np.testing.assert_array_equal(before[0, 5:9], after[0, 5:9])
-    assert np.abs(before[0, :5] - after[0, :5]).max() > 0.01
-
-
-@pytest.mark.parametrize("attend_padding", [False, True])
-def test_padding_matters_only_if_it_is_attended_to(attend_padding):
-    encoder = _encoder(attend_padding=attend_padding)
-    batch = _packed([5, 4])
-    changed = {**batch, "token_ids": batch["token_ids"].copy()}
-    changed["token_ids"][0, 9:] = 33
-    difference = np.abs(encoder(batch) - encoder(changed))[0, :9].max()
-    assert difference > 0.01 if attend_padding else difference == 0
-
-
 def test_a_row_of_padding_is_finite():
     encoder = _encoder(dtype="mixed_float16")
     batch = modeling.features(np.zeros([2, SLOTS], np.int32))
@@ -104,21 +84,15 @@ def test_a_packed_row_equals_separate_rows(positions):
     np.testing.assert_allclose(together[0, 7:], apart[1, :5], atol=1e-5)
 
 
-@pytest.mark.parametrize("positions", ["learned", "rotary"])
-def test_positions_matter(positions):
-    encoder = _encoder(positions=positions)
-    batch = modeling.features(_tokens())
-    moved = {**batch, "position_ids": batch["position_ids"][:, ::-1]}
-    assert np.abs(encoder(batch) - encoder(moved)).max() > 0.01
-
-
-def test_rotary_positions_are_relative_and_have_no_weights():
+def test_rotary_positions_matter_are_relative_and_have_no_weights():
     encoder = _encoder(positions="rotary")
     assert not [v for v in encoder.variables if "position" in v.path]
     batch = _packed([7])
-    moved = {**batch, "position_ids": batch["position_ids"] + 4}
-    before, after = encoder(batch), encoder(moved)
-    np.testing.assert_allclose(before[0, :7], after[0, :7], atol=1e-5)
+    before, positions = encoder(batch), batch["position_ids"]
+    moved = encoder({**batch, "position_ids": positions + 4})
+    turned = encoder({**batch, "position_ids": positions[:, ::-1]})
+    np.testing.assert_allclose(before[0, :7], moved[0, :7], atol=1e-5)
+    assert np.abs(before - turned).max() > 0.01
 
 
 def test_features_of_plain_tokens():
@@ -128,9 +102,7 @@ def test_features_of_plain_tokens():
     assert {tensor.dtype for tensor in batch.values()} == {tf.int32}
 
 
-@pytest.mark.parametrize(
-    "token_ids", [[7, 8], [[[7]]], [[7.0, 8.0]], [["film"]]]
-)
+@pytest.mark.parametrize("token_ids", [[7, 8], [[7.0, 8.0]], [["film"]]])
 def test_features_of_anything_else_are_refused(token_ids):
     with pytest.raises(ValueError, match=r"must be integers \[texts, slots\]"):
         modeling.features(token_ids)
@@ -146,72 +118,14 @@ def test_rows_longer_than_those_seen_are_refused(positions):
         encoder(modeling.features(longer))
 
 
-def test_pre_norm_ends_with_a_norm():
-    pre, post = _encoder(), _encoder(normalization="post")
-    states = pre(modeling.features(_tokens()))
-    np.testing.assert_allclose(
-        tf.reduce_mean(states, -1), np.zeros([1, SLOTS]), atol=1e-5
-    )
-    assert pre.final_norm is not None
-    assert post.final_norm is None
-    assert pre.count_params() == post.count_params() + 2 * 16
-
-
-def _noise(*, step=2, first_row=0):
-    return modeling.create_noise(1, step=step, first_row=first_row)
-
-
-def test_dropout_does_not_know_the_layout():
-    encoder = _encoder(dropout=0.2, attention_dropout=0.2, embedding_norm=True)
-    tokens = _tokens(num_rows=8)
-    whole = encoder(modeling.features(tokens), noise=_noise())
-    parts = [
-        encoder(
-            modeling.features(tokens[first : first + 4]),
-            noise=_noise(first_row=first),
-        )
-        for first in (0, 4)
-    ]
-    np.testing.assert_allclose(whole, tf.concat(parts, 0), atol=1e-6)
-    plain = encoder(modeling.features(tokens))
-    other_step = encoder(modeling.features(tokens), noise=_noise(step=3))
-    assert np.abs(whole - plain).max() > 0.1
-    assert np.abs(whole - other_step).max() > 0.1
-
-
 def test_dropout_indices_are_distinct():
     encoder = _encoder(embedding_norm=True, num_layers=3)
     indices = [
         layer.index
         for layer in encoder._flatten_layers()
-        if isinstance(layer, modeling.Dropout)
+        if isinstance(layer, layers.Dropout)
     ]
     assert sorted(indices) == list(range(10))
-
-
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_compiled_with_dynamic_rows_and_extra_keys(jit_compile):
-    encoder = _encoder(dropout=0.2, attention_dropout=0.2)
-    spec = tf.TensorSpec([None, SLOTS], tf.int32)
-
-    @tf.function(jit_compile=jit_compile)
-    def run(batch, noise):
-        return encoder(batch, noise=noise)
-
-    batch = modeling.features(_tokens(num_rows=3))
-    batch["mask_weights"] = tf.ones([3, 2])
-    noise = _noise()
-    concrete = run.get_concrete_function(
-        {
-            **dict.fromkeys(batch, spec),
-            "mask_weights": tf.TensorSpec([None, 2]),
-        },
-        modeling.Noise(*[tf.TensorSpec([], tf.int64)] * 3),
-    )
-    assert concrete.structured_outputs.shape == (None, SLOTS, 16)
-    np.testing.assert_allclose(
-        run(batch, noise), encoder(batch, noise=noise), atol=1e-5
-    )
 
 
 # Keras 3.15 converts to NumPy in a way that NumPy 2 deprecates.

@@ -1,6 +1,5 @@
 """Dropout is a function; attention and the layer are what they say."""
 
-import collections
 import math
 import re
 
@@ -41,27 +40,22 @@ def _dropout(rate=0.25, index=2):
     return layers.Dropout(rate, index, name="dropout")
 
 
-@pytest.mark.parametrize("shape", [(), (1,), (9,), (5, 7)])
-def test_words_do_not_know_the_layout(shape):
-    whole = _words(_noise(), shape=shape)
-    parts = [
-        _words(_noise(first_row=first), num_rows=rows, shape=shape)
-        for first, rows in ((0, 4), (4, 3), (7, 1))
-    ]
-    np.testing.assert_array_equal(whole, tf.concat(parts, 0))
-    assert whole.shape == (8, *shape)
-    assert whole.dtype == tf.uint32
-
-
-@pytest.mark.parametrize("jit_compile", [False, True])
-@pytest.mark.parametrize("shape", [(9,), (3, 4, 5)])
-def test_words_are_the_same_compiled(jit_compile, shape):
-    @tf.function(jit_compile=jit_compile)
+@pytest.mark.parametrize("shape", [(), (9,), (3, 4, 5)])
+def test_words_do_not_know_the_layout_or_the_compiler(shape):
+    @tf.function(jit_compile=True)
     def compiled(noise):
         return _words(noise, shape=shape)
 
-    noise = _noise(step=3 * 10**12, first_row=5 * 10**12)
-    np.testing.assert_array_equal(compiled(noise), _words(noise, shape=shape))
+    far = {"step": 3 * 10**12, "first_row": 5 * 10**12}
+    whole = _words(_noise(**far), shape=shape)
+    assert whole.shape == (8, *shape)
+    assert whole.dtype == tf.uint32
+    np.testing.assert_array_equal(compiled(_noise(**far)), whole)
+    parts = []
+    for first, rows in ((0, 4), (4, 3), (7, 1)):
+        noise = _noise(step=3 * 10**12, first_row=5 * 10**12 + first)
+        parts.append(_words(noise, num_rows=rows, shape=shape))
+    np.testing.assert_array_equal(whole, tf.concat(parts, 0))
 
 
 def _pcg3d(*entries):
@@ -92,15 +86,9 @@ def test_words_are_pinned():
     np.testing.assert_array_equal(words, [PINNED])
 
 
-@pytest.mark.parametrize(
-    ("rate", "least"),
-    [(0.0, 0), (0.5, 2**31), (1 - 1e-12, 2**32 - 1), (2**-32, 1)],
-)
-def test_a_threshold_is_a_share_of_the_words(rate, least):
-    assert layers.threshold(rate) == least
-
-
 def test_dropout_keeps_from_its_threshold_on():
+    assert layers.threshold(0.0) == 0
+    assert layers.threshold(1 - 1e-12) == 2**32 - 1
     x = tf.ones([1, 4])
     for word in PINNED:
         for least, kept in ((word, True), (word + 1, False)):
@@ -131,7 +119,7 @@ def test_words_are_uniform():
         assert ((counts - 4096) ** 2 / 4096).sum() < 40
 
 
-@pytest.mark.parametrize("distance", [1, 2, 3, 8, 64, 128, 256, 4096])
+@pytest.mark.parametrize("distance", [1, 128, 4096])
 def test_words_do_not_know_their_neighbours(distance):
     words = _words(_noise(), num_rows=64, shape=(64, 128)).numpy()
     dropped = (words < layers.threshold(0.1)).reshape(64, -1) - 0.1
@@ -142,7 +130,7 @@ def test_words_do_not_know_their_neighbours(distance):
     assert abs(along) < 5 * (64 * (8192 - distance)) ** -0.5
 
 
-@pytest.mark.parametrize("rate", [0.0, 0.1, 0.5, 0.999])
+@pytest.mark.parametrize("rate", [0.0, 0.1, 0.999])
 def test_dropout_realises_its_rate(rate):
     x = tf.ones([64, 8, 128])
     y = _dropout(rate)(x, noise=_noise()).numpy()
@@ -150,27 +138,7 @@ def test_dropout_realises_its_rate(rate):
     np.testing.assert_allclose(y[y != 0], 1 / (1 - rate), rtol=0.01)
 
 
-@pytest.mark.parametrize("jit_compile", [False, True])
-def test_dropout_compiles_with_its_gradient(jit_compile):
-    layer = _dropout(0.25)
-
-    @tf.function(
-        jit_compile=jit_compile,
-        input_signature=[tf.TensorSpec([None, 6]), tf.TensorSpec([], tf.int64)],
-    )
-    def gradient(x, step):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            y = layer(x, noise=_noise(step=step))
-        return y, tape.gradient(y, x)
-
-    x = tf.ones([4, 6])
-    y, dy = gradient(x, tf.constant(3, tf.int64))
-    np.testing.assert_array_equal(y, layer(x, noise=_noise()))
-    np.testing.assert_array_equal(dy, y)  # Kept and scaled alike.
-
-
-def test_compiled_words_are_never_in_memory():
+def test_compiled_dropout_keeps_no_words_in_memory():
     layer = _dropout(0.25)
     x = tf.ones([4, 32, 48])
 
@@ -182,6 +150,9 @@ def test_compiled_words_are_never_in_memory():
         return y, tape.gradient(y, x)
 
     args = (x, tf.constant(3, tf.int64))
+    y, dy = gradient(*args)
+    np.testing.assert_array_equal(y, layer(x, noise=_noise()))
+    np.testing.assert_array_equal(dy, y)  # Kept and scaled alike.
     hlo = gradient.experimental_get_compiler_ir(*args)(stage="optimized_hlo")
     # What the entry computation names is a buffer; the rest is inside a loop.
     entry = hlo[hlo.index("ENTRY") :]
@@ -194,15 +165,14 @@ def test_compiled_words_are_never_in_memory():
     assert max(sizes) <= 4 * 4  # The keys of the rows.
 
 
-@pytest.mark.parametrize("rows", [1, 2, 6])
-def test_dropout_of_attention_does_not_know_the_groups(rows, monkeypatch):
+def test_dropout_of_attention_does_not_know_the_groups(monkeypatch):
     # Its weights are dropped a few rows at a time on a CPU.
     layer = layers.SelfAttention(
         _factory(attention_dropout=0.5), dropout_index=4, name="attention"
     )
     x = tf.random.stateless_normal([6, 5, 12], [0, 1])
     noise = _noise(first_row=3)
-    monkeypatch.setattr(attention, "_GROUP_BYTES", rows * 3 * 5 * 5 * 4)
+    monkeypatch.setattr(attention, "_GROUP_BYTES", 2 * 3 * 5 * 5 * 4)
 
     @tf.function
     def by_groups(x):
@@ -240,44 +210,31 @@ def test_attention_is_multi_head_attention():
     np.testing.assert_allclose(ours(x), theirs(x, x), atol=1e-5)
 
 
-def _run_layer(normalization):
+@pytest.mark.parametrize("normalization", ["pre", "post"])
+def test_a_layer_normalizes_before_its_parts_or_after_each_sum(normalization):
     make = _factory(normalization=normalization, initializer_range=0.5)
     layer = layers.TransformerLayer(make, dropout_index=0, name="layer")
     x = 3 + tf.random.stateless_normal([2, 5, 12], [0, 1])
-    return layer, x, layer(x)
+    y = layer(x)
+
+    def feed(x):
+        return layer.output_dense(layer.intermediate(x))
+
+    if normalization == "pre":
+        h = x + layer.attention(layer.attention_norm(x))
+        expected = h + feed(layer.feedforward_norm(h))
+    else:
+        h = layer.attention_norm(x + layer.attention(x))
+        expected = layer.feedforward_norm(h + feed(h))
+        means = tf.reduce_mean(y, -1)
+        np.testing.assert_allclose(means, np.zeros([2, 5]), atol=1e-5)
+    np.testing.assert_allclose(y, expected)
 
 
-def test_post_norm_normalizes_the_sum():
-    layer, x, y = _run_layer("post")
-    np.testing.assert_allclose(
-        tf.reduce_mean(y, -1), np.zeros([2, 5]), atol=1e-5
-    )
-    h = layer.attention_norm(x + layer.attention(x))
-    expected = layer.output_dense(layer.intermediate(h))
-    np.testing.assert_allclose(y, layer.feedforward_norm(h + expected))
-
-
-def test_pre_norm_keeps_the_sum():
-    layer, x, y = _run_layer("pre")
-    h = x + layer.attention(layer.attention_norm(x))
-    f = layer.output_dense(layer.intermediate(layer.feedforward_norm(h)))
-    np.testing.assert_allclose(y, h + f)
-
-
-@pytest.mark.parametrize(
-    ("initializer_range", "kinds"),
-    [
-        (0.0, ["RandomUniform", "GlorotUniform"]),
-        (0.02, ["TruncatedNormal", "TruncatedNormal"]),
-    ],
-)
-def test_initializer_range_chooses_the_distribution(initializer_range, kinds):
-    make = _factory(initializer_range=initializer_range)
-    made = [
-        make.embedding(6, "table").embeddings_initializer,
-        make.dense(6, "dense").kernel_initializer,
-    ]
-    assert [type(initializer).__name__ for initializer in made] == kinds
+def test_initializer_range_chooses_the_distribution():
+    for scale, expected in ((0.0, "RandomUniform"), (0.02, "TruncatedNormal")):
+        table = _factory(initializer_range=scale).embedding(6, "table")
+        assert type(table.embeddings_initializer).__name__ == expected
 
 
 @pytest.mark.parametrize(
@@ -295,20 +252,3 @@ def test_activations(name, expected, slope):
         found = layers.ACTIVATIONS[name](x)
     assert float(found) == pytest.approx(expected, abs=1e-6)
     assert float(tape.gradient(found, x)) == pytest.approx(slope, abs=1e-6)
-
-
-def test_no_operation_holds_random_state():
-    make = _factory(dropout=0.1, attention_dropout=0.1)
-    layer = layers.TransformerLayer(make, dropout_index=0, name="layer")
-
-    @tf.function
-    def run(x, step):
-        return layer(x, noise=_noise(step=step))
-
-    graph = run.get_concrete_function(
-        tf.TensorSpec([2, 5, 12]), tf.TensorSpec([], tf.int64)
-    ).graph
-    kinds = collections.Counter(op.type for op in graph.get_operations())
-    assert {kind for kind in kinds if "Random" in kind} == {
-        "StatelessRandomUniformFullIntV2"
-    }

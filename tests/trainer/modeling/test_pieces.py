@@ -49,7 +49,7 @@ def packed(ids, special):
 @pytest.mark.parametrize("special", [WORDS, WRAPPED])
 @pytest.mark.parametrize(
     "lengths",
-    [[], [0], [0, 0], [1], [6, 0, 7, 8, 9], [25, 5, 12], [0, 16, 17, 0]],
+    [[], [0, 0], [6, 0, 7, 8, 9], [25, 5, 12], [0, 16, 17, 0]],
 )
 def test_pieces_are_those_of_packing(special, lengths):
     texts = documents(lengths)
@@ -64,16 +64,15 @@ def test_pieces_are_those_of_packing(special, lengths):
     assert list(owners) == list(np.repeat(np.arange(len(texts)), numbers))
 
 
-@pytest.mark.parametrize(
-    ("lengths", "width"), [([], 1), ([0], 1), ([3, 0, 2], 3), ([8], 8)]
-)
-def test_rows_are_as_long_as_the_longest_piece(lengths, width):
-    batch = pieces.batch(ragged(documents(lengths)), WORDS)
-    assert {value.shape for value in batch.values()} == {(len(lengths), width)}
-    assert {value.dtype for value in batch.values()} == {tf.int32}
+def test_rows_are_as_long_as_the_longest_piece():
+    for lengths, width in (([], 1), ([0], 1), ([3, 0, 2], 3), ([8], 8)):
+        batch = pieces.batch(ragged(documents(lengths)), WORDS)
+        for value in batch.values():
+            assert value.shape == (len(lengths), width)
+            assert value.dtype == tf.int32
 
 
-@pytest.mark.parametrize("number", [0, 1, 3, 4, 5, 11])
+@pytest.mark.parametrize("number", [0, 3, 4, 5, 11])
 def test_groups_are_no_larger_than_asked_and_keep_the_order(number):
     rows = ragged(documents([(7 * n) % 5 for n in range(number)]))
     seen = []
@@ -96,8 +95,9 @@ def test_groups_are_no_larger_than_asked_and_keep_the_order(number):
     assert max(seen) <= 4
 
 
-@pytest.mark.parametrize("special", [WORDS, WRAPPED])
-@pytest.mark.parametrize("attend_padding", [False, True])
+@pytest.mark.parametrize(
+    ("special", "attend_padding"), [(WORDS, True), (WRAPPED, False)]
+)
 def test_embed_is_the_mean_over_all_slots(special, attend_padding, monkeypatch):
     monkeypatch.setattr(pieces, "ROWS_AT_ONCE", 3)
     encoder = modeling.Encoder.from_model_config(

@@ -91,11 +91,9 @@ TEXTS = ["", "...", "w1 [MASK] w2", *map(text, (1, 5, 6, 7, 8, 9, 25, 60, 90))]
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
-        ("word", {}),
         ("word", {"packing": "document", "pooling": "max"}),
         ("word", {"labels": ("a", "b", "c"), "pooling": "attention"}),
-        ("word", {"model": {"attend_padding": True}, "hidden_size": 4}),
-        ("word", {"pieces_per_row": 100}),
+        ("word", {"model": {"attend_padding": True}, "pieces_per_row": 100}),
         ("wordpiece", {"model": {"positions": "rotary"}}),
     ],
 )
@@ -161,7 +159,6 @@ PROMPTS = [
 @pytest.mark.parametrize(
     ("kind", "changes"),
     [
-        ("word", {}),
         ("word", {"attend_padding": True}),
         ("wordpiece", {"positions": "rotary"}),
     ],
@@ -221,28 +218,26 @@ def test_the_window_holds_the_masks(kind):
 
 
 def test_masks_too_far_apart_have_no_answer():
-    model = create_masked_lm()
-    apart = " ".join([MASK, text(20), MASK])
-    result = model(tf.constant([apart]))
+    result = create_masked_lm()(tf.constant([f"{MASK} {text(20)} {MASK}"]))
     assert result["count"][0] == 2
-    assert (result["tokens"][0, 0].numpy() != b"").all()
-    assert (result["tokens"][0, 1].numpy() == b"").all()
+    found = (result["tokens"][0].numpy() != b"").all(-1)
+    assert found.tolist() == [True, False, False]
 
 
 def test_no_more_answers_than_ordinary_tokens():
     model = modeling.TextMaskedLM(**common("word"), max_masks=1, top_k=99)
-    assert model.top_k == len(LETTERS)
-    rates = model(tf.constant([MASK]))["probabilities"]
-    assert float(tf.reduce_sum(rates)) == pytest.approx(1, abs=1e-5)
+    assert model(tf.constant([MASK]))["tokens"].shape == (1, 1, len(LETTERS))
 
 
-@pytest.mark.parametrize("kind", ["word", "wordpiece"])
-def test_saved_as_keras_and_loaded_in_safe_mode(kind, tmp_path):
-    for model in (create_classifier(kind), create_masked_lm(kind)):
+def test_saved_as_keras_and_loaded_in_safe_mode(tmp_path):
+    texts = tf.constant([*TEXTS, "w1 [MASK] w2"])
+    classifier = create_classifier("word", num_ngrams=19)
+    classifier.ngrams.assign(fitted_ngrams(classifier.codec, 1))
+    classifier.mixture.assign([0.7, 1.3, 0.1])
+    for model in (classifier, create_masked_lm("wordpiece")):
         path = tmp_path / f"{model.name}.keras"
         model.save(path)
         loaded = keras.saving.load_model(path, safe_mode=True)
-        texts = tf.constant([*TEXTS, "w1 [MASK] w2"])
         before, after = model(texts), loaded(texts)
         tf.nest.map_structure(np.testing.assert_array_equal, before, after)
 
@@ -261,10 +256,15 @@ def fitted_ngrams(codec, width):
     )
 
 
-@pytest.mark.parametrize("kind", ["word", "wordpiece"])
-@pytest.mark.parametrize("labels", [("bad", "good"), ("a", "b", "c")])
-@pytest.mark.parametrize("encoder", [True, False])
-def test_encoder_and_ngrams_are_mixed(kind, labels, encoder, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "labels", "encoder"),
+    [
+        ("wordpiece", ("bad", "good"), True),
+        ("word", ("a", "b", "c"), True),
+        ("word", ("bad", "good"), False),
+    ],
+)
+def test_encoder_and_ngrams_are_mixed(kind, labels, encoder):
     model = create_classifier(
         kind, labels=labels, encoder=encoder, num_ngrams=19, pieces_per_row=2
     )
@@ -311,9 +311,4 @@ def test_encoder_and_ngrams_are_mixed(kind, labels, encoder, tmp_path):
         mixed += 0.7 * logits[:, -width:]
     np.testing.assert_allclose(
         found["probabilities"], modeling.probabilities(mixed), atol=1e-5
-    )
-    model.save(tmp_path / "model.keras")
-    again = keras.saving.load_model(tmp_path / "model.keras")
-    np.testing.assert_array_equal(
-        again(tf.constant(texts)), found["probabilities"]
     )

@@ -20,7 +20,7 @@ import tensorflow as tf
 from configs import schema
 from trainer import cluster as cluster_lib
 from trainer import modeling
-from trainer.training import objective, optimizers, signals, strategies
+from trainer.training import loop, objective, optimizers, signals, strategies
 from trainer.training import step as step_lib
 
 ROOT = pathlib.Path(__file__).resolve().parents[3]
@@ -148,6 +148,25 @@ class Tiny:
         return losses
 
 
+def create_model(policy):
+    """The tiny masked LM, in the scope of a strategy."""
+    return modeling.create_masked_lm(
+        schema.ModelConfig(
+            num_layers=1,
+            hidden_size=16,
+            num_heads=4,
+            intermediate_size=24,
+            dropout=0.1,
+            attention_dropout=0.1,
+            initializer_range=0.2,
+        ),
+        vocabulary_size=VOCABULARY,
+        sequence_length=SLOTS,
+        seed=SEED,
+        dtype=policy,
+    )
+
+
 def create(
     strategy,
     *,
@@ -155,7 +174,6 @@ def create(
     jit=False,
     steps_per_program=1,
     precision="float32",
-    dropout=0.1,
     flag=None,
     change=lambda sums: sums,
     **optimizer_fields,
@@ -166,21 +184,7 @@ def create(
         **{"schedule": "constant", **optimizer_fields}
     )
     with strategy.scope():
-        model = modeling.create_masked_lm(
-            schema.ModelConfig(
-                num_layers=1,
-                hidden_size=16,
-                num_heads=4,
-                intermediate_size=24,
-                dropout=dropout,
-                attention_dropout=dropout,
-                initializer_range=0.2,
-            ),
-            vocabulary_size=VOCABULARY,
-            sequence_length=SLOTS,
-            seed=SEED,
-            dtype=policy,
-        )
+        model = create_model(policy)
         optimizer = optimizers.create(
             config,
             model.trainable_variables,
@@ -208,6 +212,22 @@ def create(
         flag = tf.Variable(0.0)
     call = step_lib.create_train_call(strategy, step, flag)
     return Tiny(strategy, model, optimizer, step, call, flag)
+
+
+def plan(**fields):
+    """Of 12 steps in epochs of six, without stops in between."""
+    never = 1000
+    return loop.Plan(
+        **{
+            "num_steps": 12,
+            "steps_per_epoch": 6,
+            "steps_per_call": never,
+            "log_every": never,
+            "evaluate_every": 0,
+            "checkpoint_every": never,
+            **fields,
+        }
+    )
 
 
 def largest_difference(weights, others):

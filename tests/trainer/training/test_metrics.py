@@ -24,11 +24,13 @@ def _steps(path, stage="pretrain"):
     return [event["step"] for event in metrics.read(path, stage)]
 
 
-def test_events_are_lines_of_json(tmp_path):
-    with _log(tmp_path / "new") as log:
+def test_events_are_lines_of_json_and_go_to_tensorboard(tmp_path):
+    workdir = tmp_path / "new"
+    assert metrics.read(workdir, "pretrain") == []
+    with _log(workdir, first_step=2) as log:
         log.write(3, {"loss": 1.5, "accuracy": 0.25})
         # On the disk at once, for who looks on.
-        text = (tmp_path / "new" / "metrics.jsonl").read_text()
+        text = (workdir / "metrics.jsonl").read_text()
         log.write(4, {"loss": 1.0})
     assert json.loads(text) == {
         "stage": "pretrain",
@@ -36,11 +38,14 @@ def test_events_are_lines_of_json(tmp_path):
         "loss": 1.5,
         "accuracy": 0.25,
     }
-    assert _steps(tmp_path / "new") == [3, 4]
-
-
-def test_no_file_no_events(tmp_path):
-    assert metrics.read(tmp_path, "pretrain") == []
+    assert _steps(workdir) == [3, 4]
+    [file] = (workdir / "tensorboard" / "pretrain").iterdir()
+    events = [
+        (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
+        for event in tf.compat.v1.train.summary_iterator(str(file))
+        for value in event.summary.value
+    ]
+    assert events == [(3, "loss", 1.5), (3, "accuracy", 0.25), (4, "loss", 1)]
 
 
 def test_a_lost_future_is_cut_and_the_present_kept_once(tmp_path):
@@ -48,14 +53,9 @@ def test_a_lost_future_is_cut_and_the_present_kept_once(tmp_path):
     _fill(tmp_path, [9], stage="finetune", first_step=8)
     _fill(tmp_path, [3, 4, 5], first_step=2)
     assert _steps(tmp_path) == [1, 2, 3, 4, 5]
+    _fill(tmp_path, [], first_step=5)
+    assert _steps(tmp_path) == [1, 2, 3, 4, 5]
     assert _steps(tmp_path, "finetune") == [9]
-
-
-@pytest.mark.parametrize("first_step", [0, 1, 2, 3])
-def test_what_is_kept_ends_with_the_restored_step(tmp_path, first_step):
-    _fill(tmp_path, [1, 2, 3])
-    _fill(tmp_path, [], first_step=first_step)
-    assert _steps(tmp_path) == [1, 2, 3][:first_step]
 
 
 @pytest.mark.parametrize(
@@ -65,8 +65,6 @@ def test_what_is_kept_ends_with_the_restored_step(tmp_path, first_step):
         b'{"stage": "pretrain"}',
         b'{"stage": "pretrain", "step": "4"}',
         b'{"stage": "pretrain", "step": 4, "loss": "2.5"}',
-        b'{"stage": ["pretrain"], "step": 4}',
-        b"7",
         b"[]",
         b"[" * 100_000,
         b"\0\0\0\0",
@@ -95,18 +93,6 @@ def test_a_damaged_line_is_skipped_with_a_warning(tmp_path, damaged, caplog):
         assert not caplog.records
 
 
-def test_tensorboard_gets_the_same(tmp_path):
-    with _log(tmp_path, first_step=5) as log:
-        log.write(6, {"loss": 1.5})
-    [file] = (tmp_path / "tensorboard" / "pretrain").iterdir()
-    events = [
-        (event.step, value.tag, float(tf.make_ndarray(value.tensor)))
-        for event in tf.compat.v1.train.summary_iterator(str(file))
-        for value in event.summary.value
-    ]
-    assert events == [(6, "loss", 1.5)]
-
-
 def test_only_the_chief_writes(tmp_path):
     with _log(tmp_path, enabled=False) as log:
         log.write(1, {"loss": 1.0})
@@ -114,56 +100,40 @@ def test_only_the_chief_writes(tmp_path):
 
 
 def test_what_is_no_number_is_cut_back_as_well(tmp_path):
-    with _log(tmp_path) as log:
-        log.write(10, {"loss": 2.0})
-        metrics.append(tmp_path, "pretrain", 10, {"event": "x", "is": ["a"]})
-        log.write(20, {"loss": 1.0})
-        metrics.append(tmp_path, "pretrain", 20, {"event": "x", "is": ["b"]})
+    for step in (10, 20):
+        metrics.append(tmp_path, "pretrain", step, {"event": "x", "is": ["a"]})
     with _log(tmp_path, first_step=10):
         pass
     assert metrics.read(tmp_path, "pretrain") == [
-        {"stage": "pretrain", "step": 10, "loss": 2.0},
         {"stage": "pretrain", "step": 10, "event": "x", "is": ["a"]},
     ]
 
 
-@pytest.fixture(name="far")
-def _far(bucket, monkeypatch):
-    """Where events go in an object store, without TensorBoard's."""
+def test_a_store_gets_the_events_before_a_checkpoint_and_at_the_end(
+    bucket, monkeypatch
+):
+    """And not one by one, because each writes the whole file again."""
+    board = tf.summary.create_noop_writer
     monkeypatch.setattr(
-        tf.summary,
-        "create_file_writer",
-        lambda path, **_: tf.summary.create_noop_writer(),
+        tf.summary, "create_file_writer", lambda *_, **__: board()
     )
-    return "gs://bucket/run"
-
-
-def test_a_store_gets_the_events_before_a_checkpoint_and_at_the_end(far):
-    with _log(far) as log:
-        log.write(1, {"loss": 1.5})
-        first = _steps(far)
-        for step in (2, 3, 4):
-            log.write(step, {"loss": 1.5})
-        metrics.append(far, "pretrain", 4, {"event": "x"})
-        assert _steps(far) == [*first, 4]
-        log.flush()
-        assert sorted(_steps(far)) == [1, 2, 3, 4, 4]
-        log.write(5, {"loss": 1.5})
-    assert sorted(_steps(far)) == [1, 2, 3, 4, 4, 5]
-    with _log(far, first_step=2):
-        pass
-    assert _steps(far) == [1, 2]
-    with _log(far, first_step=0):
-        pass
-    assert _steps(far) == []
-
-
-def test_a_store_is_not_written_for_every_event(far, bucket, monkeypatch):
     monkeypatch.setattr(metrics.time, "monotonic", lambda: clock)
+    far, clock = "gs://bucket/run", 1e6
     with _log(far) as log:
         for clock, seen in ((1e6, 1), (1e6 + 29, 1), (1e6 + 31, 3)):
-            log.write(int(clock), {"loss": 1.5})
+            log.write(int(clock - 1e6), {"loss": 1.5})
             assert len(_steps(far)) == seen
+        log.write(32, {"loss": 1.5})
+        metrics.append(far, "pretrain", 32, {"event": "x"})
+        assert _steps(far) == [0, 29, 31, 32]
+        log.flush()
+        assert _steps(far) == [0, 29, 31, 32, 32]
+        log.write(33, {"loss": 1.5})
+    assert _steps(far) == [0, 29, 31, 32, 32, 33]
+    for step, kept in ((29, [0, 29]), (-1, [])):
+        with _log(far, first_step=step):
+            pass
+        assert _steps(far) == kept
 
 
 def _logged(accuracies):

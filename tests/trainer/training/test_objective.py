@@ -61,61 +61,26 @@ def by_hand(logits, batch):
     return sums
 
 
-def test_masked_lm_is_the_plain_sum(batch, logits):
-    sums = objective.masked_lm(as_predictions(logits), batch)
-    assert set(sums) == set(objective.SUMS)
+def test_sums_are_the_plain_ones_and_those_of_the_kinds(batch, logits):
     expected = by_hand(logits, batch)
-    for name, value in sums.items():
+    sums = objective.masked_lm(as_predictions(logits), batch)
+    kinds = objective.masked_lm_by_kind(
+        as_predictions(logits), batch, mask_id=MASK_ID
+    )
+    assert set(sums) == set(objective.SUMS)
+    assert kinds.keys() == expected.keys()
+    for name, value in [*sums.items(), *kinds.items()]:
         assert value.shape == () and value.dtype == tf.float32
         np.testing.assert_allclose(value, expected[name], rtol=1e-6)
     assert 0 < sums["correct"] < sums["weight"]
-
-
-def test_kinds_are_the_plain_sums_and_add_up(batch, logits):
-    sums = objective.masked_lm_by_kind(
-        as_predictions(logits), batch, mask_id=MASK_ID
-    )
-    expected = by_hand(logits, batch)
-    assert sums.keys() == expected.keys()
-    for name, value in sums.items():
-        np.testing.assert_allclose(value, expected[name], rtol=1e-6)
-    for name in ("loss", "weight", "correct"):
-        parts = [sums[f"{name}_{k}"] for k in ("masked", "kept", "random")]
-        np.testing.assert_allclose(sum(parts), sums[name], rtol=1e-6)
-        assert min(parts) >= 0
-
-
-def test_a_mask_that_is_right_counts_once(batch, logits):
+    # A mask that is right counts once.
     batch["mask_labels"][:] = MASK_ID
-    sums = objective.masked_lm_by_kind(
+    kinds = objective.masked_lm_by_kind(
         as_predictions(logits), batch, mask_id=MASK_ID
     )
-    assert sums["weight_kept"] == 0
-    parts = [sums[f"weight_{k}"] for k in ("masked", "kept", "random")]
-    assert sum(parts) == sums["weight"] == sum(tiny.COUNTS)
-
-
-def test_unused_slots_never_count(batch, logits):
-    unused = batch["mask_weights"] == 0
-    assert unused.any()
-    changed = dict(batch)
-    changed["mask_labels"] = np.where(unused, 7, batch["mask_labels"])
-    changed["mask_positions"] = np.where(unused, 1, batch["mask_positions"])
-    noise = np.where(unused[..., np.newaxis], 9.0 * logits + 1, logits)
-    for compute in (
-        objective.masked_lm,
-        lambda *a: objective.masked_lm_by_kind(*a, mask_id=MASK_ID),
-    ):
-        before = compute(as_predictions(logits), batch)
-        after = compute(as_predictions(noise), changed)
-        for name, value in before.items():
-            np.testing.assert_allclose(value, after[name], rtol=1e-6)
-
-
-def test_uniform_logits_lose_the_logarithm_of_the_vocabulary(batch, logits):
-    sums = objective.masked_lm(as_predictions(np.zeros_like(logits)), batch)
-    means = objective.means({k: float(v) for k, v in sums.items()})
-    assert means["loss"] == pytest.approx(np.log(tiny.VOCABULARY), rel=1e-6)
+    assert kinds["weight_kept"] == 0
+    parts = [kinds[f"weight_{k}"] for k in ("masked", "kept", "random")]
+    assert sum(parts) == kinds["weight"] == sum(tiny.COUNTS)
 
 
 def test_means_divide_by_their_own_weight():
@@ -128,9 +93,6 @@ def test_means_divide_by_their_own_weight():
         "loss_kept": 1.5,
         "accuracy_kept": 1.0,
     }
-
-
-def test_means_of_nothing():
     assert objective.means({"loss": 0.0, "weight": 0.0, "correct": 0.0}) == {}
 
 

@@ -1,6 +1,5 @@
 """The layout of a step changes nothing; XLA is where it should be."""
 
-import functools
 import signal
 
 import keras
@@ -13,259 +12,79 @@ from trainer.training import objective
 from trainer.training import step as step_lib
 
 NUM_STEPS = 4
+PREDICTED = [np.roll(tiny.COUNTS, n).sum() for n in range(NUM_STEPS)]
 
 
 @pytest.fixture(scope="module")
 def reference():
     """(losses, weights) of one replica, no accumulation, no XLA."""
     model = tiny.create(tiny.mirrored(1))
-    return model.losses(NUM_STEPS), model.weights()
+    before, losses = model.weights(), model.losses(NUM_STEPS)
+    assert tiny.largest_difference(before, model.weights()) > 1e-3
+    # Dropout is drawn, or the tests would not see where it is drawn from.
+    batch = tiny.batch_of(0)
+    sums = objective.masked_lm(model.model.predictions(batch), batch)
+    assert abs(sums["loss"] / PREDICTED[0] / losses[0] - 1) > 1e-3
+    return losses, model.weights()
+
+
+def assert_same_steps(model, iterator, reference):
+    """Runs NUM_STEPS steps in two calls, the first of three."""
+    first = model.run(iterator, 0, 3)
+    second = model.run(iterator, 3, 1)
+    assert (first[0], second[0]) == (3, 1)
+    assert first[2]["weight"] == sum(PREDICTED[:3])
+    for (_, wants_stop, sums), steps in ((first, slice(3)), (second, [3])):
+        assert wants_stop == 0
+        loss = np.dot(np.array(reference[0])[steps], np.array(PREDICTED)[steps])
+        np.testing.assert_allclose(sums["loss"], loss, rtol=1e-5)
+    assert tiny.largest_difference(model.weights(), reference[1]) < 1e-5
 
 
 @pytest.mark.parametrize(
-    ("replicas", "accumulation_steps", "jit"),
-    [
-        (2, 1, True),
-        pytest.param(4, 1, False, marks=pytest.mark.soak),
-        (1, 4, True),
-        (2, 2, False),
-    ],
+    ("replicas", "accumulation_steps", "jit", "rematerialize"),
+    [(2, 2, False, False), (1, 4, True, True)],
 )
-def test_layout_changes_nothing(reference, replicas, accumulation_steps, jit):
+def test_layout_changes_nothing(
+    reference, replicas, accumulation_steps, jit, rematerialize
+):
     one_device = tf.distribute.OneDeviceStrategy("CPU:0")
     model = tiny.create(
         tiny.mirrored(replicas) if replicas > 1 else one_device,
         accumulation_steps=accumulation_steps,
         jit=jit,
     )
-    losses = model.losses(NUM_STEPS)
-    assert tiny.largest_relative(losses, reference[0]) < 1e-5
-    assert tiny.largest_difference(model.weights(), reference[1]) < 1e-5
-
-
-@pytest.mark.parametrize(
-    ("replicas", "jit"),
-    [(1, True), pytest.param(2, False, marks=pytest.mark.soak)],
-)
-def test_layers_computed_twice_change_nothing(reference, replicas, jit):
-    model = tiny.create(tiny.mirrored(replicas), jit=jit)
-    model.model.encoder.rematerialize = True
-    losses = model.losses(NUM_STEPS)
-    assert tiny.largest_relative(losses, reference[0]) < 1e-5
-    assert tiny.largest_difference(model.weights(), reference[1]) < 1e-5
-
-
-def test_reference_learns_and_draws_dropout(reference):
-    still = tiny.create(tiny.mirrored(1), dropout=0.0)
-    before = still.weights()
-    losses = still.losses(NUM_STEPS)
-    assert tiny.largest_relative(losses, reference[0]) > 1e-3
-    assert tiny.largest_difference(before, reference[1]) > 1e-3
-
-
-def test_several_steps_a_call_are_the_same_steps(reference):
-    model = tiny.create(tiny.mirrored(2))
+    model.model.encoder.rematerialize = rematerialize
     iterator = iter(tiny.batches(model.strategy))
-    first = model.run(iterator, 0, 3)
-    second = model.run(iterator, 3, 1)
-    assert (first[0], second[0]) == (3, 1)
-    weights = [np.roll(tiny.COUNTS, n).sum() for n in range(NUM_STEPS)]
-    assert first[2]["weight"] == sum(weights[:3])
-    total = np.dot(reference[0], weights)
-    loss = first[2]["loss"] + second[2]["loss"]
-    np.testing.assert_allclose(loss, total, rtol=1e-5)
-    assert tiny.largest_difference(model.weights(), reference[1]) < 1e-5
-
-
-@pytest.mark.parametrize(
-    ("create_strategy", "precision", "tolerance"),
-    [
-        (lambda: tiny.mirrored(1), "float32", 1e-5),
-        (lambda: tf.distribute.OneDeviceStrategy("CPU:0"), "float16", 1e-3),
-    ],
-    ids=["mirrored", "one_device"],
-)
-def test_several_steps_a_program_are_the_same_steps(
-    create_strategy, precision, tolerance
-):
-    strategy = create_strategy()
-    fields = {"jit": True, "precision": precision}
-    one = tiny.create(strategy, **fields)
-    several = tiny.create(strategy, steps_per_program=4, **fields)
-    iterators = [iter(tiny.batches(strategy)) for _ in range(2)]
-    for first, number in ((0, 7), (7, 1), (8, 4)):  # 4 and 3 steps; 1; 4.
-        done, _, sums = one.run(iterators[0], first, number)
-        again, wants_stop, same = several.run(iterators[1], first, number)
-        assert (again, wants_stop) == (done, 0.0) == (number, 0.0)
-        for name, value in sums.items():
-            assert same[name] == pytest.approx(value, rel=1e-5)
-    difference = tiny.largest_difference(one.weights(), several.weights())
-    assert difference < tolerance
-    # It stops behind a program.
-    several.flag.assign(1.0)
-    assert several.run(iterators[1], 12, 9)[:2] == (4, 1.0)
-
-
-@pytest.mark.parametrize(("replicas", "jit"), [(2, True), (1, False)])
-def test_several_steps_a_program_need_xla_and_one_replica(replicas, jit):
-    with pytest.raises(ValueError, match="steps_per_program=4 needs XLA and"):
-        tiny.create(tiny.mirrored(replicas), jit=jit, steps_per_program=4)
-
-
-def test_number_of_steps_and_new_iterators_trace_nothing_anew():
-    model = tiny.create(tiny.mirrored(2))
-    for _ in range(2):
-        iterator = iter(tiny.batches(model.strategy))
-        model.run(iterator, 0, 1)
-        model.run(iterator, 1, 2)
+    assert_same_steps(model, iterator, reference)
+    # Neither a new iterator nor another number of steps traces anew.
+    model.run(iter(tiny.batches(model.strategy)), 4, 2)
     assert model.call.experimental_get_tracing_count() == 1
+    assert_products_are_compiled(model, iterator, jit=jit)
 
 
-@functools.cache
-def _grad(accumulation_steps, *, seen):
-    """The gradients of the global batch 3, as the step sums them."""
-    model = tiny.create(tiny.mirrored(1), accumulation_steps=accumulation_steps)
-    batch = {k: tf.constant(v) for k, v in tiny.batch_of(3).items()}
-    compute = tf.function(model.step.create_forward_backward())
-    gradients, sums = compute(
-        batch, tf.constant(3, tf.int64), tf.constant(seen, tf.int64)
+def assert_products_are_compiled(model, iterator, *, jit):
+    """XLA has all products where it is asked for, and no update."""
+    concrete = model.call.get_concrete_function(
+        iterator, tf.constant(0, tf.int64), tf.constant(1)
     )
-    return [g.numpy() for g in gradients], float(sums["loss"])
-
-
-@pytest.mark.parametrize("parts", [2, 8])
-def test_gradients_do_not_depend_on_accumulation(parts):
-    whole, loss = _grad(1, seen=0)
-    cut, cut_loss = _grad(parts, seen=0)
-    assert loss == pytest.approx(cut_loss, rel=1e-6)
-    for a, b in zip(whole, cut, strict=True):
-        np.testing.assert_allclose(a, b, atol=1e-5)
-
-
-def test_dropout_follows_the_row_number():
-    assert _grad(1, seen=0)[1] != _grad(1, seen=8)[1]
-
-
-def test_no_prediction_at_all_changes_nothing():
-    model = tiny.create(
-        tiny.mirrored(2),
-        weight_decay=0.0,
-        change=lambda sums: {
-            name: value * (0.0 if name in ("loss", "weight") else 1.0)
-            for name, value in sums.items()
-        },
-    )
-    before = model.weights()
-    done, _, sums = model.run(iter(tiny.batches(model.strategy)), 0, 2)
-    assert (done, sums["weight"], sums["loss"]) == (2, 0.0, 0.0)
-    assert tiny.largest_difference(before, model.weights()) == 0.0
-
-
-def test_gradient_that_is_not_finite_shows_in_the_loss():
-    model = tiny.create(
-        tiny.mirrored(2),
-        change=lambda sums: {
-            **sums,
-            # Slope infinite at 0, value finite.
-            "loss": sums["loss"] + tf.sqrt(sums["loss"] * 0.0),
-        },
-    )
-    _, _, sums = model.run(iter(tiny.batches(model.strategy)), 0, 1)
-    assert np.isnan(sums["loss"])
-    assert np.isfinite(sums["weight"])
-
-
-@pytest.mark.parametrize(
-    ("precision", "replicas"), [("float32", 2), ("float16", 2), ("float16", 1)]
-)
-def test_clips_after_the_reduction(precision, replicas):
-    model = tiny.create(
-        tiny.mirrored(replicas), precision=precision, clip_norm=0.01
-    )
-    if precision == "float16":
-        model.optimizer.dynamic_scale.assign(2.0**5)  # Nothing overflows.
-    model.run(iter(tiny.batches(model.strategy)), 0, 1)
-    inner = getattr(model.optimizer, "inner_optimizer", model.optimizer)
-    # Adam's first momentum is 0.1 of the gradient that it was given.
-    given = [m.numpy() / 0.1 for m in inner._momentums]
-    norm = np.sqrt(sum(np.square(g).sum() for g in given))
-    assert norm == pytest.approx(0.01, rel=1e-4)
-
-
-def _number(variable):
-    return keras.ops.convert_to_numpy(variable).item()
-
-
-def test_float16_overflow_skips_the_update_and_goes_on():
-    model = tiny.create(tiny.mirrored(2), precision="float16")
-    model.optimizer.dynamic_scale.assign(2.0**40)
-    before = model.weights()
-    iterator = iter(tiny.batches(model.strategy))
-    _, _, sums = model.run(iterator, 0, 1)
-    assert np.isfinite(sums["loss"])
-    assert tiny.largest_difference(before, model.weights()) == 0.0
-    assert _number(model.optimizer.dynamic_scale) == 2.0**39
-    assert _number(model.optimizer.iterations) == 0
-    done, _, sums = model.run(iterator, 1, 40)
-    assert done == 40
-    assert np.isfinite(sums["loss"])
-    assert _number(model.optimizer.iterations) > 10
-    assert 0 < tiny.largest_difference(before, model.weights()) < 1.0
-
-
-def test_bfloat16_is_close_to_float32(reference):
-    rough = tiny.create(tiny.mirrored(1), precision="bfloat16")
-    losses = rough.losses(NUM_STEPS)
-    assert 0 < tiny.largest_relative(losses, reference[0]) < 2e-2
-
-
-def test_stop_ends_a_call_after_the_step_that_sees_it():
-    model = tiny.create(tiny.mirrored(2))
-    model.flag.assign(1.0)
-    done, wants_stop, sums = model.run(
-        iter(tiny.batches(model.strategy)), 0, 50
-    )
-    assert (done, wants_stop) == (1, 2.0)  # Both replicas of this worker.
-    assert sums["weight"] == sum(tiny.COUNTS)
-
-
-def _functions(call):
-    """Of a graph: {compiled or not: [(operation, node name), ...]}."""
-    graph = call.graph.as_graph_def()
+    graph = concrete.graph.as_graph_def()
     library = {f.signature.name: f for f in graph.library.function}
     nodes = {True: [], False: []}
 
     def visit(these, compiled):
         for node in these:
             nodes[compiled].append((node.op, node.name))
-            names = [
-                value.func.name
-                for value in node.attr.values()
-                if value.HasField("func")
-            ]
-            for name in names:
-                function = library[name]
-                must = function.attr["_XlaMustCompile"].b
-                must |= node.attr["_XlaMustCompile"].b
-                visit(function.node_def, compiled or must)
+            must = compiled or node.attr["_XlaMustCompile"].b
+            for value in node.attr.values():
+                if value.HasField("func"):
+                    called = library[value.func.name]
+                    inside = must or called.attr["_XlaMustCompile"].b
+                    visit(called.node_def, inside)
 
     visit(graph.node, False)
-    return nodes
-
-
-@pytest.mark.parametrize(("jit", "accumulation_steps"), [(False, 1), (True, 2)])
-def test_products_are_inside_xla_exactly_when_asked(jit, accumulation_steps):
-    model = tiny.create(
-        tiny.mirrored(2), jit=jit, accumulation_steps=accumulation_steps
-    )
-    concrete = model.call.get_concrete_function(
-        iter(tiny.batches(model.strategy)),
-        tf.constant(0, tf.int64),
-        tf.constant(1),
-    )
-    nodes = _functions(concrete)
     products = ("MatMul", "BatchMatMulV2", "BatchMatMulV3", "Einsum")
-    parts = ("attention", "vocabulary", "intermediate")
+    parts = {"attention", "vocabulary", "intermediate"}
     found = {
         compiled: {
             part
@@ -275,23 +94,95 @@ def test_products_are_inside_xla_exactly_when_asked(jit, accumulation_steps):
         }
         for compiled in (True, False)
     }
-    assert found == {jit: set(parts), not jit: set()}
-    # The update and the reduction stay outside.
+    assert found == {jit: parts, not jit: set()}
     assert not [op for op, _ in nodes[True] if "ApplyAdam" in op]
     assert [op for op, _ in nodes[False] if op == "ResourceApplyAdam"]
 
 
-@pytest.mark.parametrize("jit", [False, True])
-def test_evaluation_adds_up_over_replicas(jit):
+def test_several_steps_a_program_are_the_same_steps(reference):
+    one_device = tf.distribute.OneDeviceStrategy("CPU:0")
+    model = tiny.create(one_device, steps_per_program=2, jit=True)
+    iterator = iter(tiny.batches(one_device))
+    assert_same_steps(model, iterator, reference)  # Programs of 2, 1 and 1.
+    # It stops behind a program.
+    model.flag.assign(1.0)
+    assert model.run(iterator, 4, 9)[:2] == (2, 1.0)
+
+
+@pytest.mark.parametrize(("replicas", "jit"), [(2, True), (1, False)])
+def test_several_steps_a_program_need_xla_and_one_replica(replicas, jit):
+    with pytest.raises(ValueError, match="steps_per_program=4 needs XLA and"):
+        tiny.create(tiny.mirrored(replicas), jit=jit, steps_per_program=4)
+
+
+def assert_clipped(optimizer):
+    # Adam's first momentum is 0.1 of the gradient that it was given.
+    given = [m.numpy() / 0.1 for m in optimizer._momentums]
+    norm = np.sqrt(sum(np.square(g).sum() for g in given))
+    assert norm == pytest.approx(0.01, rel=1e-4)
+
+
+def test_nothing_to_predict_clipping_a_stop_and_infinite_gradients():
+    scale = tf.Variable(0.0)
+    model = tiny.create(
+        tiny.mirrored(2),
+        weight_decay=0.0,
+        clip_norm=0.01,
+        change=lambda sums: {
+            name: value * (scale if name in ("loss", "weight") else 1.0)
+            for name, value in sums.items()
+        },
+    )
+    iterator, before = iter(tiny.batches(model.strategy)), model.weights()
+    done, _, sums = model.run(iterator, 0, 2)
+    assert (done, sums["weight"], sums["loss"]) == (2, 0.0, 0.0)
+    assert tiny.largest_difference(before, model.weights()) == 0.0
+    scale.assign(1.0)
+    model.run(iterator, 2, 1)
+    assert_clipped(model.optimizer)
+    model.flag.assign(1.0)
+    done, wants_stop, sums = model.run(iterator, 3, 50)
+    assert (done, wants_stop) == (1, 2.0)  # Both replicas of this worker.
+    assert sums["weight"] == sum(tiny.COUNTS)
+    scale.assign(
+        1e25
+    )  # The loss stays finite, the squares of gradients do not.
+    _, _, sums = model.run(iterator, 4, 1)
+    assert np.isnan(sums["loss"])
+    assert np.isfinite(sums["weight"])
+
+
+def test_float16_overflow_skips_the_update_and_goes_on():
+    model = tiny.create(tiny.mirrored(2), precision="float16", clip_norm=0.01)
+    scale, updates = model.optimizer.dynamic_scale, model.optimizer.iterations
+    scale.assign(2.0**40)
+    before = model.weights()
+    iterator = iter(tiny.batches(model.strategy))
+    _, _, sums = model.run(iterator, 0, 1)
+    assert np.isfinite(sums["loss"])
+    assert tiny.largest_difference(before, model.weights()) == 0.0
+    assert keras.ops.convert_to_numpy(scale) == 2.0**39
+    assert keras.ops.convert_to_numpy(updates) == 0
+    scale.assign(2.0**5)  # Nothing overflows.
+    model.run(iterator, 1, 1)
+    assert_clipped(model.optimizer.inner_optimizer)
+    _, _, sums = model.run(iterator, 2, 2)
+    assert np.isfinite(sums["loss"])
+    assert keras.ops.convert_to_numpy(updates) == 3
+    assert 0 < tiny.largest_difference(before, model.weights()) < 1.0
+
+
+def test_evaluation_adds_up_over_replicas():
     strategy = tiny.mirrored(2)
-    model = tiny.create(strategy).model
+    with strategy.scope():
+        model = tiny.create_model("float32")
 
     def sums_of(batch):
         return objective.masked_lm_by_kind(
             model.predictions(batch), batch, mask_id=tiny.MASK_ID
         )
 
-    call = step_lib.create_evaluation_call(strategy, sums_of, jit=jit)
+    call = step_lib.create_evaluation_call(strategy, sums_of, jit=False)
     whole = {k: tf.constant(v) for k, v in tiny.batch_of(0).items()}
     expected = sums_of(whole)
     for _ in range(2):
@@ -302,20 +193,17 @@ def test_evaluation_adds_up_over_replicas(jit):
     assert call.experimental_get_tracing_count() == 1
 
 
-def test_two_workers_are_one_process_and_stop_together(tmp_path):
-    num_steps = 6
-    workers = tiny.start_workers(tmp_path, num_steps=num_steps)
+def test_two_workers_are_one_process_and_stop_together(tmp_path, reference):
+    workers = tiny.start_workers(tmp_path, num_steps=NUM_STEPS)
     try:
-        reference = tiny.create(tiny.mirrored(1))
-        losses, weights = reference.losses(num_steps), reference.weights()
         ends = tiny.end_workers(workers, signal.SIGTERM)
     finally:
         for process in workers:
             process.kill()
     for index in range(2):
-        its_losses, its_weights = tiny.read_worker(tmp_path, index)
-        assert tiny.largest_relative(its_losses, losses) < 1e-5
-        assert tiny.largest_difference(its_weights, weights) < 1e-5
+        losses, weights = tiny.read_worker(tmp_path, index)
+        assert tiny.largest_relative(losses, reference[0]) < 1e-5
+        assert tiny.largest_difference(weights, reference[1]) < 1e-5
     assert [end["chief"] for end in ends] == [True, False]
     assert [end["signal"] for end in ends] == [0, signal.SIGTERM]
     assert ends[0]["done"] == ends[1]["done"]

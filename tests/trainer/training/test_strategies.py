@@ -20,25 +20,22 @@ def _train(**fields):
     return schema.TrainConfig(**fields)
 
 
-def test_mirrored_takes_all_devices():
+def test_mirrored_takes_all_devices_and_one_device_takes_one(monkeypatch):
+    # What a cluster says does not disturb one host.
+    task = {"type": "worker", "index": 1}
+    cluster = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
+    text = json.dumps({"cluster": cluster, "task": task})
+    monkeypatch.setenv("TF_CONFIG", text)
     strategy = strategies.create("mirrored")
     assert strategy.num_replicas_in_sync == 4
     assert strategies.is_chief(strategy)
     assert strategies.describe(strategy) == (
         "MirroredStrategy: 4 replica(s); here CPU:0, CPU:1, CPU:2, CPU:3"
     )
-
-
-def test_one_device_takes_one():
+    assert strategies.create("mirrored") is strategy  # A process has one.
     strategy = strategies.create("one_device")
-    assert strategy.num_replicas_in_sync == 1
     assert strategies.is_chief(strategy)
     assert strategies.describe(strategy).endswith("1 replica(s); here CPU:0")
-
-
-def test_a_process_has_one_strategy():
-    first = strategies.create("mirrored")
-    assert strategies.create("mirrored") is first
 
 
 def test_unknown_name_lists_the_known():
@@ -48,25 +45,23 @@ def test_unknown_name_lists_the_known():
         strategies.create("parallel")
 
 
-def test_virtual_devices_that_are_there_already():
-    strategy = strategies.create("mirrored", num_virtual_devices=4)
-    assert strategy.num_replicas_in_sync == 4
-
-
 def test_virtual_devices_come_first_or_not_at_all():
+    strategy = strategies.create("mirrored", num_virtual_devices=4)
+    assert strategy.num_replicas_in_sync == 4  # They were there already.
     with pytest.raises(ValueError, match="num_virtual_devices=3 .*too late"):
         strategies.create("mirrored", num_virtual_devices=3)
 
 
 RELEASED = """
-import os, time
+import time
 import tensorflow as tf
 from trainer.training import strategies
-strategy = strategies.create("mirrored", num_virtual_devices=4)
+strategy = strategies.create("mirrored", num_virtual_devices=3)
+print(strategy.num_replicas_in_sync, strategies.is_chief(strategy))
 data = strategies.distribute(
     strategy, lambda *_: tf.data.Dataset.range(10**9).batch(2)
 )
-for _ in range(3):
+for _ in range(2):
     iterator = iter(data)
     next(iterator)
     time.sleep(1.5)  # Autotuning would sleep longer and longer.
@@ -76,35 +71,16 @@ for _ in range(3):
 """
 
 
-def test_iterators_of_many_replicas_are_released_at_once():
+def test_virtual_devices_whose_iterators_are_released_at_once():
     process = tiny.start(RELEASED)
     try:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=100)
     finally:
         process.kill()
-    seconds = [float(line) for line in out.splitlines()]
-    assert len(seconds) == 3, err
+    assert out.startswith("3 True\n"), err
+    seconds = [float(line) for line in out.splitlines()[1:]]
+    assert len(seconds) == 2, err
     assert max(seconds) < 0.5
-
-
-FRESH = """
-import sys
-from trainer.training import strategies
-made = strategies.create(sys.argv[1], num_virtual_devices=int(sys.argv[2]))
-print(made.num_replicas_in_sync, strategies.is_chief(made))
-"""
-
-
-def test_virtual_devices_in_a_fresh_process():
-    process = tiny.start(FRESH, "mirrored", 3)
-    out, err = process.communicate(timeout=100)
-    assert out == "3 True\n", err
-
-
-def test_a_bad_tf_config_is_refused(monkeypatch):
-    monkeypatch.setenv("TF_CONFIG", "{")
-    with pytest.raises(ValueError, match="TF_CONFIG must be JSON"):
-        strategies.create("multi_worker")
 
 
 class Cluster:
@@ -131,15 +107,6 @@ class Cluster:
 )
 def test_a_cluster_has_one_chief(cluster, chief):
     assert strategies.is_chief(cluster) is chief
-
-
-def test_tf_config_does_not_disturb_one_host(monkeypatch):
-    task = {"type": "worker", "index": 1}
-    cluster = {"worker": ["127.0.0.1:1", "127.0.0.1:2"]}
-    text = json.dumps({"cluster": cluster, "task": task})
-    monkeypatch.setenv("TF_CONFIG", text)
-    for name in ("one_device", "mirrored"):
-        assert strategies.is_chief(strategies.create(name))
 
 
 def test_no_tpu_is_one_line(monkeypatch):
@@ -176,21 +143,6 @@ def test_check_batch(size, parts, message):
             strategies.check_batch(strategy, config)
 
 
-def test_replicas_get_their_rows_in_order():
-    strategy = strategies.create("mirrored")
-
-    def create(index, count, num_replicas):
-        assert (index, count, num_replicas) == (0, 1, 4)
-        return tf.data.Dataset.range(8).batch(1)
-
-    iterator = iter(strategies.distribute(strategy, create))
-    for first in (0, 4):
-        batch = strategy.experimental_local_results(next(iterator))
-        assert [b.numpy().item() for b in batch] == list(
-            range(first, first + 4)
-        )
-
-
 def _gpus(monkeypatch, capability):
     listed = tf.config.list_physical_devices
     monkeypatch.setattr(
@@ -208,7 +160,6 @@ def _gpus(monkeypatch, capability):
     ("capability", "precision"),
     [
         ((6, 1), "float32"),
-        ((7, 0), "float16"),
         ((7, 5), "float16"),
         ((8, 0), "bfloat16"),
         ((10, 0), "bfloat16"),
@@ -218,9 +169,8 @@ def _gpus(monkeypatch, capability):
 def test_auto_on_a_gpu(monkeypatch, capability, precision):
     strategy = strategies.create("one_device")
     _gpus(monkeypatch, capability)
-    assert strategies.resolve(strategy, _train()) == strategies.Arithmetic(
-        precision, True
-    )
+    resolved = strategies.resolve(strategy, _train())
+    assert resolved == strategies.Arithmetic(precision, True)
 
 
 @pytest.mark.parametrize(
@@ -233,41 +183,35 @@ def test_auto_on_a_gpu(monkeypatch, capability, precision):
     ],
 )
 def test_auto_on_a_cpu(monkeypatch, flags, precision):
-    def read_text(path):
-        assert str(path) == "/proc/cpuinfo"
-        if flags is None:
-            raise FileNotFoundError(path)
-        return f"processor : 0\nflags\t\t: fpu {flags}\nbugs : amx_bf16\n"
-
+    text = f"processor : 0\nflags\t\t: fpu {flags}\nbugs : amx_bf16\n"
     strategy = strategies.create("one_device")
-    monkeypatch.setattr(pathlib.Path, "read_text", read_text)
-    assert strategies.resolve(strategy, _train()) == strategies.Arithmetic(
-        precision, False
-    )
+    monkeypatch.setattr(pathlib.Path, "exists", lambda path: flags is not None)
+    monkeypatch.setattr(pathlib.Path, "read_text", lambda path: text)
+    resolved = strategies.resolve(strategy, _train())
+    assert resolved == strategies.Arithmetic(precision, False)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("jit", ["on", "off"])
-def test_what_is_asked_for_is_taken(monkeypatch, precision, jit):
+@pytest.mark.parametrize(
+    ("precision", "jit", "policy"),
+    [("float32", "off", "float32"), ("float16", "on", "mixed_float16")],
+)
+def test_what_is_asked_for_is_taken(monkeypatch, precision, jit, policy):
     strategy = strategies.create("one_device")
-    _gpus(monkeypatch, (8, 0))
-    resolved = strategies.resolve(
-        strategy, _train(precision=precision, jit=jit)
-    )
-    assert resolved == strategies.Arithmetic(precision, jit == "on")
-    policy = "float32" if precision == "float32" else f"mixed_{precision}"
-    assert resolved.policy == policy
+    _gpus(monkeypatch, (8, 0))  # Where auto is bfloat16, with XLA.
+    before = {"precision": "bfloat16", "jit": jit == "off"}
+    for began in (None, before):
+        resolved = strategies.resolve(
+            strategy, _train(precision=precision, jit=jit), began
+        )
+        assert resolved == strategies.Arithmetic(precision, jit == "on")
+        assert resolved.policy == policy
 
 
 def test_auto_stays_what_it_was_when_the_run_began():
     strategy = strategies.create("one_device")
     before = {"precision": "float16", "jit": True, "vocabulary_size": 9}
-    assert strategies.resolve(
-        strategy, _train(), before
-    ) == strategies.Arithmetic("float16", True)
-    assert strategies.resolve(
-        strategy, _train(precision="float32", jit="off"), before
-    ) == strategies.Arithmetic("float32", False)
+    resolved = strategies.resolve(strategy, _train(), before)
+    assert resolved == strategies.Arithmetic("float16", True)
 
 
 class FakeResolver(tf.distribute.cluster_resolver.ClusterResolver):
@@ -352,7 +296,7 @@ def _check_tpu_graph(concrete):
     return types
 
 
-def _task(tpu, stage, parts=1):
+def _task(tpu, stage, parts):
     """The real model of a stage, small, and the batch of one of two cores."""
     changes = {
         "config.data.sequence_length": "12",
@@ -387,21 +331,23 @@ def test_a_tpu_computes_in_bfloat16_and_compiles_by_itself(tpu):
     assert strategies.is_chief(tpu)
     resolved = strategies.resolve(tpu, _train())
     assert resolved == strategies.Arithmetic("bfloat16", False)
+    with pytest.raises(ValueError, match="train.jit=on .*leave it at auto"):
+        strategies.resolve(tpu, _train(jit="on"))
 
 
 @pytest.mark.parametrize(
-    ("stage", "parts"), [("pretrain", 1), ("pretrain", 2), ("finetune", 1)]
+    ("stage", "parts", "num_sums"), [("pretrain", 2, 13), ("finetune", 1, 4)]
 )
-def test_the_step_traces_for_a_tpu(tpu, stage, parts):
+def test_step_and_evaluation_trace_for_a_tpu(tpu, stage, parts, num_sums):
     task, spec = _task(tpu, stage, parts)
     train_call = task.create_train_call(tf.Variable(0.0))
 
     @tf.function(autograph=False)
-    def call(batch, first_step, num_steps):
+    def train(batch, first_step, num_steps):
         return train_call.python_function(Feed(batch), first_step, num_steps)
 
     types = _check_tpu_graph(
-        call.get_concrete_function(
+        train.get_concrete_function(
             spec, tf.TensorSpec([], tf.int64), tf.TensorSpec([], tf.int32)
         )
     )
@@ -411,24 +357,13 @@ def test_the_step_traces_for_a_tpu(tpu, stage, parts):
     values = num_variables + len(objective.SUMS) + 1
     assert types["CrossReplicaSum"] == values
 
-
-@pytest.mark.parametrize(
-    ("stage", "num_sums"), [("pretrain", 13), ("finetune", 4)]
-)
-def test_evaluation_traces_for_a_tpu(tpu, stage, num_sums):
-    task, spec = _task(tpu, stage)
     evaluation_call = step_lib.create_evaluation_call(
         tpu, task.evaluation_objective, jit=task.arithmetic.jit
     )
 
     @tf.function(autograph=False)
-    def call(batch):
+    def evaluate(batch):
         return evaluation_call.python_function(Feed(batch))
 
-    types = _check_tpu_graph(call.get_concrete_function(spec))
+    types = _check_tpu_graph(evaluate.get_concrete_function(spec))
     assert types["CrossReplicaSum"] == num_sums
-
-
-def test_a_tpu_refuses_to_be_asked_for_xla(tpu):
-    with pytest.raises(ValueError, match="train.jit=on .*leave it at auto"):
-        strategies.resolve(tpu, _train(jit="on"))

@@ -106,7 +106,7 @@ def test_equal_facts_pass_on_all(together, store):
     assert len(store.values) <= 2 * len(NAMES)
 
 
-def test_every_difference_is_listed_on_every_worker(together):
+def test_every_difference_is_listed_on_every_worker(together, store):
     facts = {
         "chief 0": {"seed": 1, "data": {"path": "a", "field": "x"}, "on": True},
         "worker 0": {"seed": 1, "data": {"path": "b"}, "on": True},
@@ -117,65 +117,52 @@ def test_every_difference_is_listed_on_every_worker(together):
             "late": 3,  # The chief knows of no such thing.
         },
     }
-    results = together(lambda name: require_equal(facts[name]))
+
+    def act(name):
+        try:
+            require_equal(facts[name])
+        finally:
+            if name == NAMES[0]:  # It leaves last: the store goes with it.
+                read = {key for key in store.values if "/1/" in key}
+                assert read == {f"cloze/1/{name}" for name in NAMES}
+
     expected = (
         'The workers differ in data.field: "x" (chief 0, worker 1), nothing'
         ' (worker 0); data.path: "a" (chief 0, worker 1), "b" (worker 0);'
         " late: nothing (chief 0, worker 0), 3 (worker 1);"
         " seed: 1 (chief 0, worker 0), 2 (worker 1). Do better."
     )
-    for error in results.values():
+    for error in together(act).values():
         assert isinstance(error, ValueError)
         assert str(error) == expected
 
 
-def test_the_chief_leaves_last(together, store):
-    """The store goes with it."""
-
-    def act(name):
-        try:
-            require_equal({"name": name})
-        finally:
-            if name == NAMES[0]:
-                read = {key for key in store.values if "/1/" in key}
-                assert read == {f"cloze/1/{name}" for name in NAMES}
-
-    results = together(act)
-    assert all(isinstance(r, ValueError) for r in results.values()), results
-
-
-def test_a_lost_worker_ends_the_waiting(together, monkeypatch):
+@pytest.fixture(name="losing")
+def _losing(monkeypatch):
+    """The second check of a worker finds another one lost."""
     monkeypatch.setattr(workers, "_TIMEOUT_MILLISECONDS", 50)
     checks = []
 
     def check(self):
         checks.append(self.me)
         if checks.count(self.me) == 2:
-            raise cluster_lib.LostError("lost worker 1")
+            raise cluster_lib.LostError("lost")
 
     monkeypatch.setattr(cluster_lib.Cluster, "check", check)
 
-    def act(name):
-        if name != "worker 1":
-            require_equal({})
 
-    results = together(act)
-    assert results.pop("worker 1") is None
+@pytest.mark.usefixtures("losing")
+def test_a_lost_worker_ends_the_waiting(together):
+    results = together(lambda name: name == "worker 1" or require_equal({}))
+    assert results.pop("worker 1") is True
     for error in results.values():
         assert isinstance(error, cluster_lib.LostError)
 
 
+@pytest.mark.usefixtures("losing")
 def test_a_frozen_chief_ends_the_sending(together, store, monkeypatch):
-    monkeypatch.setattr(workers, "_TIMEOUT_MILLISECONDS", 50)
-    awake, checks = threading.Event(), []
+    awake = threading.Event()
     monkeypatch.setattr(store, "set_config_key_value", lambda *_: awake.wait())
-
-    def check(self):
-        checks.append(self.me)
-        if checks.count(self.me) == 2:
-            raise cluster_lib.LostError("lost chief 0")
-
-    monkeypatch.setattr(cluster_lib.Cluster, "check", check)
     results = together(lambda name: require_equal({}))
     awake.set()
     for error in results.values():
@@ -189,13 +176,6 @@ def test_an_error_while_sending_is_raised(together, store, monkeypatch):
     monkeypatch.setattr(store, "set_config_key_value", fail)
     for error in together(lambda name: require_equal({})).values():
         assert str(error) == "connection reset"
-
-
-def test_one_process_has_nothing_to_compare(monkeypatch):
-    monkeypatch.delenv("TF_CONFIG", raising=False)
-    strategy = strategies.create("one_device")
-    assert not strategies.has_workers(strategy)
-    workers.require_equal(strategy, {"seed": 1}, remedy="")
 
 
 @pytest.mark.parametrize(

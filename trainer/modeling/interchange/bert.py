@@ -1,4 +1,4 @@
-"""BERT by three names: ours, Hugging Face's and KerasHub's.
+"""The sizes and variables of BERT by our names and those of other libraries.
 
 D width, F intermediate size, H heads, K = D / H, L slots, V vocabulary.
 """
@@ -17,7 +17,7 @@ from trainer.modeling import encoder as encoders
 from trainer.modeling.initial import Initial, Weights
 
 NUM_TYPES = 2
-# What makes a model BERT, besides one of two activations.
+# These values and one of two activations make a model BERT.
 SHAPE: dict[str, Any] = {
     "normalization": "post",
     "embedding_norm": True,
@@ -40,7 +40,7 @@ _LEAVES = {  # Ours -> those of Hugging Face.
 
 
 class Size(NamedTuple):
-    """A number in config.json, by its three names."""
+    """A size, and what it is called in the config.json of each library."""
 
     ours: str
     huggingface: str
@@ -58,14 +58,14 @@ SIZES = (
 
 
 class Variable(NamedTuple):
-    """A variable of a BERT, by its three names.
+    """A variable of BERT, and what it is called in each library.
 
     Attributes:
       path: ours.
       shape: ours and KerasHub's.
       huggingface: the name in Hugging Face's files, without `bert.`.
-      huggingface_shape: their kernels are matrices [out, in].
-      keras_hub: the path in a BertBackbone; "" = it has no such variable.
+      huggingface_shape: the shape there; kernels are matrices [out, in].
+      keras_hub: the path in a BertBackbone; "" if it has no such variable.
     """
 
     path: str
@@ -89,33 +89,27 @@ class Variable(NamedTuple):
 
 def variables(sizes: Mapping[str, int]) -> list[Variable]:
     """All variables of a BERT-shaped `MaskedLM` with these `SIZES` of ours."""
-    width = sizes["hidden_size"]
+    width, inner = sizes["hidden_size"], sizes["intermediate_size"]
     heads = (sizes["num_heads"], width // sizes["num_heads"])
-    inner = sizes["intermediate_size"]
 
     # Leaf of our path -> our shape, and that of Hugging Face.
     def table(rows: int) -> dict[str, Any]:
         return {"embeddings": ((rows, width), (rows, width))}
 
-    def dense(
-        inputs: tuple[int, ...], outputs: tuple[int, ...]
-    ) -> dict[str, Any]:
+    def dense(inputs: Sequence[int], outputs: Sequence[int]) -> dict[str, Any]:
         rows, columns = math.prod(outputs), math.prod(inputs)
         return {
             "kernel": ((*inputs, *outputs), (rows, columns)),
-            "bias": (outputs, (rows,)),
+            "bias": (tuple(outputs), (rows,)),
         }
 
     norm = {leaf: ((width,), (width,)) for leaf in ("gamma", "beta")}
-    split, joined = dense((width,), heads), dense(heads, (width,))
-    up, down = dense((width,), (inner,)), dense((inner,), (width,))
-    square = dense((width,), (width,))
-    vocabulary_size = sizes["vocabulary_size"]
-    by_token = {"bias": ((vocabulary_size,), (vocabulary_size,))}
+    split, joined = dense([width], heads), dense(heads, [width])
+    size = (sizes["vocabulary_size"],)
     # fmt: off
     rows = [
         ("encoder/token_embedding", "embeddings.word_embeddings",
-         "token_embedding", table(vocabulary_size)),
+         "token_embedding", table(*size)),
         ("encoder/position_embedding", "embeddings.position_embeddings",
          "position_embedding", table(sizes["sequence_length"])),
         ("encoder/type_embedding", "embeddings.token_type_embeddings",
@@ -123,10 +117,10 @@ def variables(sizes: Mapping[str, int]) -> list[Variable]:
         ("encoder/embedding_norm", "embeddings.LayerNorm",
          "embeddings_layer_norm", norm),
         ("masked_lm_head/transform_dense", "cls.predictions.transform.dense",
-         "", square),
+         "", dense([width], [width])),
         ("masked_lm_head/transform_norm", "cls.predictions.transform.LayerNorm",
          "", norm),
-        ("masked_lm_head", "cls.predictions", "", by_token),
+        ("masked_lm_head", "cls.predictions", "", {"bias": (size, size)}),
     ]
     for n in range(sizes["num_layers"]):
         rows += [
@@ -145,9 +139,9 @@ def variables(sizes: Mapping[str, int]) -> list[Variable]:
                 ("attention_norm", "attention.output.LayerNorm",
                  "self_attention_layer_norm", norm),
                 ("intermediate", "intermediate.dense",
-                 "feedforward_intermediate_dense", up),
+                 "feedforward_intermediate_dense", dense([width], [inner])),
                 ("output_dense", "output.dense",
-                 "feedforward_output_dense", down),
+                 "feedforward_output_dense", dense([inner], [width])),
                 ("feedforward_norm", "output.LayerNorm",
                  "feedforward_layer_norm", norm),
             )
@@ -167,7 +161,7 @@ def variables(sizes: Mapping[str, int]) -> list[Variable]:
 
 
 def why_not_bert(model: schema.ModelConfig) -> str:
-    """The fields that keep a model from being BERT; "" if it is one."""
+    """Names the fields that keep a model from being BERT; "" if it is BERT."""
     wrong = [
         f"model.{name}={getattr(model, name)} (BERT: {value})"
         for name, value in SHAPE.items()
@@ -179,41 +173,6 @@ def why_not_bert(model: schema.ModelConfig) -> str:
             f" (BERT: {' or '.join(ACTIVATIONS)})"
         )
     return ", ".join(wrong)
-
-
-def require(why_not: str, target: str) -> None:
-    """Raises ValueError if there is a reason not to write a model so."""
-    if why_not:
-        raise ValueError(f"The model cannot become {target}: {why_not}.")
-
-
-def check_vocabulary(
-    vocabulary: Sequence[str], *, size: int, source: str
-) -> None:
-    """Refuses what our WordPiece tokenizer cannot use.
-
-    Args:
-      vocabulary: the tokens by id.
-      size: the rows of the token embedding.
-      source: where the vocabulary comes from, for messages.
-
-    Raises:
-      ValueError: says what is wrong with it.
-    """
-    special = strings.PIECES_SPECIAL
-    missing = [token for token in special if token not in vocabulary]
-    if missing:
-        raise ValueError(
-            f"{source} is no WordPiece vocabulary of BERT: it lacks"
-            f" {', '.join(missing)}."
-        )
-    if len(set(vocabulary)) < len(vocabulary):
-        raise ValueError(f"{source} holds a token twice.")
-    if len(vocabulary) != size:
-        raise ValueError(
-            f"{source} holds {len(vocabulary)} tokens, but the model's"
-            f" token embedding has {size} rows; they must be as many."
-        )
 
 
 def sizes_of(encoder: encoders.Encoder) -> dict[str, int]:
@@ -234,28 +193,38 @@ def initial(
     read_weights: Callable[[], Weights],
     **fields: Any,
 ) -> Initial:
-    """A BERT on the disk in which [PAD] has id 0: rows are padded with zeros.
+    """A BERT on disk, with [PAD] as id 0, because rows are padded with zeros.
 
-    If it has another id, it changes places with the token of id 0.
+    If [PAD] has another id, it changes places with the token of id 0.
 
     Args:
-      directory: where it lies.
-      form: what the directory is, for messages.
+      directory: its folder.
+      form: what the folder is, for messages.
       sizes: all `SIZES`, by our names.
       vocabulary: the tokens by id.
       read_weights: see `Initial`.
-      fields: further ones of `ModelConfig`.
+      fields: the other fields of `ModelConfig`.
 
     Raises:
       ValueError: the vocabulary is not one of BERT, or has another size.
     """
-    check_vocabulary(
-        vocabulary,
-        size=sizes["vocabulary_size"],
-        source=f"The vocabulary in {directory}",
-    )
+    source = f"The vocabulary in {directory}"
+    missing = [t for t in strings.PIECES_SPECIAL if t not in vocabulary]
+    if missing:
+        raise ValueError(
+            f"{source} is no WordPiece vocabulary of BERT: it lacks"
+            f" {', '.join(missing)}."
+        )
+    if len(set(vocabulary)) < len(vocabulary):
+        raise ValueError(f"{source} holds a token twice.")
+    size = sizes["vocabulary_size"]
+    if len(vocabulary) != size:
+        raise ValueError(
+            f"{source} holds {len(vocabulary)} tokens, but the model's"
+            f" token embedding has {size} rows; they must be as many."
+        )
     of_model = {field.name for field in dataclasses.fields(schema.ModelConfig)}
-    shape: dict[str, Any] = {k: n for k, n in sizes.items() if k in of_model}
+    fields |= {name: n for name, n in sizes.items() if name in of_model}
     place = vocabulary.index("[PAD]")
     order = list(range(len(vocabulary)))
     order[0], order[place] = place, 0
@@ -271,7 +240,7 @@ def initial(
         form=form,
         kind="wordpiece",
         vocabulary=[vocabulary[i] for i in order],
-        model_config=schema.ModelConfig(**SHAPE, **shape, **fields),
+        model_config=schema.ModelConfig(**SHAPE, **fields),
         sequence_length=sizes["sequence_length"],
         read_weights=read_in_order if place else read_weights,
     )

@@ -1,9 +1,8 @@
-"""BERT as Hugging Face's transformers keep it, arrays and text alone.
+"""BERT as Hugging Face's transformers store it: only arrays and text.
 
 `bert` has the names and shapes of the variables.
 """
 
-import json
 import pathlib
 import re
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ import safetensors.numpy
 
 import storage
 from trainer.modeling import heads
-from trainer.modeling.initial import Initial, Weights
+from trainer.modeling.initial import Initial, Weights, read_json
 from trainer.modeling.interchange import bert
 
 FORM = "Hugging Face BERT"
@@ -26,14 +25,14 @@ _ACTIVATIONS = {
     "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh",
 }
-# Ours, theirs, and what a missing field means.
+# Our name, their name, and the value of a field that is missing.
 _FIELDS = (
     ("dropout", "hidden_dropout_prob", 0.1),
     ("attention_dropout", "attention_probs_dropout_prob", 0.1),
     ("layer_norm_epsilon", "layer_norm_eps", 1e-12),
     ("initializer_range", "initializer_range", 0.02),
 )
-# What every BERT of ours is, and what a missing field means.
+# Every BERT of ours has these values, which a missing field means as well.
 _FIXED = {
     "type_vocab_size": bert.NUM_TYPES,
     "position_embedding_type": "absolute",
@@ -41,7 +40,7 @@ _FIXED = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
-# Formats that run code when they are loaded, or that nobody checks for it.
+# Formats that run code when they are loaded, or may.
 _PICKLES = ("*.bin", "*.h5", "*.pt", "*.pth", "*.ckpt*", "*.msgpack", "*.pkl")
 
 
@@ -51,20 +50,13 @@ def write_huggingface(
     """Writes what `transformers.BertForMaskedLM.from_pretrained` loads.
 
     Args:
-      directory: made where it is missing.
+      directory: created if it is missing.
       model: of BERT's shape; its weights are written as float32.
       vocabulary: word pieces by id.
 
-    Raises:
-      ValueError: the model is not BERT, or the vocabulary is not WordPiece.
     """
     shape = model.encoder.model_config
-    bert.require(bert.why_not_bert(shape), FORM)
-    bert.check_vocabulary(
-        vocabulary,
-        size=model.encoder.vocabulary_size,
-        source="The vocabulary of the model",
-    )
+    assert not bert.why_not_bert(shape)
     directory.mkdir(parents=True, exist_ok=True)
     sizes = bert.sizes_of(model.encoder)
     config = {
@@ -147,7 +139,16 @@ def read_huggingface(directory: pathlib.Path) -> Initial:
         raise ValueError(
             f"{directory}/config.json does not describe a BERT: {error!r}."
         ) from error
-    _require_safetensors(directory)
+    if not [*directory.glob("model*.safetensors")]:
+        pickles = [p.name for glob in _PICKLES for p in directory.glob(glob)]
+        if not pickles:
+            raise ValueError(f"{directory}/model.safetensors is missing.")
+        raise ValueError(
+            f"{directory} holds weights only as {', '.join(sorted(pickles))},"
+            " which could run code when loaded, and is refused; save the"
+            " model as model.safetensors, with"
+            " save_pretrained(..., safe_serialization=True)."
+        )
     return bert.initial(
         directory,
         form=FORM,
@@ -157,33 +158,6 @@ def read_huggingface(directory: pathlib.Path) -> Initial:
         activation=_ACTIVATIONS[activation],
         **fields,
     )
-
-
-def read_json(path: pathlib.Path) -> dict[str, Any]:
-    """A JSON object; raises ValueError naming the file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise ValueError(f"{path} is missing.") from error
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged: {error}.") from error
-    if not isinstance(content, dict):
-        raise ValueError(f"{path} is damaged: it holds no JSON object.")
-    return content
-
-
-def _require_safetensors(directory: pathlib.Path) -> None:
-    if [*directory.glob("model*.safetensors")]:
-        return
-    pickles = [p.name for glob in _PICKLES for p in directory.glob(glob)]
-    if pickles:
-        raise ValueError(
-            f"{directory} holds weights only as {', '.join(sorted(pickles))},"
-            " which could run code when loaded, and is refused; save the"
-            " model as model.safetensors, with"
-            " save_pretrained(..., safe_serialization=True)."
-        )
-    raise ValueError(f"{directory}/model.safetensors is missing.")
 
 
 def _read_vocabulary(directory: pathlib.Path) -> list[str]:
@@ -220,18 +194,25 @@ def _read_vocabulary(directory: pathlib.Path) -> list[str]:
 
 
 def _read_weights(directory: pathlib.Path, sizes: dict[str, int]) -> Weights:
-    tensors = _read_tensors(directory)
+    # By the names of today, without `bert.`.
+    tensors: dict[str, Any] = {}
+    for path in sorted(directory.glob("model*.safetensors")):
+        try:
+            content = safetensors.numpy.load_file(path)
+        except (safetensors.SafetensorError, OSError, KeyError) as error:
+            raise ValueError(f"{path} is damaged: {error}.") from error
+        for name, tensor in content.items():
+            name = name.removeprefix("bert.")
+            name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
+            name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
+            tensors[name] = tensor
     # Tied: other names of what is carried anyway.
     projection = tensors.pop("cls.predictions.decoder.weight", None)
     bias = tensors.pop("cls.predictions.decoder.bias", None)
     if bias is not None:
         tensors.setdefault("cls.predictions.bias", bias)
-    table = tensors.get("embeddings.word_embeddings.weight")
-    if (
-        projection is not None
-        and table is not None
-        and not np.array_equal(projection, table)
-    ):
+    table: Any = tensors.get("embeddings.word_embeddings.weight")
+    if projection is not None and not np.array_equal(projection, table):
         raise ValueError(
             f"{directory} holds a BERT whose output projection is not its"
             " token embedding; only tied ones can be read."
@@ -252,19 +233,3 @@ def _read_weights(directory: pathlib.Path, sizes: dict[str, int]) -> Weights:
             )
         arrays[variable.path] = variable.from_huggingface(tensor)
     return Weights(arrays, sorted(tensors))
-
-
-def _read_tensors(directory: pathlib.Path) -> dict[str, np.ndarray]:
-    """Tensors of all files by the names of today, without `bert.`."""
-    tensors = {}
-    for path in sorted(directory.glob("model*.safetensors")):
-        try:
-            content = safetensors.numpy.load_file(path)
-        except (safetensors.SafetensorError, OSError, KeyError) as error:
-            raise ValueError(f"{path} is damaged: {error}.") from error
-        for name, tensor in content.items():
-            name = name.removeprefix("bert.")
-            name = re.sub(r"LayerNorm\.gamma$", "LayerNorm.weight", name)
-            name = re.sub(r"LayerNorm\.beta$", "LayerNorm.bias", name)
-            tensors[name] = tensor
-    return tensors

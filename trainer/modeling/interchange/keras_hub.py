@@ -9,8 +9,8 @@ import numpy as np
 
 from configs import schema
 from trainer.modeling import heads
-from trainer.modeling.initial import Initial, Weights
-from trainer.modeling.interchange import bert, huggingface
+from trainer.modeling.initial import Initial, Weights, read_json
+from trainer.modeling.interchange import bert
 
 FORM = "KerasHub BERT preset"
 # BertBackbone has these two built in.
@@ -20,8 +20,8 @@ _CLASSES = ("keras_hub>BertBackbone", "keras_nlp>BertBackbone")
 
 
 def why_not_keras_hub(model: schema.ModelConfig) -> str:
-    """What keeps a model from being a BertBackbone; "" = nothing."""
-    wrong = [bert.why_not_bert(model)] if bert.why_not_bert(model) else []
+    """Names what keeps a model from being a BertBackbone, if anything."""
+    wrong = [bert.why_not_bert(model)]
     if model.activation == "gelu":
         wrong.append(f"model.activation=gelu (BertBackbone: {_ACTIVATION})")
     if model.layer_norm_epsilon != _EPSILON:
@@ -29,7 +29,7 @@ def why_not_keras_hub(model: schema.ModelConfig) -> str:
             f"model.layer_norm_epsilon={model.layer_norm_epsilon}"
             f" (BertBackbone: {_EPSILON})"
         )
-    return ", ".join(wrong)
+    return ", ".join(filter(None, wrong))
 
 
 def write_keras_hub(
@@ -37,30 +37,23 @@ def write_keras_hub(
 ) -> None:
     """Writes the encoder so that `Backbone.from_preset` loads it.
 
-    The masked-LM head stays behind: KerasHub's has another activation and
-    epsilon than its encoder. The pooler, which Cloze does not train, is new.
+    The masked-LM head is left out, because KerasHub's has another activation
+    and epsilon than its encoder. The pooler, which Cloze does not train, gets
+    random weights.
 
     Args:
-      directory: made where it is missing.
+      directory: created if it is missing.
       model: its encoder is written as float32.
       vocabulary: word pieces by id.
-
-    Raises:
-      ValueError: KerasHub cannot hold such a model or vocabulary.
     """
     import keras_hub
 
-    shape, encoder = model.encoder.model_config, model.encoder
-    bert.require(why_not_keras_hub(shape), FORM)
-    bert.check_vocabulary(
-        vocabulary,
-        size=encoder.vocabulary_size,
-        source="The vocabulary of the model",
-    )
+    encoder = model.encoder
+    assert not why_not_keras_hub(encoder.model_config)
     sizes = bert.sizes_of(encoder)
-    backbone = _create(sizes, dropout=shape.dropout)
-    theirs = {variable.path: variable for variable in backbone.variables}
-    ours = {variable.path: variable for variable in encoder.variables}
+    backbone = _create(sizes, dropout=encoder.model_config.dropout)
+    theirs = {v.path: v for v in backbone.variables}
+    ours = {v.path: v for v in encoder.variables}
     for variable in bert.variables(sizes):
         if variable.keras_hub:
             array = keras.ops.convert_to_numpy(ours[variable.path])
@@ -81,7 +74,7 @@ def read_keras_hub(directory: pathlib.Path) -> Initial:
       ValueError: another architecture, a file that is missing or damaged, or
         a vocabulary that keeps upper case.
     """
-    content = huggingface.read_json(directory / "config.json")
+    content = read_json(directory / "config.json")
     found = content.get("registered_name") or content.get("class_name")
     if found not in _CLASSES:
         raise ValueError(
@@ -117,7 +110,7 @@ def read_keras_hub(directory: pathlib.Path) -> Initial:
 
 
 def _read_vocabulary(directory: pathlib.Path) -> list[str]:
-    settings = huggingface.read_json(directory / "tokenizer.json")
+    settings = read_json(directory / "tokenizer.json")
     if not settings.get("config", {}).get("lowercase", False):
         raise ValueError(
             f"The vocabulary in {directory} keeps upper case, but Cloze makes"
@@ -144,10 +137,7 @@ def _read_weights(
             f"{path} is missing, damaged or not of the model in config.json:"
             f" {str(error).splitlines()[0]}"
         ) from error
-    arrays = {
-        variable.path: keras.ops.convert_to_numpy(variable)
-        for variable in backbone.trainable_variables
-    }
+    arrays = {v.path: v.numpy() for v in backbone.trainable_variables}
     wanted = {
         variable.path: arrays.pop(variable.keras_hub)
         for variable in bert.variables(sizes)

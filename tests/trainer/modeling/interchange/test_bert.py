@@ -1,11 +1,10 @@
-"""Tests of trainer/modeling/interchange/bert.py."""
+"""What is a BERT, the table of its variables, and the folders it goes to."""
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from configs import bert_base, bert_small, sample, schema
-from input_pipeline import strings
+from configs import bert_base, bert_small, schema
 from trainer import modeling
 from trainer.modeling import interchange
 from trainer.modeling.interchange import bert, why_not_keras_hub
@@ -36,21 +35,13 @@ def test_the_bert_configs_are_bert(module):
         ("head_transform", False),
         ("attend_padding", True),
         ("positions", "rotary"),
-        ("activation", "relu"),
     ],
 )
 def test_every_field_that_does_not_map_is_named(field, value):
-    model = schema.ModelConfig(**{**SHAPE, field: value})
-    assert bert.why_not_bert(model).startswith(f"model.{field}={value} (BERT:")
     two = schema.ModelConfig(**{**SHAPE, "activation": "relu", field: value})
-    assert "model.activation=relu" in bert.why_not_bert(two)
-
-
-def test_the_sample_is_no_bert():
-    config = schema.Config.from_config_dict(sample.get_config())
-    assert "model.normalization=pre (BERT: post)" in bert.why_not_bert(
-        config.model
-    )
+    reason = bert.why_not_bert(two)
+    assert reason.startswith(f"model.{field}={value} (BERT:")
+    assert "model.activation=relu" in reason
 
 
 def test_padding_becomes_the_first_token(create, vocabulary, tmp_path):
@@ -82,13 +73,49 @@ def test_the_table_has_every_variable_of_the_model(create):
 
 
 @pytest.mark.parametrize(
-    ("vocabulary", "message"),
+    ("change", "message"),
     [
-        (["", "[UNK]", "the", "[mask]"], r"lacks \[PAD\], \[CLS\]"),
-        ([*strings.PIECES_SPECIAL, "a", "a"], "twice"),
-        ([*strings.PIECES_SPECIAL, "a"], "holds 6 tokens.* has 7 rows"),
+        (lambda tokens: tokens.remove("[CLS]"), r"lacks \[CLS\]"),
+        (lambda tokens: tokens.append("the"), "twice"),
+        (lambda tokens: tokens.append("more"), "holds 17 tokens.* has 16 rows"),
     ],
 )
-def test_a_bad_vocabulary_is_refused(vocabulary, message):
+def test_a_bad_vocabulary_is_refused(
+    create, vocabulary, tmp_path, change, message
+):
+    change(vocabulary)
+    interchange.write_huggingface(tmp_path, create(), vocabulary)
     with pytest.raises(ValueError, match=message):
-        bert.check_vocabulary(vocabulary, size=7, source="It")
+        interchange.read_bert(tmp_path)
+
+
+def test_every_folder_that_can_hold_the_model(create, vocabulary, tmp_path):
+    model = create()
+    reasons = interchange.write_folders(
+        tmp_path, model, vocabulary, kind="wordpiece"
+    )
+    assert reasons == {"huggingface": "", "keras_hub": ""}
+    for name in reasons:
+        initial = interchange.read_bert(tmp_path / name)
+        assert initial.model_config == model.encoder.model_config
+        assert initial.vocabulary == vocabulary
+
+
+@pytest.mark.parametrize(
+    ("fields", "kind", "written", "reason"),
+    [
+        ({"activation": "gelu"}, "wordpiece", ["huggingface"], ".activation=g"),
+        ({"normalization": "pre"}, "wordpiece", [], "normalization=pre"),
+        ({}, "word", [], "tokenizer.kind=word (BERT: wordpiece)"),
+        ({"normalization": "pre"}, "word", [], "wordpiece), model.normal"),
+    ],
+)
+def test_the_others_are_left_out_with_a_reason(
+    create, vocabulary, tmp_path, fields, kind, written, reason
+):
+    reasons = interchange.write_folders(
+        tmp_path, create(**fields), vocabulary, kind=kind
+    )
+    assert [path.name for path in tmp_path.iterdir()] == written
+    assert [name for name, why in reasons.items() if not why] == written
+    assert reason in reasons["keras_hub"]
