@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from configs import schema
-from input_pipeline import blocks, manifest, tokenizer
+from input_pipeline import blocks, manifest, stream, tokenizer
 
 VOCABULARY_SIZE = 200
 
@@ -21,6 +22,18 @@ def reviews(number, *, labels=("no", "yes")):
         {
             "text": f"{WORDS[n % 4]} film number {n} " + "plot " * (n % 30),
             "label": labels[n % len(labels)],
+        }
+        for n in range(number)
+    ]
+
+
+def grouped(number):
+    """Five documents a group, and some that every group repeats."""
+    return [
+        {
+            "text": f"own {n} film" if n % 5 else f"good film {n % 100}",
+            "label": "yes" if n % 3 else "no",
+            "author": f"author {n // 5}",
         }
         for n in range(number)
     ]
@@ -49,6 +62,37 @@ def labelled_config(tmp_path, **changes):
         }
     )
     return schema.Config.from_config_dict(config)
+
+
+def global_batches(
+    create, prepared, config, *, hosts=1, replicas=1, num_steps=4
+):
+    """Global batches, put together again from those of every replica."""
+    parts = [
+        list(
+            create(
+                prepared,
+                config,
+                shard=stream.Shard(host, hosts),
+                num_replicas=replicas,
+            ).take(num_steps * replicas)
+        )
+        for host in range(hosts)
+    ]
+    return [
+        {
+            key: tf.concat(
+                [
+                    batch[key]
+                    for part in parts
+                    for batch in part[start : start + replicas]
+                ],
+                axis=0,
+            )
+            for key in parts[0][0]
+        }
+        for start in range(0, len(parts[0]), replicas)
+    ]
 
 
 @pytest.fixture(name="create_prepared")

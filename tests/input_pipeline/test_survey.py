@@ -15,7 +15,6 @@ from input_pipeline import (
     reading,
     sources,
     survey,
-    text_files,
 )
 from input_pipeline.corpus import Corpus
 from tests.input_pipeline import conftest as tiny
@@ -112,10 +111,8 @@ def test_what_stands_in_a_file_of_its_own_is_left_out_of_training(tmp_path):
     ("number", "rate"),
     [
         (0, 0.05),
-        (1, 0.2),
         (900, 0.2),
         (2_000, 0.1),
-        (4_000, 0.05),
         (9_000, 0.05),
     ],
 )
@@ -139,20 +136,8 @@ def test_few_labels_leave_more_of_them_for_validation(number, rate, tmp_path):
     assert len(examples) == counted["test"]
 
 
-def _grouped(number):
-    """Five documents a group, and some that every group repeats."""
-    return [
-        {
-            "text": f"own {n} film" if n % 5 else f"good film {n % 100}",
-            "label": "yes" if n % 3 else "no",
-            "author": f"author {n // 5}",
-        }
-        for n in range(number)
-    ]
-
-
 def test_a_group_is_on_one_side_and_repeats_nothing_of_the_other(tmp_path):
-    records = _grouped(500)
+    records = tiny.grouped(500)
     # Some have no group, some no label.
     records += [{"text": r["text"], "label": "no"} for r in records[-20:]]
     records += [{**r, "text": r["text"] + " x", "label": ""} for r in records]
@@ -224,41 +209,6 @@ def test_pieces_of_a_long_document_share_its_role(tmp_path, monkeypatch):
         found.setdefault(role, set()).add(text.split()[-1])
     assert {*found} == {"train", "validation", "test"}
     assert sum(map(len, found.values())) == 100
-
-
-def test_the_same_bytes_for_one_and_two_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "UNIT_BYTES", 3_000)
-    records = _grouped(400)
-    tiny.write(tmp_path / "reviews.jsonl", records[:300])
-    more = "".join(record["text"] + "\n" for record in records[200:])
-    (tmp_path / "more.txt").write_text(more)
-    tiny.write(tmp_path / "v.jsonl", records[280:340])
-    found = []
-    for number in (1, 2):
-        config = tiny.labelled_config(
-            tmp_path,
-            **{
-                "data.num_processes": number,
-                "data.prepared_dir": str(tmp_path / f"p{number}"),
-                "data.group_field": "author",
-                "data.unlabeled_path": str(tmp_path / "more.txt"),
-                "data.validation_path": str(tmp_path / "v.jsonl"),
-            },
-        )
-        preparation.prepare(config)
-        preparation.prepare_labelled(config, tiny.TOKENIZER)
-        found.append(
-            {
-                str(path.relative_to(tmp_path / f"p{number}")): (
-                    path.read_bytes()
-                )
-                for path in (tmp_path / f"p{number}").rglob("*")
-                if path.is_file()
-            }
-        )
-    assert found[0] == found[1]
-    # A survey, rows and labelled rows.
-    assert len([n for n in found[0] if n.endswith("manifest.json")]) == 3
 
 
 def test_it_is_made_once_and_holds_no_path(tmp_path, monkeypatch):
