@@ -181,16 +181,6 @@ def test_room_for_documents():
     assert _num_documents(_documents(*[4] * 9), alone) == 1
 
 
-def test_long_and_short_documents_lie_together():
-    """The short ones fill up rows of long ones, or share a few of their own."""
-    layout = _layout(length=16, chunks=4, num_documents=64)
-    documents = _documents(*[60, 3] * 300, *[64, 3] * 100)
-    most = _num_documents(documents, layout)
-    layout = dataclasses.replace(layout, num_documents=most)
-    rows, counts = _pack(documents, layout)
-    assert counts.slots_used > 0.93 * len(rows) * layout.slots
-
-
 def test_the_configured_layout():
     config = schema.Config()
     layout = labelled_rows.Layout.of(config)

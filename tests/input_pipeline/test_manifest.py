@@ -106,15 +106,6 @@ def test_a_bad_file_is_named_with_a_remedy(directory, name):
         manifest.open_prepared(directory)
 
 
-@pytest.mark.parametrize(
-    "name", ["roles", "dtype", "rows_per_block", "sequence_length"]
-)
-def test_a_manifest_of_something_else_is_named(tmp_path, name):
-    directory = _create(tmp_path / "a", lambda facts: facts.pop(name))
-    with pytest.raises(storage.DamagedError, match="manifest.json.*" + name):
-        manifest.open_prepared(directory)
-
-
 def test_of_large_directories_the_shards_are_checked_as_they_are_read(
     directory, monkeypatch
 ):

@@ -114,13 +114,6 @@ def test_fill_loses_and_repeats_nothing(number, wrapped):
         assert not starts & set(segment[1:])
 
 
-@pytest.mark.parametrize("size", [5, 6, 7, 12, 13])
-def test_long_documents_are_cut_in_full_pieces(size):
-    _, counts = _pack(_documents(size), wrapped=True)
-    assert counts.segments == -(-size // 6)
-    assert counts.tokens_kept == size
-
-
 @pytest.mark.parametrize(
     ("size", "cut", "wrapped"),
     [(5, 0, True), (6, 0, True), (7, 1, True), (8, 0, False), (9, 1, False)],
@@ -133,15 +126,6 @@ def test_one_document_a_row_is_cut_at_its_end(size, cut, wrapped):
     kept = [*documents[0][: size - cut]]
     assert list(first) == ([START, *kept, END] if wrapped else kept)
     assert documents[1][0] in second
-
-
-@pytest.mark.parametrize("documents", [[], [np.zeros(0, np.int32)]])
-@pytest.mark.parametrize("policy", ["fill", "document"])
-def test_nothing_gives_no_row(documents, policy):
-    rows, counts = _pack(documents, policy=policy)
-    assert rows.shape == (0, 8)
-    assert counts.documents == counts.documents_without_tokens == len(documents)
-    assert counts.rows == counts.tokens_read == 0
 
 
 @pytest.mark.parametrize(
@@ -159,21 +143,6 @@ def test_nothing_gives_no_row(documents, policy):
 )
 def test_best_fit_cases(lengths, groups):
     assert packing.best_fit(lengths, 8) == groups
-
-
-@pytest.mark.parametrize("number", range(3))
-def test_best_fit_holds_all_within_capacity(number):
-    generator = np.random.default_rng(number)
-    capacity = int(generator.integers(8, 60))
-    lengths = generator.integers(1, capacity + 1, 300).tolist()
-    groups = packing.best_fit(lengths, capacity)
-    assert sorted(sum(groups, [])) == list(range(300))
-    loads = [sum(lengths[i] for i in group) for group in groups]
-    assert max(loads) <= capacity
-    assert len(groups) <= len(lengths)
-    # No two rows would fit into one.
-    smallest = sorted(loads)[:2]
-    assert sum(smallest) > capacity
 
 
 @pytest.mark.parametrize("length", [8, 33])

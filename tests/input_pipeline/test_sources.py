@@ -1,7 +1,7 @@
 import dataclasses
 
 from configs import schema
-from input_pipeline import cleaning, sample_corpus, sources
+from input_pipeline import cleaning, sources
 
 
 def test_more_text_without_labels(tmp_path):
@@ -26,31 +26,6 @@ def test_more_text_without_labels(tmp_path):
         ("unlabeled", b"plain", ""),
         ("unlabeled", b"words", ""),
     ]
-
-
-def test_sample(monkeypatch):
-    monkeypatch.setattr(sources, "SAMPLE_UNIT_DOCUMENTS", 700)
-    data = schema.DataConfig()
-    units = sources.list_units(data)
-    sizes = dict.fromkeys(("train", "test"), 0)
-    for unit in units:
-        for piece in unit.pieces:
-            assert piece.start == sizes[unit.split]
-            sizes[unit.split] = piece.stop
-    assert sizes == sample_corpus.SIZES
-    assert [unit.split for unit in units] == sorted(
-        (unit.split for unit in units), reverse=True
-    )
-    counts = cleaning.Counts()
-    documents = list(sources.read(data, units[-1], counts))
-    (piece,) = units[-1].pieces
-    for index, document in enumerate(documents, piece.start):
-        text, label = sample_corpus.review("test", index)
-        assert document == (text.encode(), label, "")
-        assert cleaning.clean(document.raw, counts) == text
-    assert len(documents) == piece.stop - piece.start
-    assert counts.bytes_dropped == 0
-    assert sources.fingerprint(data, units) == sources.fingerprint(data, [])
 
 
 def test_reading_never_counts_what_the_cleaner_counts(tmp_path):

@@ -1,6 +1,5 @@
 """What is known of all documents before one has a role: nothing leaks."""
 
-import dataclasses
 import itertools
 import json
 
@@ -235,23 +234,3 @@ def test_plain_text_alone_is_not_read_for_it(tmp_path, monkeypatch):
     assert known.roles.validation_rate == 0.2
     assert known.roles.test_rate == 0
     assert not known.roles.has_labels
-
-
-def test_a_test_split_that_is_no_file_is_not_read(tmp_path, monkeypatch):
-    read = []
-    look = reading.look
-    monkeypatch.setattr(
-        reading,
-        "look",
-        lambda data, unit: read.append(unit.split) or look(data, unit),
-    )
-    config = tiny.labelled_config(
-        tmp_path, **{"data.source": "sample", "data.path": ""}
-    )
-    units = [
-        dataclasses.replace(unit, pieces=(unit.pieces[0],))
-        for unit in sources.list_units(config.data)
-    ]
-    known = survey.of(config.data, [units[0], units[-1]])
-    assert {*read} == {"train"}
-    assert known.roles.test_rate == 0

@@ -96,14 +96,6 @@ def test_small_files_share_a_unit(tmp_path, monkeypatch):
     ]
 
 
-def test_a_file_can_be_a_document(tmp_path):
-    (tmp_path / "b.txt").write_bytes(b"one\r\ntwo\n")
-    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"three\n"))
-    (tmp_path / "empty.txt").write_bytes(b"")
-    texts = _texts(tmp_path / "*", document="file")
-    assert texts == [b"three\n", b"one\r\ntwo\n"]
-
-
 @pytest.mark.parametrize(
     ("document", "name"), [("line", "a.txt.gz"), ("file", "a.txt")]
 )

@@ -63,20 +63,6 @@ def test_words_are_counted_as_they_are_encoded(kind):
     assert tokenizer.count("wordpiece", ["aba", "b"]) == {"a": 2, "b": 2}
 
 
-def test_the_configured_kind_is_learned_and_kept(tmp_path):
-    for kind, words in [("unicode_word", ["é"]), ("word", ["É", "é"])]:
-        learned = tokenizer.learn(
-            schema.TokenizerConfig(kind=kind),
-            counts=tokenizer.count(kind, ["É é"]),
-            texts=(),
-        )
-        assert learned.vocabulary[2:-1] == words
-        learned.save(tmp_path)
-        loaded = tokenizer.load(tmp_path)
-        assert (loaded.kind, loaded.codec.kind) == (kind, kind)
-        assert list(loaded.encode(["É"])[0]) == [2]
-
-
 def test_most_frequent_words_first_and_ties_by_alphabet():
     counts = collections.Counter(zoo=1, sat=5, the=9, mat=5, cat=5, ant=1)
     counts["[mask]"] = 50
@@ -132,15 +118,6 @@ def test_a_document_never_becomes_the_mask(tokens, text):
     (ids,) = tokens.encode([text])
     assert len(ids)
     assert tokens.special.mask not in ids
-
-
-def test_specials_written_in_a_document_stay_text():
-    pieces = _pieces()
-    (ids,) = pieces.encode(["[CLS] [MASK] [SEP] [PAD] the"])
-    assert not {0, 2, 3, 4} & set(ids)
-    assert pieces.vocabulary.index("mask") in ids
-    (ids,) = _words().encode(["[UNK] [unk] the"])
-    assert list(ids) == [1, 1, 2]
 
 
 def test_a_prompt_gets_the_mask(tokens):
