@@ -45,23 +45,33 @@ def write(path, records):
     return path
 
 
-def labelled_config(tmp_path, **changes):
-    """A config on tmp_path/reviews.jsonl."""
+def config_of(tmp_path, **changes):
+    """The defaults, rows in tmp_path/prepared, and changes by full name."""
     config = schema.defaults()
     config.update_from_flattened_dict(
         {
-            "data.source": "jsonl",
-            "data.path": str(tmp_path / "reviews.jsonl"),
             "data.prepared_dir": str(tmp_path / "prepared"),
-            "data.sequence_length": 8,
             "data.validation_rate": 0.2,
             "data.num_processes": 1,
-            "tokenizer.vocabulary_size": 16,
-            "finetune.global_batch_size": 4,
             **changes,
         }
     )
     return schema.Config.from_config_dict(config)
+
+
+def labelled_config(tmp_path, **changes):
+    """A config on tmp_path/reviews.jsonl."""
+    return config_of(
+        tmp_path,
+        **{
+            "data.source": "jsonl",
+            "data.path": str(tmp_path / "reviews.jsonl"),
+            "data.sequence_length": 8,
+            "tokenizer.vocabulary_size": 16,
+            "finetune.global_batch_size": 4,
+            **changes,
+        },
+    )
 
 
 def global_batches(

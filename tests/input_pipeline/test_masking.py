@@ -395,27 +395,6 @@ def test_spans_are_contiguous_and_stay_inside_their_segment(length):
     )
 
 
-@pytest.mark.parametrize("policy", POLICIES)
-def test_the_selection_does_not_depend_on_p(policy):
-    # Where it is large enough: the number of whole words varies.
-    least = 60 if policy == "whole_word" else 39
-    rows = _rows(300, 256, special=SPECIAL_PIECES, longest=250)
-    small, large = (
-        _mask(
-            _masker(
-                policy=policy, special=SPECIAL_PIECES, num_predictions=number
-            ),
-            rows,
-            rate=0.15,
-        )
-        for number in (least, 77)
-    )
-    assert not large["mask_weights"][:, least:].any()
-    for key in ("mask_positions", "mask_labels", "mask_weights"):
-        large[key] = large[key][:, :least]
-    _assert_equal(small, large)
-
-
 def test_rate_at():
     config = schema.MaskingConfig(
         select_rate=0.3, final_select_rate=0.1, decay_steps=200

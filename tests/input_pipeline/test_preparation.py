@@ -38,29 +38,18 @@ def _texts(num_documents=400):
     ]
 
 
-def _config(tmp_path, *, path="", **changes):
-    return schema.Config(
-        data=schema.DataConfig(
-            **{
-                "source": "text",
-                "path": path or str(tmp_path / "*.txt"),
-                "prepared_dir": str(tmp_path / "prepared"),
-                "num_processes": 1,
-                "sequence_length": 32,
-                "validation_rate": 0.2,
-                **{k: v for k, v in changes.items() if k[:10] != "tokenizer_"},
-            }
-        ),
-        tokenizer=schema.TokenizerConfig(
-            **{
-                "vocabulary_size": 1_000,
-                **{
-                    k.removeprefix("tokenizer_"): v
-                    for k, v in changes.items()
-                    if k[:10] == "tokenizer_"
-                },
-            }
-        ),
+def _config(tmp_path, *, path="", tokenizer=None, **data):
+    changes = {
+        "source": "text",
+        "path": path or str(tmp_path / "*.txt"),
+        "sequence_length": 32,
+        **data,
+    }
+    tokenizer = {"vocabulary_size": 1_000, **(tokenizer or {})}
+    return tiny.config_of(
+        tmp_path,
+        **{f"data.{name}": value for name, value in changes.items()},
+        **{f"tokenizer.{name}": value for name, value in tokenizer.items()},
     )
 
 
@@ -227,7 +216,7 @@ def test_whatever_changes_the_rows_is_part_of_the_name(tmp_path, texts):
         {"sequence_length": 33},
         {"packing": "document"},
         {"validation_packing": "document"},
-        {"tokenizer_vocabulary_size": 999},
+        {"tokenizer": {"vocabulary_size": 999}},
         {"path": a},
         {"document": "file"},
         {"text_field": "review"},
@@ -281,7 +270,8 @@ def test_the_vocabulary_of_the_first_documents(tmp_path, monkeypatch, limit):
     (tmp_path / "b.txt").write_text("\n".join(texts[500:]))
     monkeypatch.setattr(text_files, "UNIT_BYTES", 50_000)
     config = _config(
-        tmp_path, tokenizer_vocabulary_size=5_000, tokenizer_max_documents=limit
+        tmp_path,
+        tokenizer={"vocabulary_size": 5_000, "max_documents": limit},
     )
     expected = _own(" ".join(_of_role(texts[:limit], "train")).split())
     assert _own(_open(config).tokenizer.vocabulary) == expected
@@ -317,19 +307,6 @@ def test_without_training_text_nothing_is_left_behind(tmp_path):
     assert [p.suffix for p in (tmp_path / "prepared").iterdir()] == [".lock"]
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path, texts):
-    config = _config(tmp_path)
-    directory = preparation.locate(config)
-    left = directory.with_name(f"{directory.name}.tmp-1")
-    other = directory.with_name("0123456789abcdef.tmp-1")
-    for path in (left, other):
-        path.mkdir(parents=True)
-    assert preparation.prepare(config) == directory
-    assert not left.exists()
-    # That of another corpus may still be in use.
-    assert other.exists()
-
-
 def _chinese(num_documents):
     generator = random.Random(0)
     return [
@@ -344,7 +321,7 @@ def test_text_that_words_cannot_read_is_refused(tmp_path):
         ValueError, match="cannot read.*100 % of the doc.*tokenizer.kind=wordp"
     ):
         preparation.prepare(_config(tmp_path))
-    prepared = _open(_config(tmp_path, tokenizer_kind="wordpiece"))
+    prepared = _open(_config(tmp_path, tokenizer={"kind": "wordpiece"}))
     counts = prepared.report["rows"]["train"]
     assert counts["documents_long"] == counts["documents"]
     assert counts["documents_long_unread"] == counts["tokens_unknown"] == 0
@@ -370,7 +347,7 @@ def test_a_given_vocabulary_is_not_learned(tmp_path, texts):
     assert prepared.tokenizer.vocabulary == given.vocabulary
     assert preparation.locate(config) != directory
     # Neither the size to learn nor anything else about learning counts.
-    other = _config(tmp_path, tokenizer_vocabulary_size=99)
+    other = _config(tmp_path, tokenizer={"vocabulary_size": 99})
     assert preparation.locate(other, given) == directory
     given = tokenizer.WordTokenizer(["", "[UNK]", *COMMON[::-1], "[mask]"])
     assert preparation.locate(config, given) != directory

@@ -114,29 +114,6 @@ def test_labels_give_the_rows_back(prepared):
     assert np.bincount(rows[:, 0])[3:].tolist() == [4] * 50
 
 
-def test_masks_differ_between_epochs_and_seeds(prepared):
-    def weights(seed):
-        batches = tiny.global_batches(
-            pretraining.training_batches,
-            prepared,
-            _config(seed=seed),
-            num_steps=25,
-        )
-        order = _unmasked(batches)[:, 0].reshape(4, 50)
-        masked = np.concatenate([b["mask_positions"] for b in batches])
-        masked = masked.reshape(4, 50, -1)
-        return [
-            masked[epoch][np.argsort(order[epoch])].tolist()
-            for epoch in range(4)
-        ]
-
-    epochs = weights(3) + weights(4)
-    for number, one in enumerate(epochs):
-        for other in epochs[:number]:
-            same = sum(a == b for a, b in zip(one, other, strict=True))
-            assert same < 10
-
-
 def test_the_rate_follows_the_step(prepared):
     config = _config(select_rate=1.0, final_select_rate=0.25, decay_steps=4)
     batches = tiny.global_batches(

@@ -150,17 +150,6 @@ def test_globs(tmp_path, monkeypatch):
     assert _texts("~/*.txt") == [b"b/1.txt", b"b/2.txt"]
 
 
-def test_every_path_gives_units_of_its_split(tmp_path):
-    splits = ["train", "unlabeled", "validation", "test"]
-    for name in splits:
-        (tmp_path / f"{name}.txt").write_text(f"{name}\n")
-    paths = {f"{n}_path": str(tmp_path / f"{n}*") for n in splits[1:]}
-    data = _config(tmp_path / "train.txt", **paths)
-    units = text_files.list_units(data)
-    assert [unit.split for unit in units] == splits
-    assert _read(data, units) == [name.encode() for name in splits]
-
-
 @pytest.mark.parametrize(
     ("paths", "message"),
     [

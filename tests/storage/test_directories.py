@@ -14,7 +14,6 @@ import time
 import pytest
 
 import storage
-from storage import directories
 from tests import bucket as store
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
@@ -268,16 +267,6 @@ def test_the_manifest_comes_last_to_a_store_and_goes_first(bucket):
     storage.remove_directory(path)
     storage.remove_directory(path)
     assert not bucket.objects
-
-
-def test_what_was_on_its_way_to_a_store_is_removed(bucket):
-    folder = storage.path_of("gs://bucket/run")
-    left, other = map(
-        directories._temporary, (folder / "x", folder / "y" / "x")
-    )
-    storage.remove_unfinished(folder, "x*")
-    assert not left.exists()
-    other.rmdir()
 
 
 @pytest.mark.parametrize("far", [False, True])
