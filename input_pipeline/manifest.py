@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 import storage
-from input_pipeline import blocks, packing
 from input_pipeline import tokenizer as tokenizer_lib
 
 # Part of the fingerprint; raised whenever the same text gives other rows.
@@ -92,17 +91,6 @@ def made_once(
             with storage.new_directory(directory, facts=facts) as temporary:
                 facts |= write(temporary)
     return directory
-
-
-def describe_role(
-    writer: blocks.BlockWriter, counts: packing.RowCounts
-) -> dict[str, Any]:
-    """What the manifest says of a role whose rows have all been written."""
-    return {
-        **writer.close(),
-        "num_documents": counts.documents,
-        "num_tokens": counts.slots_used,
-    }
 
 
 def rows_per_block(row_width: int) -> int:

@@ -391,7 +391,11 @@ def _write(
         "dtype": packing.slot_dtype(tokenizer.vocabulary_size).str,
         "rows_per_block": rows_per_block,
         "roles": {
-            role: manifest.describe_role(writers[role], totals[role])
+            role: {
+                **writers[role].close(),
+                "num_documents": totals[role].documents,
+                "num_tokens": totals[role].slots_used,
+            }
             for role in work.names
         },
     }

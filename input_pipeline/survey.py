@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import storage
 from configs import schema
@@ -107,7 +106,7 @@ def of(
         made = _conclude(data, _look(data, read), own_test=own_test)
         if not keep:
             return made
-        facts = {"survey": _to_dict(made)}
+        facts = {"survey": {**vars(made), "roles": made.roles.to_dict()}}
         manifest.made_once(data.prepared_dir, identity, lambda _: facts)
     found = storage.read_manifest(directory)["survey"]
     return Survey(
@@ -120,14 +119,8 @@ def _natural(label: str) -> tuple[bool, float, str]:
         number = float(label)
     except ValueError:
         number = math.nan
-    if math.isfinite(number):
-        return False, number, label
-    return True, 0.0, label
-
-
-def _to_dict(survey: Survey) -> dict[str, Any]:
-    """For JSON."""
-    return {**vars(survey), "roles": survey.roles.to_dict()}
+    is_number = math.isfinite(number)
+    return not is_number, number if is_number else 0.0, label
 
 
 def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
@@ -144,16 +137,13 @@ def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
             if unit.split == "train":
                 groups |= some_groups
     if data.group_field and len(groups) < 2:
+        found = "no document has such a field"
+        if groups:
+            found = f"every document has the group {min(groups)!r}"
         raise ValueError(
-            f"data.group_field={data.group_field!r}: "
-            + (
-                f"every document has the group {min(groups)!r}, so that nothing"
-                " could be held out"
-                if groups
-                else "no document has such a field"
-            )
-            + ". Name the field with authors, products or threads, or leave the"
-            " flag out."
+            f"data.group_field={data.group_field!r}: {found}, so that no group"
+            " could be held out. Name the field with authors, products or"
+            " threads, or leave the flag out."
         )
     return seen
 
@@ -181,7 +171,7 @@ def _conclude(
     kept = _without_training(roles, train)
     roles = dataclasses.replace(roles, kept=frozenset(kept.values()))
     roles = _with_repeats(roles, seen)
-    labels: dict[str, collections.Counter[str]] = {
+    labels: dict[str, dict[str, int]] = {
         role: collections.Counter() for role in ("train", "validation", "test")
     }
     for split in ("train", "validation"):

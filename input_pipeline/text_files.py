@@ -9,12 +9,11 @@ import codecs
 import contextlib
 import glob
 import gzip
-import itertools
 import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 import storage
@@ -36,8 +35,7 @@ def list_units(data: schema.DataConfig) -> list[documents.Unit]:
         split: _find(getattr(data, name), field=f"data.{name}")
         for split, name in _FIELDS.items()
     }
-    for one, other in itertools.combinations(files, 2):
-        _check_apart(one, files[one], other, files[other])
+    _check_apart(files)
     return [
         unit
         for split, sizes in files.items()
@@ -60,12 +58,8 @@ def fingerprint(
         (unit.split, piece.path) for unit in units for piece in unit.pieces
     )
     return [
-        {
-            "split": split,
-            "size": os.path.getsize(path),
-            "sha256": sha256(path),
-        }
-        for split, path in files
+        {"split": s, "size": os.path.getsize(path), "sha256": sha256(path)}
+        for s, path in files
     ]
 
 
@@ -187,21 +181,25 @@ def _size(path: str) -> int:
     return status.st_size
 
 
-def _check_apart(
-    one: str, files: Iterable[str], other: str, others: Iterable[str]
-) -> None:
-    shared = {*map(os.path.realpath, files)} & {*map(os.path.realpath, others)}
-    if not shared:
-        return
-    why = (
-        "that is an unlabelled file that is the labelled file"
-        if "unlabeled" in (one, other)
-        else f"a {other} on the text of the {one} split proves nothing"
-    )
-    raise ValueError(
-        f"{min(shared)} is in data.{_FIELDS[one]} and in data.{_FIELDS[other]};"
-        f" {why}. Let them match different files."
-    )
+def _check_apart(files: dict[str, dict[str, int]]) -> None:
+    """Refuses a file of two splits."""
+    seen: dict[str, str] = {}
+    for split, paths in files.items():
+        for path in sorted(map(os.path.realpath, paths)):
+            other = seen.setdefault(path, split)
+            if other == split:
+                continue
+            why = (
+                "that is an unlabelled file that is the labelled file"
+                if "unlabeled" in (other, split)
+                else f"a {split} on the text of the {other} split proves"
+                " nothing"
+            )
+            raise ValueError(
+                f"{path} is in data.{_FIELDS[other]} and in"
+                f" data.{_FIELDS[split]}; {why}. Let them match different"
+                " files."
+            )
 
 
 def _group(
