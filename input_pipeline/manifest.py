@@ -1,4 +1,4 @@
-"""What a directory of prepared rows says of itself, and opening one."""
+"""Directories of prepared rows: written once, described, opened."""
 
 import dataclasses
 import pathlib
@@ -73,7 +73,7 @@ def made_once(
     identity: dict[str, Any],
     write: Callable[[pathlib.Path], dict[str, Any]],
 ) -> pathlib.Path:
-    """The directory of this content, made by `write` where it is missing.
+    """The directory with this content; `write` fills it if it is missing.
 
     Args:
       prepared_dir: shared by all runs.
@@ -84,7 +84,7 @@ def made_once(
     parent, fingerprint = directory.parent, directory.name
     with storage.exclusive(parent / f"{fingerprint}.lock", wait=True):
         if not storage.complete(parent, fingerprint):
-            # In an object store another host may be at it: the same bytes.
+            # In an object store, another host may be writing the same bytes.
             if not storage.in_store(parent):
                 storage.remove_unfinished(parent, fingerprint)
             facts = {"fingerprint": fingerprint, "identity": identity}
@@ -107,11 +107,11 @@ def open_prepared(directory: str | pathlib.Path) -> Prepared:
         return _create(directory, facts)
     except storage.DamagedError as error:
         raise storage.DamagedError(
-            f"{error} Delete {directory} and start again: it is prepared anew."
+            f"{error} Delete {directory} and start again; it will be made anew."
         ) from error
     except (KeyError, TypeError) as error:
         raise storage.DamagedError(
-            f"{directory / storage.MANIFEST} is none of prepared rows: it"
+            f"{directory / storage.MANIFEST} is not that of prepared rows: it"
             f" lacks {error}."
         ) from error
 

@@ -1,9 +1,9 @@
 """Text to prepared rows, once a corpus, on all cores.
 
 source -> clean -> roles -> tokenize -> pack -> blocks of K rows in TFRecord
-shards. There are three purposes: rows for pretraining (of all text), labelled
-rows for the classifier, and rows of what has no label, for self-training. All
-follow from the same roles: what validates in one validates in the other.
+shards. Rows have three purposes: pretraining (all text), the classifier
+(labelled text) and self-training (text without labels). All three follow the
+same roles, so that a validation document of one is one of the others, too.
 
 The work is cut into units that do not depend on the number of processes, and
 their results are joined in order: the output is the same, byte for byte, for
@@ -42,7 +42,7 @@ UNLABELLED = "unlabeled"  # The role, and the split, of what has no label.
 
 
 class NoLabelsError(ValueError):
-    """The text has no labels at all."""
+    """No document of the text has a label."""
 
 
 def prepare(
@@ -50,7 +50,7 @@ def prepare(
     tokenizer: tokenizer_lib.Tokenizer | None = None,
     corpus: corpus_lib.Corpus | None = None,
 ) -> pathlib.Path:
-    """The directory with rows for pretraining, made where it is missing.
+    """The directory with rows for pretraining, made if it is missing.
 
     Args:
       config: of the run.
@@ -109,7 +109,7 @@ def prepare(
 def locate(
     config: schema.Config, tokenizer: tokenizer_lib.Tokenizer | None = None
 ) -> pathlib.Path:
-    """Where `prepare` puts the rows, made or not; writes nothing.
+    """The path at which `prepare` puts the rows; writes nothing.
 
     The arguments and errors are those of `prepare`.
     """
@@ -125,10 +125,10 @@ def prepare_labelled(
     tokenizer: tokenizer_lib.Tokenizer,
     corpus: corpus_lib.Corpus | None = None,
 ) -> pathlib.Path:
-    """The directory with rows for the classifier, made where it is missing.
+    """The directory with rows for the classifier, made if it is missing.
 
     Raises:
-      NoLabelsError: the text has none.
+      NoLabelsError: no document has a label.
       ValueError: the source cannot be read, or its labels cannot be learned:
         one class alone, or one that no training document has.
       OSError: the directory cannot be written, for want of space or rights.
@@ -194,11 +194,11 @@ def prepare_unlabelled(
     labelled: manifest.Prepared,
     corpus: corpus_lib.Corpus | None = None,
 ) -> pathlib.Path:
-    """The directory with rows of what has no label, made where it is missing.
+    """The directory with rows of text without labels, made if it is missing.
 
-    They have the layout of the labelled rows, one role, `UNLABELLED`, and the
-    first class at every document, until somebody answers better. Neither
-    validation nor test, nor what repeats them, is among them.
+    They have the layout of the labelled rows and one role, `UNLABELLED`. Every
+    document has the first class until self-training assigns another. Neither
+    validation and test documents nor repetitions of them are among the rows.
 
     Raises:
       ValueError: the source cannot be read.
@@ -328,7 +328,10 @@ class _Work:
         return rows, _Made(read, counts, left_out)
 
     def _role_of(self, item: reading.CleanDocument) -> str:
-        """Its role here; among labels, what has none only ever trains."""
+        """The role among these rows; "" leaves the document out.
+
+        Where there are labels, a document without one is only ever trained on.
+        """
         if not self.layout or item.label:
             return item.role
         return UNLABELLED if item.role == "train" else ""

@@ -102,9 +102,9 @@ def _masked(
 
 
 def log_frequencies(prepared: manifest.Prepared) -> np.ndarray:
-    """Of every token in the first training rows, float32 [V]."""
+    """The log frequency of every token in the first rows, float32 [V]."""
     vocabulary_size = prepared.tokenizer.vocabulary_size
-    counts = np.full(vocabulary_size, 0.5)  # None is impossible.
+    counts = np.full(vocabulary_size, 0.5)  # No token is impossible.
     rows = stream.stored_rows(prepared, "train").take(_COUNTED_ROWS)
     for slots in rows.batch(256):
         ids = packing.unpack(slots)["token_ids"].numpy()

@@ -37,11 +37,11 @@ class Survey:
     without_label: int  # Documents among those with labels.
 
     def classes(self, data: schema.DataConfig, *, largest: int) -> list[str]:
-        """The names of the classes, numbers by size, others by alphabet.
+        """The names of the classes: numbers by value, then other names.
 
         Raises:
-          ValueError: there is one alone, one that no training document has, or
-            more than `largest`.
+          ValueError: there is only one class, a class that no training
+            document has, or more than `largest` classes.
         """
         field = f"data.label_field={data.label_field!r}"
         train = self.labels["train"]
@@ -76,9 +76,9 @@ def of(
     keep: bool = True,
     sha256: Callable[[str], str] = storage.sha256_file,
 ) -> Survey:
-    """The survey of all units of a source, made where it is missing.
+    """The survey of all units of a source, made if it is missing.
 
-    A test split of TFDS is not read. What is made is stored if it is to keep.
+    A test split of TFDS is not read. A new survey is stored if `keep` is set.
 
     Raises:
       ValueError: the source cannot be read, no document has the
@@ -201,7 +201,7 @@ def _documents(
 def _without_training(
     roles: roles_lib.Roles, train: Sequence[reading.Marked]
 ) -> dict[str, int]:
-    """Classes that would have no training document, and one mark of each."""
+    """Classes without any training document, and a mark of one document."""
     least: dict[str, int] = {}
     trained = set()
     for _, mark, label in _documents(train):
@@ -217,7 +217,7 @@ def _without_training(
 
 
 def _with_repeats(roles: roles_lib.Roles, seen: _Seen) -> roles_lib.Roles:
-    """Roles that know again what is held out and occurs elsewhere, too."""
+    """The roles, which also recognize held-out text that occurs elsewhere."""
 
     def drawn() -> Iterator[tuple[str, int]]:
         for split, marked in seen.items():

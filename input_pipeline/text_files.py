@@ -1,8 +1,8 @@
-"""Which files to read, cut where, and the documents of plain text files.
+"""Which files to read, where to cut them, and reading plain text.
 
-A file of lines is cut in byte ranges without a look at its content: a range
-has the lines that start inside it. So the cuts depend on the size alone, and
-many processes prepare one large file.
+A file of lines is cut into byte ranges without reading it: a range has the
+lines that start inside it. So the cuts depend on the size alone, and many
+processes can prepare one large file.
 """
 
 import codecs
@@ -44,7 +44,7 @@ def list_units(data: schema.DataConfig) -> list[documents.Unit]:
 
 
 def is_plain(data: schema.DataConfig, split: str, path: str) -> bool:
-    """Whether a file is text without fields."""
+    """Whether a file is plain text rather than records with fields."""
     is_txt = path.lower().removesuffix(".gz").endswith(".txt")
     return data.source == "text" or (split == "unlabeled" and is_txt)
 
@@ -53,7 +53,7 @@ def fingerprint(
     units: Sequence[documents.Unit],
     sha256: Callable[[str], str] = storage.sha256_file,
 ) -> list[dict[str, Any]]:
-    """Split, size and sha256 of every file, whatever its name and place."""
+    """Split, size and sha256 of every file; names and places do not count."""
     files = dict.fromkeys(
         (unit.split, piece.path) for unit in units for piece in unit.pieces
     )
@@ -81,7 +81,7 @@ def read(
 
 @contextlib.contextmanager
 def opened(piece: documents.Piece) -> Iterator[BinaryIO]:
-    """The file of a piece, decompressed; its faults become ValueErrors."""
+    """Yields the file of a piece, decompressed; errors become ValueErrors."""
     path = piece.path
     try:
         if os.path.getsize(path) < piece.stop:
@@ -110,8 +110,8 @@ def lines(
 ) -> Iterator[tuple[int, bytes]]:
     r"""Position and bytes, with "\n", of each line that starts in a piece.
 
-    Of a line above `max_bytes` only its start; the rest is then next in
-    `file`, for the caller to read.
+    Of a line above `max_bytes`, only the start is given; the caller may read
+    the rest from `file`.
     """
     stop = sys.maxsize if _is_gzip(piece.path) else piece.stop
     position = _seek_line(file, start=piece.start, stop=stop)
@@ -137,7 +137,7 @@ def line_number(piece: documents.Piece, position: int) -> int:
 
 
 def _find(pattern: str, *, field: str) -> dict[str, int]:
-    """The files that match, sorted, and their sizes; none for ""."""
+    """The sizes of the files that match, by path; empty for no pattern."""
     if not pattern:
         return {}
     if storage.in_store(pattern):

@@ -53,27 +53,6 @@ def _flip(path, place):
     path.write_bytes(content)
 
 
-def test_open(directory):
-    prepared = manifest.open_prepared(str(directory))
-    assert prepared.directory == directory
-    assert prepared.fingerprint == "abc"
-    assert prepared.sequence_length == LENGTH
-    assert prepared.dtype == np.dtype("<u2")
-    assert prepared.rows_per_block == 2
-    assert prepared.block_bytes == 2 * LENGTH * 2
-    assert prepared.tokenizer.vocabulary[2] == "naïve"
-    assert prepared.report == {"read": {}}
-    assert prepared.roles["train"] == manifest.Role(
-        files=(str(directory / "train-00000.tfrecord"),),
-        blocks=(4,),
-        num_rows=7,
-        num_documents=70,
-        num_tokens=700,
-    )
-    assert prepared.roles["train"].num_blocks == 4
-    assert prepared.roles["validation"].num_blocks == 2
-
-
 @pytest.mark.parametrize(
     ("length", "rows", "per_window"),
     [(1, 16_384, 1), (8, 2048, 1), (256, 64, 32), (16_384, 1, 2048)],

@@ -120,13 +120,6 @@ def test_a_document_never_becomes_the_mask(tokens, text):
     assert tokens.special.mask not in ids
 
 
-def test_a_prompt_gets_the_mask(tokens):
-    ids = tokens.encode_prompt("the [MASK] cat")
-    the, cat = (tokens.vocabulary.index(w) for w in ("the", "cat"))
-    assert list(ids) == list(tokens.wrap([the, tokens.special.mask, cat]))
-    assert ids.dtype == np.int32
-
-
 def test_decode():
     pieces = _pieces()
     ids = [2, *(pieces.vocabulary.index(p) for p in ("un", "##ing", "##s"))]
