@@ -139,11 +139,13 @@ def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
     if data.group_field and len(groups) < 2:
         found = "no document has such a field"
         if groups:
-            found = f"every document has the group {min(groups)!r}"
+            found = (
+                f"every document has the group {min(groups)!r}, so that nothing"
+                " could be held out"
+            )
         raise ValueError(
-            f"data.group_field={data.group_field!r}: {found}, so that no group"
-            " could be held out. Name the field with authors, products or"
-            " threads, or leave the flag out."
+            f"data.group_field={data.group_field!r}: {found}. Name the field"
+            " with authors, products or threads, or leave the flag out."
         )
     return seen
 
