@@ -14,6 +14,7 @@ import collections
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -66,9 +67,7 @@ def prepare(
     units = [unit for unit in corpus.units if unit.split != "test"]
 
     def write(directory: pathlib.Path) -> dict[str, Any]:
-        with processes.pool(
-            __name__, config.data.num_processes, len(units)
-        ) as run:
+        with _pool(config, units) as run:
             used = tokenizer or vocabulary.learn(
                 config, units, known.roles, run
             )
@@ -147,23 +146,15 @@ def prepare_labelled(
             " --config.data.label_field."
         )
     units = [unit for unit in corpus.units if unit.split in ROLES]
+    widest = labelled_rows.Layout.of(config)
 
     def write(directory: pathlib.Path) -> dict[str, Any]:
         tokenizer.save(directory)
         dtype = packing.slot_dtype(tokenizer.vocabulary_size)
         largest = int(np.iinfo(dtype).max) - 1
         labels = known.classes(config.data, largest=largest)
-        work = _Work(
-            config,
-            known.roles,
-            str(directory),
-            ROLES,
-            labels,
-            labelled_rows.Layout.of(config),
-        )
-        with processes.pool(
-            __name__, config.data.num_processes, len(units)
-        ) as run:
+        work = _Work(config, known.roles, str(directory), ROLES, labels, widest)
+        with _pool(config, units) as run:
             number = max(run(work.measure, units), default=1)
             layout = labelled_rows.Layout.of(config, number)
             work = dataclasses.replace(work, layout=layout)
@@ -184,7 +175,7 @@ def prepare_labelled(
     identity = {
         **_identity(config, corpus, known.roles, tokenizer),
         "purpose": "classification",
-        "layout": dataclasses.asdict(labelled_rows.Layout.of(config)),
+        "layout": dataclasses.asdict(widest),
     }
     return manifest.made_once(config.data.prepared_dir, identity, write)
 
@@ -206,17 +197,13 @@ def prepare_unlabelled(
     """
     corpus = corpus or corpus_lib.Corpus(config.data)
     roles = corpus.survey.roles
-    units = [
-        unit for unit in corpus.units if unit.split in ("train", UNLABELLED)
-    ]
+    units = [u for u in corpus.units if u.split in ("train", UNLABELLED)]
     layout = labelled_rows.Layout.of(config, labelled.documents_per_row)
 
     def write(directory: pathlib.Path) -> dict[str, Any]:
         labelled.tokenizer.save(directory)
         work = _Work(config, roles, str(directory), (UNLABELLED,), [], layout)
-        with processes.pool(
-            __name__, config.data.num_processes, len(units)
-        ) as run:
+        with _pool(config, units) as run:
             facts, _ = _write(run, work, units, labelled.tokenizer)
         return {**facts, "report": {}}
 
@@ -226,6 +213,12 @@ def prepare_unlabelled(
         "layout": dataclasses.asdict(layout),
     }
     return manifest.made_once(config.data.prepared_dir, identity, write)
+
+
+def _pool(
+    config: schema.Config, units: Sequence[Unit]
+) -> AbstractContextManager[processes.Map]:
+    return processes.pool(__name__, config.data.num_processes, len(units))
 
 
 def _identity(
