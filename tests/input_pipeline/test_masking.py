@@ -1,4 +1,3 @@
-import dataclasses
 
 import numpy as np
 import pytest
@@ -105,14 +104,6 @@ def test_the_contract_of_a_batch(policy, special, rate):
     rows = _rows(40, special=special)
     masker = _masker(policy=policy, special=special, num_predictions=13)
     batch = _mask(masker, rows, rate=rate)
-    assert {key: value.dtype.name for key, value in batch.items()} == {
-        "token_ids": "int32",
-        "segment_ids": "int32",
-        "position_ids": "int32",
-        "mask_positions": "int32",
-        "mask_labels": "int32",
-        "mask_weights": "float32",
-    }
     selected = mask_contract.check(
         {key: value.numpy() for key, value in rows.items()},
         batch,
@@ -393,22 +384,6 @@ def test_spans_are_contiguous_and_stay_inside_their_segment(length):
     np.testing.assert_array_equal(
         scores, _reference_span_scores(first, second, segment_ids, ordinary)
     )
-
-
-def test_rate_at():
-    config = schema.MaskingConfig(
-        select_rate=0.3, final_select_rate=0.1, decay_steps=200
-    )
-    for step, rate in ((0, 0.3), (50, 0.25), (200, 0.1), (10**12, 0.1)):
-        step = tf.constant(step, tf.int64)
-        assert masking.rate_at(config, step).numpy() == pytest.approx(rate)
-    # It may rise too, and reach zero.
-    config = dataclasses.replace(config, select_rate=0.0)
-    rate = masking.rate_at(config, tf.constant(100)).numpy()
-    assert rate == pytest.approx(0.05)
-    config = schema.MaskingConfig(select_rate=0.2, decay_steps=5)
-    rate = masking.rate_at(config, tf.constant(9)).numpy()
-    assert rate == pytest.approx(0.2)
 
 
 def test_golden_masks():
