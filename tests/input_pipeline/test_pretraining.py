@@ -157,32 +157,6 @@ def test_validation_masks_are_frozen(prepared):
         np.testing.assert_array_equal(one, other)
 
 
-def test_no_random_op_has_a_state(prepared):
-    config = _config(policy="span")
-    for create in (
-        pretraining.training_batches,
-        pretraining.validation_batches,
-    ):
-        dataset = create(prepared, config)
-        graph = tf.compat.v1.GraphDef.FromString(
-            dataset._as_serialized_graph(
-                external_state_policy=(
-                    tf.data.experimental.ExternalStatePolicy.IGNORE
-                )
-            ).numpy()
-        )
-        nodes = [*graph.node]
-        for function in graph.library.function:
-            nodes += function.node_def
-        random = {
-            node.op
-            for node in nodes
-            if "random" in node.op.lower() or "shuffle" in node.op.lower()
-        }
-        assert any(op.startswith("StatelessRandom") for op in random)
-        assert all(op.startswith("Stateless") for op in random), random
-
-
 def test_a_large_vocabulary_has_two_levels_and_a_small_one_has_one():
     def rates(size):
         frequencies = 1 / np.arange(1.0, size + 1)

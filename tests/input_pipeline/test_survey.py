@@ -223,14 +223,3 @@ def test_it_is_made_once_and_holds_no_path(tmp_path, monkeypatch):
     [path] = (tmp_path / "prepared").glob("*/manifest.json")
     assert str(tmp_path) not in path.read_text()
     assert json.loads(path.read_text())["survey"]["without_label"] == 0
-
-
-def test_plain_text_alone_is_not_read_for_it(tmp_path, monkeypatch):
-    (tmp_path / "a.txt").write_text("words\n")
-    text = {"data.source": "text", "data.path": str(tmp_path / "a.txt")}
-    config = tiny.labelled_config(tmp_path, **text)
-    monkeypatch.setattr(survey, "_look", None)
-    known = survey.of(config.data, sources.list_units(config.data))
-    assert known.roles.validation_rate == 0.2
-    assert known.roles.test_rate == 0
-    assert not known.roles.has_labels
