@@ -1,4 +1,3 @@
-import itertools
 
 import numpy as np
 import pytest
@@ -68,7 +67,7 @@ def test_the_layout_changes_no_batch(create_prepared, create):
     if create is pretraining.training_batches:  # Which start at any step.
         later = create(prepared, config, first_step=1).take(2)
         assert [pretraining.digest(batch) for batch in later] == whole[1:]
-    for hosts, replicas in itertools.product((1, 2, 4), (1, 2)):
+    for hosts, replicas in ((1, 2), (2, 1), (4, 2)):
         assert whole == _digests(
             create,
             prepared,
