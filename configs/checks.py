@@ -28,11 +28,12 @@ def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     )
 
 
-def rate(name: str, value: float) -> None:
-    """A share, from 0 to 1."""
+def rate(name: str, value: float, *, below_1: bool = False) -> None:
+    """A share, from 0 to 1; 1 itself only without `below_1`."""
     require(
         0 <= value <= 1, f"{name}={value} must lie between 0 and 1 (inclusive)."
     )
+    require(not below_1 or value < 1, f"{name}={value} must be below 1.")
 
 
 def at_least(name: str, value: float, minimum: float) -> None:
@@ -41,6 +42,14 @@ def at_least(name: str, value: float, minimum: float) -> None:
         math.isfinite(value) and value >= minimum,
         f"{name}={value} must be at least {minimum}.",
     )
+
+
+def all_at_least(
+    minimum: float, section: str, values: object, names: str
+) -> None:
+    """`at_least` for some fields of a section; names with blanks between."""
+    for name in names.split():
+        at_least(f"{section}.{name}", getattr(values, name), minimum)
 
 
 def above_zero(name: str, value: float) -> None:

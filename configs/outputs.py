@@ -31,8 +31,7 @@ class CheckpointConfig:
     allow_changed: bool = False  # Resume with another optimizer section.
 
     def __post_init__(self) -> None:
-        checks.at_least("checkpoint.every_steps", self.every_steps, 1)
-        checks.at_least("checkpoint.keep_last", self.keep_last, 1)
+        checks.all_at_least(1, "checkpoint", self, "every_steps keep_last")
         checks.choice("checkpoint.best_by", self.best_by, ("loss", "accuracy"))
 
 
@@ -44,8 +43,7 @@ class ExportConfig:
     top_k: int = 5  # K, fill-ins for each.
 
     def __post_init__(self) -> None:
-        checks.at_least("export.max_masks", self.max_masks, 1)
-        checks.at_least("export.top_k", self.top_k, 1)
+        checks.all_at_least(1, "export", self, "max_masks top_k")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -69,9 +67,8 @@ class InspectConfig:
     num_rows: int = 2  # Rows shown as text for every step.
 
     def __post_init__(self) -> None:
-        checks.at_least("inspect.step", self.step, 0)
+        checks.all_at_least(0, "inspect", self, "step num_rows")
         checks.at_least("inspect.num_steps", self.num_steps, 1)
-        checks.at_least("inspect.num_rows", self.num_rows, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

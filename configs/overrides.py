@@ -83,7 +83,7 @@ def read_file(path: str) -> ml_collections.ConfigDict:
             f" get_config(){', such as ' if near else ''}{''.join(near)}."
         )
     config = _read_record(path) if path.endswith(".json") else _run_file(path)
-    fields = dict(_flatten(config.to_dict(), "config."))
+    fields = _named(config)
     for name in fields:
         if name not in _TYPES:
             raise ValueError(f"--config={path}: {_unknown(name, _TYPES)}")
@@ -134,7 +134,7 @@ def parse(words: list[str], values: flags.FlagValues) -> schema.Config:
         raise ValueError(f"{rest[1]!r} is not a flag; write --name=value.")
     config = values["config"].value
     assert isinstance(config, ml_collections.ConfigDict)
-    _check_types(dict(_flatten(config.to_dict(), "config.")), "")
+    _check_types(_named(config), "")
     return schema.Config.from_config_dict(config)
 
 
@@ -173,14 +173,10 @@ def _check_types(fields: Mapping[str, Any], place: str) -> None:
             )
 
 
-def _flatten(
-    values: Mapping[str, Any], prefix: str
-) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict):
-            yield from _flatten(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
+def _named(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Every value by its full name, such as "config.train.num_steps"."""
+    fields = schema.flat(config.to_dict())
+    return {f"config.{name}": value for name, value in fields}
 
 
 def _run_file(path: str) -> ml_collections.ConfigDict:

@@ -6,6 +6,7 @@ result before TensorFlow is imported.
 """
 
 import dataclasses
+import json
 import math
 import typing
 from collections.abc import Iterator
@@ -161,7 +162,7 @@ class Config:
         """
         return {
             name: value
-            for name, value in _flat(self.to_dict())
+            for name, value in flat(self.to_dict())
             if decides(name) in kinds
         }
 
@@ -186,8 +187,10 @@ class Config:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, JSON-ready; tuples become lists."""
-        values = _jsonable(dataclasses.asdict(self))
-        return typing.cast(dict[str, Any], values)
+        values: dict[str, Any] = json.loads(
+            json.dumps(dataclasses.asdict(self))
+        )
+        return values
 
 
 def decides(name: str) -> str:
@@ -223,18 +226,10 @@ def _build(cls: Any, values: dict[str, Any]) -> Any:
     )
 
 
-def _flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+def flat(values: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     """("train.num_steps", 0) for {"train": {"num_steps": 0}}."""
     for name, value in values.items():
         if isinstance(value, dict):
             yield from ((f"{name}.{field}", v) for field, v in value.items())
         else:
             yield name, value
-
-
-def _jsonable(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _jsonable(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_jsonable(item) for item in value]
-    return value

@@ -11,6 +11,7 @@ from configs import checks
 
 # Ids are stored with one flag bit, in 32 bits at most.
 MAX_VOCABULARY_SIZE = 2**31 - 1
+_SCHEDULES = ("linear", "cosine", "constant")
 _SOURCES = ("sample", "tfds", "text", "csv", "jsonl")
 
 
@@ -120,9 +121,8 @@ class MaskingConfig:
         checks.choice(
             "masking.policy", self.policy, ("token", "whole_word", "span")
         )
-        checks.rate("masking.select_rate", self.select_rate)
-        checks.rate("masking.mask_rate", self.mask_rate)
-        checks.rate("masking.random_rate", self.random_rate)
+        for name in ("select_rate", "mask_rate", "random_rate"):
+            checks.rate(f"masking.{name}", getattr(self, name))
         checks.rate("masking.evaluation_rate", self.evaluation_rate)
         checks.require(
             self.mask_rate + self.random_rate <= 1 + 1e-9,
@@ -175,13 +175,12 @@ class ModelConfig:
     positions: str = "learned"  # "learned" table [L, D] | "rotary" (no table).
 
     def __post_init__(self) -> None:
-        for name in (
-            "num_layers",
-            "hidden_size",
-            "num_heads",
-            "intermediate_size",
-        ):
-            checks.at_least(f"model.{name}", getattr(self, name), 1)
+        checks.all_at_least(
+            1,
+            "model",
+            self,
+            "num_layers hidden_size num_heads intermediate_size",
+        )
         checks.require(
             self.hidden_size % self.num_heads == 0,
             f"model.hidden_size={self.hidden_size} must be a multiple of"
@@ -202,10 +201,7 @@ class ModelConfig:
             f"{self.num_heads} must be even.",
         )
         for name in ("dropout", "attention_dropout"):
-            checks.rate(f"model.{name}", getattr(self, name))
-            checks.require(
-                getattr(self, name) < 1, f"model.{name} must be below 1."
-            )
+            checks.rate(f"model.{name}", getattr(self, name), below_1=True)
         checks.above_zero("model.layer_norm_epsilon", self.layer_norm_epsilon)
         checks.at_least("model.initializer_range", self.initializer_range, 0)
 
@@ -227,20 +223,13 @@ class OptimizerConfig:
     def __post_init__(self) -> None:
         checks.above_zero("optimizer.learning_rate", self.learning_rate)
         checks.above_zero("optimizer.epsilon", self.epsilon)
-        checks.choice(
-            "optimizer.schedule",
-            self.schedule,
-            ("linear", "cosine", "constant"),
+        checks.choice("optimizer.schedule", self.schedule, _SCHEDULES)
+        checks.all_at_least(
+            0, "optimizer", self, "warmup_steps weight_decay clip_norm"
         )
-        checks.at_least("optimizer.warmup_steps", self.warmup_steps, 0)
-        checks.at_least("optimizer.weight_decay", self.weight_decay, 0)
-        checks.at_least("optimizer.clip_norm", self.clip_norm, 0)
         checks.rate("optimizer.final_rate", self.final_rate)
         for name in ("beta_1", "beta_2"):
-            checks.rate(f"optimizer.{name}", getattr(self, name))
-            checks.require(
-                getattr(self, name) < 1, f"optimizer.{name} must be below 1."
-            )
+            checks.rate(f"optimizer.{name}", getattr(self, name), below_1=True)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -273,16 +262,16 @@ class TrainConfig:
             f"train.profile_steps={self.profile_steps!r} must be two steps,"
             " the second behind the last one traced, such as 100:110.",
         )
-        for name in (
-            "global_batch_size",
-            "accumulation_steps",
-            "steps_per_call",
-            "steps_per_program",
-            "log_every",
-        ):
-            checks.at_least(f"train.{name}", getattr(self, name), 1)
-        for name in ("num_steps", "num_epochs", "steps_per_epoch", "minutes"):
-            checks.at_least(f"train.{name}", getattr(self, name), 0)
+        checks.all_at_least(
+            1,
+            "train",
+            self,
+            "global_batch_size accumulation_steps steps_per_call"
+            " steps_per_program log_every",
+        )
+        checks.all_at_least(
+            0, "train", self, "num_steps num_epochs steps_per_epoch minutes"
+        )
         checks.rate("train.full_softmax_rate", self.full_softmax_rate)
         checks.choice(
             "train.precision",
@@ -344,46 +333,29 @@ class FinetuneConfig:
             "finetune.encoder=False and finetune.ngrams=False leave no"
             " classifier; set one of them to True.",
         )
-        for name in ("num_seeds", "batch_documents"):
-            checks.at_least(f"finetune.{name}", getattr(self, name), 1)
-        for name in (
-            "num_steps",
-            "num_epochs",
-            "patience",
-            "self_training_rounds",
-            "global_batch_size",
-            "pieces_per_row",
-            "frozen_epochs",
-            "hidden_size",
-            "weight_decay",
-        ):
-            checks.at_least(f"finetune.{name}", getattr(self, name), 0)
+        checks.all_at_least(1, "finetune", self, "num_seeds batch_documents")
+        checks.all_at_least(
+            0,
+            "finetune",
+            self,
+            "num_steps num_epochs patience self_training_rounds hidden_size"
+            " global_batch_size pieces_per_row frozen_epochs weight_decay",
+        )
         checks.choice("finetune.packing", self.packing, ("fill", "document"))
         checks.choice(
             "finetune.pooling",
             self.pooling,
             ("max", "mean", "mean_max", "attention"),
         )
-        checks.choice(
-            "finetune.schedule",
-            self.schedule,
-            ("linear", "cosine", "constant"),
-        )
+        checks.choice("finetune.schedule", self.schedule, _SCHEDULES)
         checks.above_zero("finetune.learning_rate", self.learning_rate)
         checks.above_zero("finetune.layer_decay", self.layer_decay)
-        for name in (
-            "dropout",
-            "word_dropout",
-            "warmup_rate",
-            "layer_decay",
-        ):
+        for name in ("warmup_rate", "layer_decay"):
             checks.rate(f"finetune.{name}", getattr(self, name))
+        for name in ("dropout", "word_dropout"):
+            checks.rate(f"finetune.{name}", getattr(self, name), below_1=True)
         checks.require(
-            self.average_decay == -1 or 0 <= self.average_decay,
-            f"finetune.average_decay={self.average_decay} must lie between 0"
-            " and 1, or be -1 to fit the steps.",
+            self.average_decay == -1 or 0 <= self.average_decay < 1,
+            f"finetune.average_decay={self.average_decay} must be at least 0"
+            " and below 1, or be -1 to fit the steps.",
         )
-        for name in ("dropout", "word_dropout", "average_decay"):
-            checks.require(
-                getattr(self, name) < 1, f"finetune.{name} must be below 1."
-            )

@@ -3,6 +3,8 @@
 B rows of the global batch, R slots, S documents a row.
 """
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
@@ -18,13 +20,12 @@ def training_batches(
     config: schema.Config,
     *,
     first_step: int = 0,
-    shard: stream.Shard | None = None,
-    num_replicas: int = 1,
+    **part: Any,
 ) -> tf.data.Dataset:
     """Batches of `labelled_rows.unpack`, one for every local replica and step.
 
-    Endless, from `first_step` on; the order is that of `finetune.seed`. The
-    other arguments are those of `stream.replica_batches`.
+    Endless, from `first_step` on; the order is that of `finetune.seed`. `part`
+    is `shard` and `num_replicas` of `stream.replica_batches`.
     """
     rows = stream.training_rows(
         prepared,
@@ -32,21 +33,17 @@ def training_batches(
         first_step=first_step,
         global_batch_size=config.finetune.global_batch_size,
     )
-    return _batches(rows, prepared, config, shard, num_replicas)
+    return _batches(rows, prepared, config, **part)
 
 
 def validation_batches(
-    prepared: manifest.Prepared,
-    config: schema.Config,
-    *,
-    shard: stream.Shard | None = None,
-    num_replicas: int = 1,
+    prepared: manifest.Prepared, config: schema.Config, **part: Any
 ) -> tf.data.Dataset:
     """The same for validation: every row once, always in the same order."""
     rows = stream.validation_rows(
         prepared, global_batch_size=config.finetune.global_batch_size
     )
-    return _batches(rows, prepared, config, shard, num_replicas)
+    return _batches(rows, prepared, config, **part)
 
 
 def documents(
@@ -95,8 +92,9 @@ def _batches(
     rows: tf.data.Dataset,
     prepared: manifest.Prepared,
     config: schema.Config,
-    shard: stream.Shard | None,
-    num_replicas: int,
+    *,
+    shard: stream.Shard | None = None,
+    num_replicas: int = 1,
 ) -> tf.data.Dataset:
     layout = labelled_rows.Layout.of(config, prepared.documents_per_row)
     return stream.replica_batches(

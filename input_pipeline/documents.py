@@ -1,4 +1,4 @@
-"""Documents, and the pieces of work they come from: what sources speak."""
+"""Documents, and the units of work that they come from."""
 
 import dataclasses
 import unicodedata
@@ -14,10 +14,10 @@ MAX_DOCUMENT_BYTES = 2**20
 # No "\r": a cut behind it would tear the two bytes of a line end apart.
 _WHITE_SPACE = (b" ", b"\t", b"\n")
 
-# By so much of its beginning a document that was cut is known again.
+# A document that was cut is recognized by this much of its beginning.
 _KNOWN_BY = 20_000  # Characters, `normalised`.
 
-# Inside a word they are nothing to the tokenizer: "don't" is "dont".
+# The tokenizer drops them inside a word: "don't" becomes "dont".
 _APOSTROPHES = b"'`"
 _NO_APOSTROPHES = dict.fromkeys(map(ord, "'`\N{ACUTE ACCENT}‘’ʼ"))
 # For `bytes.translate`: what `normalised` makes of ASCII.
@@ -95,10 +95,10 @@ class Documents(NamedTuple):
 
 
 def normalised(text: str) -> str:
-    """The same for every spelling of a text: what makes a document known.
+    """A text without case, punctuation, blanks and Unicode forms.
 
-    Case, punctuation, blanks and Unicode form are gone; a text with nothing
-    else in it stays as it is.
+    All spellings of a text give the same; a text of punctuation alone stays
+    as it is.
     """
     if text.isascii():
         known = text.encode().translate(_ASCII, _APOSTROPHES).decode()

@@ -1,4 +1,4 @@
-"""What a directory of prepared rows says of itself, and opening one."""
+"""Directories of prepared rows: written once, described, opened."""
 
 import dataclasses
 import pathlib
@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 import storage
-from input_pipeline import blocks, packing
 from input_pipeline import tokenizer as tokenizer_lib
 
 # Part of the fingerprint; raised whenever the same text gives other rows.
@@ -74,7 +73,7 @@ def made_once(
     identity: dict[str, Any],
     write: Callable[[pathlib.Path], dict[str, Any]],
 ) -> pathlib.Path:
-    """The directory of this content, made by `write` where it is missing.
+    """The directory with this content; `write` fills it if it is missing.
 
     Args:
       prepared_dir: shared by all runs.
@@ -85,24 +84,13 @@ def made_once(
     parent, fingerprint = directory.parent, directory.name
     with storage.exclusive(parent / f"{fingerprint}.lock", wait=True):
         if not storage.complete(parent, fingerprint):
-            # In an object store another host may be at it: the same bytes.
+            # In an object store, another host may be writing the same bytes.
             if not storage.in_store(parent):
                 storage.remove_unfinished(parent, fingerprint)
             facts = {"fingerprint": fingerprint, "identity": identity}
             with storage.new_directory(directory, facts=facts) as temporary:
                 facts |= write(temporary)
     return directory
-
-
-def describe_role(
-    writer: blocks.BlockWriter, counts: packing.RowCounts
-) -> dict[str, Any]:
-    """What the manifest says of a role whose rows have all been written."""
-    return {
-        **writer.close(),
-        "num_documents": counts.documents,
-        "num_tokens": counts.slots_used,
-    }
 
 
 def rows_per_block(row_width: int) -> int:
@@ -119,11 +107,11 @@ def open_prepared(directory: str | pathlib.Path) -> Prepared:
         return _create(directory, facts)
     except storage.DamagedError as error:
         raise storage.DamagedError(
-            f"{error} Delete {directory} and start again: it is prepared anew."
+            f"{error} Delete {directory} and start again; it will be made anew."
         ) from error
     except (KeyError, TypeError) as error:
         raise storage.DamagedError(
-            f"{directory / storage.MANIFEST} is none of prepared rows: it"
+            f"{directory / storage.MANIFEST} is not that of prepared rows: it"
             f" lacks {error}."
         ) from error
 

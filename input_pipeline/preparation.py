@@ -1,9 +1,9 @@
 """Text to prepared rows, once a corpus, on all cores.
 
 source -> clean -> roles -> tokenize -> pack -> blocks of K rows in TFRecord
-shards. There are three purposes: rows for pretraining (of all text), labelled
-rows for the classifier, and rows of what has no label, for self-training. All
-follow from the same roles: what validates in one validates in the other.
+shards. Rows have three purposes: pretraining (all text), the classifier
+(labelled text) and self-training (text without labels). All three follow the
+same roles, so that a validation document of one is one of the others, too.
 
 The work is cut into units that do not depend on the number of processes, and
 their results are joined in order: the output is the same, byte for byte, for
@@ -14,6 +14,7 @@ import collections
 import dataclasses
 import pathlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,7 +43,7 @@ UNLABELLED = "unlabeled"  # The role, and the split, of what has no label.
 
 
 class NoLabelsError(ValueError):
-    """The text has no labels at all."""
+    """No document of the text has a label."""
 
 
 def prepare(
@@ -50,7 +51,7 @@ def prepare(
     tokenizer: tokenizer_lib.Tokenizer | None = None,
     corpus: corpus_lib.Corpus | None = None,
 ) -> pathlib.Path:
-    """The directory with rows for pretraining, made where it is missing.
+    """The directory with rows for pretraining, made if it is missing.
 
     Args:
       config: of the run.
@@ -66,9 +67,7 @@ def prepare(
     units = [unit for unit in corpus.units if unit.split != "test"]
 
     def write(directory: pathlib.Path) -> dict[str, Any]:
-        with processes.pool(
-            __name__, config.data.num_processes, len(units)
-        ) as run:
+        with _pool(config, units) as run:
             used = tokenizer or vocabulary.learn(
                 config, units, known.roles, run
             )
@@ -109,7 +108,7 @@ def prepare(
 def locate(
     config: schema.Config, tokenizer: tokenizer_lib.Tokenizer | None = None
 ) -> pathlib.Path:
-    """Where `prepare` puts the rows, made or not; writes nothing.
+    """The path at which `prepare` puts the rows; writes nothing.
 
     The arguments and errors are those of `prepare`.
     """
@@ -125,10 +124,10 @@ def prepare_labelled(
     tokenizer: tokenizer_lib.Tokenizer,
     corpus: corpus_lib.Corpus | None = None,
 ) -> pathlib.Path:
-    """The directory with rows for the classifier, made where it is missing.
+    """The directory with rows for the classifier, made if it is missing.
 
     Raises:
-      NoLabelsError: the text has none.
+      NoLabelsError: no document has a label.
       ValueError: the source cannot be read, or its labels cannot be learned:
         one class alone, or one that no training document has.
       OSError: the directory cannot be written, for want of space or rights.
@@ -147,23 +146,15 @@ def prepare_labelled(
             " --config.data.label_field."
         )
     units = [unit for unit in corpus.units if unit.split in ROLES]
+    widest = labelled_rows.Layout.of(config)
 
     def write(directory: pathlib.Path) -> dict[str, Any]:
         tokenizer.save(directory)
         dtype = packing.slot_dtype(tokenizer.vocabulary_size)
         largest = int(np.iinfo(dtype).max) - 1
         labels = known.classes(config.data, largest=largest)
-        work = _Work(
-            config,
-            known.roles,
-            str(directory),
-            ROLES,
-            labels,
-            labelled_rows.Layout.of(config),
-        )
-        with processes.pool(
-            __name__, config.data.num_processes, len(units)
-        ) as run:
+        work = _Work(config, known.roles, str(directory), ROLES, labels, widest)
+        with _pool(config, units) as run:
             number = max(run(work.measure, units), default=1)
             layout = labelled_rows.Layout.of(config, number)
             work = dataclasses.replace(work, layout=layout)
@@ -184,7 +175,7 @@ def prepare_labelled(
     identity = {
         **_identity(config, corpus, known.roles, tokenizer),
         "purpose": "classification",
-        "layout": dataclasses.asdict(labelled_rows.Layout.of(config)),
+        "layout": dataclasses.asdict(widest),
     }
     return manifest.made_once(config.data.prepared_dir, identity, write)
 
@@ -194,11 +185,11 @@ def prepare_unlabelled(
     labelled: manifest.Prepared,
     corpus: corpus_lib.Corpus | None = None,
 ) -> pathlib.Path:
-    """The directory with rows of what has no label, made where it is missing.
+    """The directory with rows of text without labels, made if it is missing.
 
-    They have the layout of the labelled rows, one role, `UNLABELLED`, and the
-    first class at every document, until somebody answers better. Neither
-    validation nor test, nor what repeats them, is among them.
+    They have the layout of the labelled rows and one role, `UNLABELLED`. Every
+    document has the first class until self-training assigns another. Neither
+    validation and test documents nor repetitions of them are among the rows.
 
     Raises:
       ValueError: the source cannot be read.
@@ -206,17 +197,13 @@ def prepare_unlabelled(
     """
     corpus = corpus or corpus_lib.Corpus(config.data)
     roles = corpus.survey.roles
-    units = [
-        unit for unit in corpus.units if unit.split in ("train", UNLABELLED)
-    ]
+    units = [u for u in corpus.units if u.split in ("train", UNLABELLED)]
     layout = labelled_rows.Layout.of(config, labelled.documents_per_row)
 
     def write(directory: pathlib.Path) -> dict[str, Any]:
         labelled.tokenizer.save(directory)
         work = _Work(config, roles, str(directory), (UNLABELLED,), [], layout)
-        with processes.pool(
-            __name__, config.data.num_processes, len(units)
-        ) as run:
+        with _pool(config, units) as run:
             facts, _ = _write(run, work, units, labelled.tokenizer)
         return {**facts, "report": {}}
 
@@ -226,6 +213,12 @@ def prepare_unlabelled(
         "layout": dataclasses.asdict(layout),
     }
     return manifest.made_once(config.data.prepared_dir, identity, write)
+
+
+def _pool(
+    config: schema.Config, units: Sequence[Unit]
+) -> AbstractContextManager[processes.Map]:
+    return processes.pool(__name__, config.data.num_processes, len(units))
 
 
 def _identity(
@@ -328,7 +321,10 @@ class _Work:
         return rows, _Made(read, counts, left_out)
 
     def _role_of(self, item: reading.CleanDocument) -> str:
-        """Its role here; among labels, what has none only ever trains."""
+        """The role among these rows; "" leaves the document out.
+
+        Where there are labels, a document without one is only ever trained on.
+        """
         if not self.layout or item.label:
             return item.role
         return UNLABELLED if item.role == "train" else ""
@@ -391,7 +387,11 @@ def _write(
         "dtype": packing.slot_dtype(tokenizer.vocabulary_size).str,
         "rows_per_block": rows_per_block,
         "roles": {
-            role: manifest.describe_role(writers[role], totals[role])
+            role: {
+                **writers[role].close(),
+                "num_documents": totals[role].documents,
+                "num_tokens": totals[role].slots_used,
+            }
             for role in work.names
         },
     }

@@ -4,7 +4,10 @@ B rows of the global batch, b = B / (hosts * replicas) of one replica,
 L slots, P predictions a row.
 """
 
+import functools
 import hashlib
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -29,8 +32,7 @@ def training_batches(
     config: schema.Config,
     *,
     first_step: int = 0,
-    shard: stream.Shard | None = None,
-    num_replicas: int = 1,
+    **part: Any,
 ) -> tf.data.Dataset:
     """Batches of the KEYS, [b, ...], one for every local replica and step.
 
@@ -38,74 +40,71 @@ def training_batches(
       prepared: rows to read.
       config: seed, masking and global batch size.
       first_step: where to begin; any number starts at once.
-      shard: the part of the global batch that this host reads.
-      num_replicas: replicas of this host; their batches come in turn.
+      **part: `shard` and `num_replicas` of `stream.replica_batches`.
     """
-    masker = create_masker(prepared, config)
     rows = stream.training_rows(
         prepared,
         seed=config.seed,
         first_step=first_step,
         global_batch_size=config.train.global_batch_size,
     )
-
-    def mask(
-        step: tf.Tensor, slots: tf.Tensor, first: int
-    ) -> dict[str, tf.Tensor]:
-        return masker(
-            packing.unpack(slots),
-            seed=config.seed,
-            first_position=step * config.train.global_batch_size + first,
-            rate=masking.rate_at(config.masking, step),
-        )
-
-    return stream.replica_batches(
-        rows,
-        mask,
-        row_width=prepared.row_width,
-        global_batch_size=config.train.global_batch_size,
-        shard=shard or stream.Shard(),
-        num_replicas=num_replicas,
-    )
+    rate = functools.partial(masking.rate_at, config.masking)
+    return _masked(rows, prepared, config, seed=config.seed, rate=rate, **part)
 
 
 def validation_batches(
+    prepared: manifest.Prepared, config: schema.Config, **part: Any
+) -> tf.data.Dataset:
+    """The same for validation: every row once, masks frozen for ever."""
+    return _masked(
+        stream.validation_rows(
+            prepared, global_batch_size=config.train.global_batch_size
+        ),
+        prepared,
+        config,
+        seed=masking.EVALUATION_SEED,
+        rate=lambda _: config.masking.evaluation_rate,
+        **part,
+    )
+
+
+def _masked(
+    rows: tf.data.Dataset,
     prepared: manifest.Prepared,
     config: schema.Config,
     *,
+    seed: int,
+    rate: Callable[[tf.Tensor], Any],  # Of the number of a global batch.
     shard: stream.Shard | None = None,
     num_replicas: int = 1,
 ) -> tf.data.Dataset:
-    """The same for validation: every row once, masks frozen for ever."""
     masker = create_masker(prepared, config)
-    rows = stream.validation_rows(
-        prepared, global_batch_size=config.train.global_batch_size
-    )
+    size = config.train.global_batch_size
 
     def mask(
         number: tf.Tensor, slots: tf.Tensor, first: int
     ) -> dict[str, tf.Tensor]:
         return masker(
             packing.unpack(slots),
-            seed=masking.EVALUATION_SEED,
-            first_position=number * config.train.global_batch_size + first,
-            rate=config.masking.evaluation_rate,
+            seed=seed,
+            first_position=number * size + first,
+            rate=rate(number),
         )
 
     return stream.replica_batches(
         rows,
         mask,
         row_width=prepared.row_width,
-        global_batch_size=config.train.global_batch_size,
+        global_batch_size=size,
         shard=shard or stream.Shard(),
         num_replicas=num_replicas,
     )
 
 
 def log_frequencies(prepared: manifest.Prepared) -> np.ndarray:
-    """Of every token in the first training rows, float32 [V]."""
+    """The log frequency of every token in the first rows, float32 [V]."""
     vocabulary_size = prepared.tokenizer.vocabulary_size
-    counts = np.full(vocabulary_size, 0.5)  # None is impossible.
+    counts = np.full(vocabulary_size, 0.5)  # No token is impossible.
     rows = stream.stored_rows(prepared, "train").take(_COUNTED_ROWS)
     for slots in rows.batch(256):
         ids = packing.unpack(slots)["token_ids"].numpy()

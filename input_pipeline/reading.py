@@ -5,6 +5,7 @@ results come back in order.
 """
 
 import array
+import itertools
 import sys
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
@@ -67,13 +68,6 @@ def look(
 
 def in_batches(items: Iterable[_T], limit: int = 0) -> Iterator[list[_T]]:
     """Lists of neighbours; of the first `limit` items, or of all (0)."""
-    batch: list[_T] = []
-    for number, item in enumerate(items, start=1):
-        batch.append(item)
-        if len(batch) == _DOCUMENTS_AT_ONCE or number == limit:
-            yield batch
-            batch = []
-        if number == limit:
-            return
-    if batch:
+    rest = itertools.islice(items, limit or None)
+    while batch := [*itertools.islice(rest, _DOCUMENTS_AT_ONCE)]:
         yield batch

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
 
 import storage
 from configs import schema
@@ -38,11 +37,11 @@ class Survey:
     without_label: int  # Documents among those with labels.
 
     def classes(self, data: schema.DataConfig, *, largest: int) -> list[str]:
-        """The names of the classes, numbers by size, others by alphabet.
+        """The names of the classes: numbers by value, then other names.
 
         Raises:
-          ValueError: there is one alone, one that no training document has, or
-            more than `largest`.
+          ValueError: there is only one class, a class that no training
+            document has, or more than `largest` classes.
         """
         field = f"data.label_field={data.label_field!r}"
         train = self.labels["train"]
@@ -77,9 +76,9 @@ def of(
     keep: bool = True,
     sha256: Callable[[str], str] = storage.sha256_file,
 ) -> Survey:
-    """The survey of all units of a source, made where it is missing.
+    """The survey of all units of a source, made if it is missing.
 
-    A test split of TFDS is not read. What is made is stored if it is to keep.
+    A test split of TFDS is not read. A new survey is stored if `keep` is set.
 
     Raises:
       ValueError: the source cannot be read, no document has the
@@ -107,7 +106,7 @@ def of(
         made = _conclude(data, _look(data, read), own_test=own_test)
         if not keep:
             return made
-        facts = {"survey": _to_dict(made)}
+        facts = {"survey": {**vars(made), "roles": made.roles.to_dict()}}
         manifest.made_once(data.prepared_dir, identity, lambda _: facts)
     found = storage.read_manifest(directory)["survey"]
     return Survey(
@@ -120,14 +119,8 @@ def _natural(label: str) -> tuple[bool, float, str]:
         number = float(label)
     except ValueError:
         number = math.nan
-    if math.isfinite(number):
-        return False, number, label
-    return True, 0.0, label
-
-
-def _to_dict(survey: Survey) -> dict[str, Any]:
-    """For JSON."""
-    return {**vars(survey), "roles": survey.roles.to_dict()}
+    is_number = math.isfinite(number)
+    return not is_number, number if is_number else 0.0, label
 
 
 def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
@@ -144,16 +137,15 @@ def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
             if unit.split == "train":
                 groups |= some_groups
     if data.group_field and len(groups) < 2:
-        raise ValueError(
-            f"data.group_field={data.group_field!r}: "
-            + (
+        found = "no document has such a field"
+        if groups:
+            found = (
                 f"every document has the group {min(groups)!r}, so that nothing"
                 " could be held out"
-                if groups
-                else "no document has such a field"
             )
-            + ". Name the field with authors, products or threads, or leave the"
-            " flag out."
+        raise ValueError(
+            f"data.group_field={data.group_field!r}: {found}. Name the field"
+            " with authors, products or threads, or leave the flag out."
         )
     return seen
 
@@ -181,7 +173,7 @@ def _conclude(
     kept = _without_training(roles, train)
     roles = dataclasses.replace(roles, kept=frozenset(kept.values()))
     roles = _with_repeats(roles, seen)
-    labels: dict[str, collections.Counter[str]] = {
+    labels: dict[str, dict[str, int]] = {
         role: collections.Counter() for role in ("train", "validation", "test")
     }
     for split in ("train", "validation"):
@@ -211,7 +203,7 @@ def _documents(
 def _without_training(
     roles: roles_lib.Roles, train: Sequence[reading.Marked]
 ) -> dict[str, int]:
-    """Classes that would have no training document, and one mark of each."""
+    """Classes without any training document, and a mark of one document."""
     least: dict[str, int] = {}
     trained = set()
     for _, mark, label in _documents(train):
@@ -227,7 +219,7 @@ def _without_training(
 
 
 def _with_repeats(roles: roles_lib.Roles, seen: _Seen) -> roles_lib.Roles:
-    """Roles that know again what is held out and occurs elsewhere, too."""
+    """The roles, which also recognize held-out text that occurs elsewhere."""
 
     def drawn() -> Iterator[tuple[str, int]]:
         for split, marked in seen.items():

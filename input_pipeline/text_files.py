@@ -1,20 +1,19 @@
-"""Which files to read, cut where, and the documents of plain text files.
+"""Which files to read, where to cut them, and reading plain text.
 
-A file of lines is cut in byte ranges without a look at its content: a range
-has the lines that start inside it. So the cuts depend on the size alone, and
-many processes prepare one large file.
+A file of lines is cut into byte ranges without reading it: a range has the
+lines that start inside it. So the cuts depend on the size alone, and many
+processes can prepare one large file.
 """
 
 import codecs
 import contextlib
 import glob
 import gzip
-import itertools
 import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, BinaryIO, cast
 
 import storage
@@ -36,8 +35,7 @@ def list_units(data: schema.DataConfig) -> list[documents.Unit]:
         split: _find(getattr(data, name), field=f"data.{name}")
         for split, name in _FIELDS.items()
     }
-    for one, other in itertools.combinations(files, 2):
-        _check_apart(one, files[one], other, files[other])
+    _check_apart(files)
     return [
         unit
         for split, sizes in files.items()
@@ -46,7 +44,7 @@ def list_units(data: schema.DataConfig) -> list[documents.Unit]:
 
 
 def is_plain(data: schema.DataConfig, split: str, path: str) -> bool:
-    """Whether a file is text without fields."""
+    """Whether a file is plain text rather than records with fields."""
     is_txt = path.lower().removesuffix(".gz").endswith(".txt")
     return data.source == "text" or (split == "unlabeled" and is_txt)
 
@@ -55,17 +53,13 @@ def fingerprint(
     units: Sequence[documents.Unit],
     sha256: Callable[[str], str] = storage.sha256_file,
 ) -> list[dict[str, Any]]:
-    """Split, size and sha256 of every file, whatever its name and place."""
+    """Split, size and sha256 of every file; names and places do not count."""
     files = dict.fromkeys(
         (unit.split, piece.path) for unit in units for piece in unit.pieces
     )
     return [
-        {
-            "split": split,
-            "size": os.path.getsize(path),
-            "sha256": sha256(path),
-        }
-        for split, path in files
+        {"split": s, "size": os.path.getsize(path), "sha256": sha256(path)}
+        for s, path in files
     ]
 
 
@@ -87,7 +81,7 @@ def read(
 
 @contextlib.contextmanager
 def opened(piece: documents.Piece) -> Iterator[BinaryIO]:
-    """The file of a piece, decompressed; its faults become ValueErrors."""
+    """Yields the file of a piece, decompressed; errors become ValueErrors."""
     path = piece.path
     try:
         if os.path.getsize(path) < piece.stop:
@@ -116,8 +110,8 @@ def lines(
 ) -> Iterator[tuple[int, bytes]]:
     r"""Position and bytes, with "\n", of each line that starts in a piece.
 
-    Of a line above `max_bytes` only its start; the rest is then next in
-    `file`, for the caller to read.
+    Of a line above `max_bytes`, only the start is given; the caller may read
+    the rest from `file`.
     """
     stop = sys.maxsize if _is_gzip(piece.path) else piece.stop
     position = _seek_line(file, start=piece.start, stop=stop)
@@ -143,7 +137,7 @@ def line_number(piece: documents.Piece, position: int) -> int:
 
 
 def _find(pattern: str, *, field: str) -> dict[str, int]:
-    """The files that match, sorted, and their sizes; none for ""."""
+    """The sizes of the files that match, by path; empty for no pattern."""
     if not pattern:
         return {}
     if storage.in_store(pattern):
@@ -187,21 +181,25 @@ def _size(path: str) -> int:
     return status.st_size
 
 
-def _check_apart(
-    one: str, files: Iterable[str], other: str, others: Iterable[str]
-) -> None:
-    shared = {*map(os.path.realpath, files)} & {*map(os.path.realpath, others)}
-    if not shared:
-        return
-    why = (
-        "that is an unlabelled file that is the labelled file"
-        if "unlabeled" in (one, other)
-        else f"a {other} on the text of the {one} split proves nothing"
-    )
-    raise ValueError(
-        f"{min(shared)} is in data.{_FIELDS[one]} and in data.{_FIELDS[other]};"
-        f" {why}. Let them match different files."
-    )
+def _check_apart(files: dict[str, dict[str, int]]) -> None:
+    """Refuses a file of two splits."""
+    seen: dict[str, str] = {}
+    for split, paths in files.items():
+        for path in sorted(map(os.path.realpath, paths)):
+            other = seen.setdefault(path, split)
+            if other == split:
+                continue
+            why = (
+                "that is an unlabelled file that is the labelled file"
+                if "unlabeled" in (other, split)
+                else f"a {split} on the text of the {other} split proves"
+                " nothing"
+            )
+            raise ValueError(
+                f"{path} is in data.{_FIELDS[other]} and in"
+                f" data.{_FIELDS[split]}; {why}. Let them match different"
+                " files."
+            )
 
 
 def _group(

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from configs import schema
-from input_pipeline import cleaning, documents
+from input_pipeline import cleaning, documents, processes
 
 UNIT_EXAMPLES = 2_000  # About.
 # To reach its own examples, a unit reads over those before it in the file:
@@ -28,6 +28,9 @@ _MAX_UNITS_A_FILE = 32
 _BATCH_EXAMPLES = 256  # One at a time costs four times as much.
 _NETWORK_SECONDS = 3.0
 
+# What TFDS raises for a data set that it cannot load or prepare.
+_FAILURES = (AssertionError, ImportError, OSError, RuntimeError, ValueError)
+
 _logger = logging.getLogger(__name__)
 
 
@@ -35,6 +38,7 @@ def list_units(data: schema.DataConfig) -> list[documents.Unit]:
     """Fixed slices of every split; downloads the data set if need be."""
     builder = _builder(data)
     _check_fields(data, builder)
+    splits = builder.info.splits
     ranges = {
         role: list(_ranges(role, spec, builder))
         for role, spec in _specs(data, builder).items()
@@ -44,7 +48,7 @@ def list_units(data: schema.DataConfig) -> list[documents.Unit]:
         documents.Unit(role, (slice_,))
         for role, pieces in ranges.items()
         for piece in pieces
-        for slice_ in _slices(piece, builder)
+        for slice_ in _slices(piece, splits[piece.path].shard_lengths)
     ]
 
 
@@ -57,9 +61,7 @@ def fingerprint(data: schema.DataConfig) -> dict[str, Any]:
         "splits": {
             name: {
                 "num_bytes": int(split.num_bytes),
-                "shard_lengths": [
-                    int(length) for length in split.shard_lengths
-                ],
+                "shard_lengths": [*map(int, split.shard_lengths)],
             }
             for name, split in sorted(builder.info.splits.items())
         },
@@ -89,9 +91,7 @@ def _examples(
 ) -> Iterator[tuple[Any, ...]]:
     """The values of the fields; of a field named "", always None."""
     tfds = _import_tfds()
-    with _muted_stderr():
-        import tensorflow as tf
-
+    tf = processes.import_module("tensorflow")
     read = dict.fromkeys(filter(None, fields), True)
     examples = builder.as_dataset(
         split=f"{piece.path}[{piece.start}:{piece.stop}]",
@@ -124,17 +124,11 @@ def _name(field: str, feature: Any, value: Any) -> str:
 
 def _specs(data: schema.DataConfig, builder: Any) -> dict[str, str]:
     """Role to split, such as {"train": "train[:90%]", "test": "test"}."""
-    specs = {
-        "train": data.train_split,
-        "unlabeled": data.unlabeled_split,
-        "test": data.test_split,
-    }
+    specs = {"train": data.train_split, "unlabeled": data.unlabeled_split}
     is_default = data.test_split == schema.DataConfig.test_split
-    if is_default and data.test_split not in builder.info.splits:
-        del specs["test"]
-    return {
-        role: spec for role, spec in specs.items() if spec or role == "train"
-    }
+    if data.test_split in builder.info.splits or not is_default:
+        specs["test"] = data.test_split
+    return {k: v for k, v in specs.items() if v or k == "train"}
 
 
 def _ranges(role: str, spec: str, builder: Any) -> Iterator[documents.Piece]:
@@ -170,9 +164,10 @@ def _check_apart(ranges: dict[str, list[documents.Piece]]) -> None:
                 )
 
 
-def _slices(piece: documents.Piece, builder: Any) -> Iterator[documents.Piece]:
-    """Even parts of a piece."""
-    lengths = builder.info.splits[piece.path].shard_lengths
+def _slices(
+    piece: documents.Piece, lengths: list[int]
+) -> Iterator[documents.Piece]:
+    """Even parts of a piece, of files with so many examples."""
     longest = max(UNIT_EXAMPLES, -(-max(lengths) // _MAX_UNITS_A_FILE))
     num_examples = piece.stop - piece.start
     num_slices = -(-num_examples // longest)
@@ -185,14 +180,19 @@ def _slices(piece: documents.Piece, builder: Any) -> Iterator[documents.Piece]:
 def _check_fields(data: schema.DataConfig, builder: Any) -> None:
     features = builder.info.features or {}
     names = sorted(features)  # As stored they have no fixed order.
-    texts = [name for name in names if _is_text(features[name])]
+    texts = [
+        name
+        for name in names
+        if features[name].shape == ()
+        and str(features[name].np_dtype) == "object"
+    ]
     if data.text_field not in texts:
         raise ValueError(
             f"data.text_field={data.text_field!r} is no text of data.name="
             f"{builder.info.full_name}; its fields are {', '.join(names)},"
             f" texts among them {', '.join(texts) or 'none'}."
         )
-    if data.group_field and data.group_field not in features:
+    if data.group_field not in ("", *names):
         raise ValueError(
             f"data.group_field={data.group_field!r} is no field of data.name="
             f"{builder.info.full_name}; its fields are {', '.join(names)}."
@@ -205,10 +205,6 @@ def _check_fields(data: schema.DataConfig, builder: Any) -> None:
                 f"{builder.info.full_name} is no single value; choose another,"
                 " or '' for none."
             )
-
-
-def _is_text(feature: Any) -> bool:
-    return feature.shape == () and str(feature.np_dtype) == "object"
 
 
 def _builder(data: schema.DataConfig) -> Any:
@@ -231,7 +227,7 @@ def _prepared_builder(name: str, data_dir: str) -> Any:
             " close. https://www.tensorflow.org/datasets/catalog lists all"
             f" {len(known)}; your own must lie in TFDS_DATA_DIR={data_dir}."
         ) from error
-    except (AssertionError, ImportError, ValueError) as error:
+    except _FAILURES as error:
         raise ValueError(f"data.name={name}: {_one_line(error)}") from error
     if not builder.is_prepared():
         _download(name, builder)
@@ -247,14 +243,7 @@ def _download(name: str, builder: Any) -> None:
     try:
         with contextlib.redirect_stdout(sys.stderr):
             builder.download_and_prepare()
-    except (
-        AssertionError,
-        ImportError,
-        OSError,
-        RuntimeError,
-        ValueError,
-        tfds.download.DownloadError,
-    ) as error:
+    except (*_FAILURES, tfds.download.DownloadError) as error:
         raise ValueError(
             f"data.name={name} cannot be prepared: {_one_line(error)}"
         ) from error
@@ -300,20 +289,6 @@ def _import_tfds() -> Any:
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     return tfds
-
-
-@contextlib.contextmanager
-def _muted_stderr() -> Iterator[None]:
-    """Drops what TensorFlow writes on import at any log level."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with open(os.devnull, "wb") as devnull:
-        os.dup2(devnull.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def _one_line(error: BaseException) -> str:

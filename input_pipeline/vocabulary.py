@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -142,12 +143,10 @@ def training_texts(
     limit: int,
 ) -> Iterator[str]:
     """The texts to learn from; of the first `limit` documents, or all (0)."""
-    num_read = 0
-    for unit in units:
-        documents = reading.documents(config, unit, roles, cleaning.Counts())
-        for role, text, _ in documents:
-            if role == "train":
-                yield text
-            num_read += 1
-            if limit and num_read >= limit:
-                return
+    documents = itertools.chain.from_iterable(
+        reading.documents(config, unit, roles, cleaning.Counts())
+        for unit in units
+    )
+    for role, text, _ in itertools.islice(documents, limit or None):
+        if role == "train":
+            yield text

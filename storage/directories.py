@@ -111,7 +111,7 @@ def new_directory(
 
 
 def remove_directory(path: str | os.PathLike[str]) -> None:
-    """Deletes a directory, if it is there: first what makes it complete."""
+    """Deletes a directory, if it exists; it is incomplete from the start."""
     doomed = path_of(path)
     if in_store(doomed):
         lease.require(doomed)
@@ -248,8 +248,9 @@ def exclusive(
     Args:
       path: the lock file, made where it is missing. In an object store it is
         a lease, which a killed holder loses after 40 seconds.
-      wait: wait for the other holder instead of raising; not in a store.
-      busy: the message of the ValueError where `wait` is False.
+      wait: wait for another holder instead of raising; in a store, take no
+        lease at all.
+      busy: the message of the ValueError if `wait` is False.
     """
     if in_store(path):
         held = lease.held(path_of(path), busy=busy)
@@ -282,7 +283,7 @@ def _temporary(final: pathlib.Path) -> pathlib.Path:
 
 
 def _temporary_prefix(parent: pathlib.Path) -> str:
-    """How the names begin of what is on its way to a folder in a store."""
+    """The prefix of temporary directories that a store's folder will hold."""
     return f"cloze-{sha256_json(str(parent))[:16]}-"
 
 

@@ -30,14 +30,14 @@ class LostLeaseError(ValueError):
 
 @contextlib.contextmanager
 def held(path: pathlib.Path, *, busy: str) -> Iterator[None]:
-    """Shows signs of life in `path`, and removes it at the end.
+    """Holds the lease: rewrites `path` every few seconds, then removes it.
 
-    Two that begin at the same moment do not see each other; the one whose
-    object was replaced sends itself SIGTERM as soon as it finds out.
+    Two processes that begin at the same moment do not see each other; the one
+    whose object was replaced sends itself SIGTERM as soon as it notices.
 
     Args:
       path: of the object.
-      busy: the message of the ValueError where somebody else is alive.
+      busy: the message of the ValueError if another holder is alive.
     """
     _await_silence(path, busy)
     _held[path] = own = (

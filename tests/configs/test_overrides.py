@@ -46,49 +46,28 @@ def test_overrides_win_over_the_file_and_are_checked_last(tmp_path):
         tmp_path,
         "c = schema.defaults()\n"
         "c.model.num_heads = 3\n"  # Wrong, until the command line mends it.
+        "c.optimizer.warmup_steps = c.train.get_ref('num_steps') * 2\n"
         "return c",
     )
     assert "multiple of" in message_of(path)
     config = overrides.load_config(
-        path, changes={"config.model.num_heads": "2"}
+        path,
+        changes={"config.model.num_heads": "2", "config.train.num_steps": "5"},
     )
     assert config.model.num_heads == 2
-
-
-def test_a_derived_field_follows_an_override(tmp_path):
-    path = write(
-        tmp_path,
-        "c = schema.defaults()\n"
-        "c.optimizer.warmup_steps = c.train.get_ref('num_steps') * 2\n"
-        "return c",
-    )
-    config = overrides.load_config(
-        path, changes={"config.train.num_steps": "5"}
-    )
     assert config.optimizer.warmup_steps == 10
-
-
-def test_a_locked_config_can_be_overridden(tmp_path):
-    path = write(tmp_path, "return schema.defaults().lock()")
-    config = overrides.load_config(path, changes={"config.seed": "3"})
-    assert config.seed == 3
 
 
 @pytest.mark.parametrize(
     ("name", "text", "value"),
     [
         ("seed", "0", 0),
-        ("seed", "30_000", 30_000),
-        ("evaluation.every_steps", "0", 0),
         ("optimizer.learning_rate", "1", 1.0),
         ("optimizer.learning_rate", "1e-3", 0.001),
         ("masking.final_select_rate", "-1", -1.0),
         ("model.token_types", "true", True),
-        ("model.token_types", "False", False),
         ("data.text_field", "", ""),
-        ("data.text_field", "5", "5"),
         ("data.text_field", "a=b --c", "a=b --c"),
-        ("evaluation.sentences", "('a',)", ("a",)),
         ("evaluation.sentences", "['a', 'b [MASK]']", ("a", "b [MASK]")),
         ("evaluation.sentences", "()", ()),
     ],
@@ -103,10 +82,8 @@ def test_a_value_is_read_as_the_type_of_its_field(name, text, value):
     ("name", "text", "allowed"),
     [
         ("seed", "", "a whole number"),
-        ("seed", "1.0", "a whole number"),
         ("seed", "True", "a whole number"),
         ("seed", "(" * 5_000, "a whole number"),
-        ("train.minutes", "x", "a finite number"),
         ("train.minutes", "nan", "a finite number"),
         ("train.minutes", "1e999", "a finite number"),
         ("model.token_types", "yes", "true or false"),
@@ -143,13 +120,6 @@ def test_an_unknown_name_suggests_the_nearest(name, guess):
     )
 
 
-def test_a_section_names_its_fields():
-    assert message_of(SAMPLE, **{"config.checkpoint": "x"}) == (
-        "--config.checkpoint is a section; its fields are every_steps,"
-        " keep_last, best_by, allow_changed."
-    )
-
-
 def test_a_missing_file_suggests_its_neighbour(tmp_path):
     write(tmp_path, "return schema.defaults()")
     message = message_of(str(tmp_path / "mime.py"))
@@ -176,12 +146,8 @@ def test_the_record_of_a_run_is_a_config(tmp_path):
     "content",
     [
         "",
-        "[]",
-        "{}",
         '{"config": {"sede": 1}}',
-        '{"config": {"train": []}}',
         '{"config": []}',
-        '{"config": 3}',
         "[" * 20_000,
     ],
 )
@@ -192,41 +158,27 @@ def test_another_json_file_is_no_config(tmp_path, content):
     assert message.startswith(f"--config={path} is not the config.json of a")
 
 
-def test_a_folder_is_not_a_file(tmp_path):
-    assert "is not a file; name a Python file" in message_of(str(tmp_path))
-
-
 @pytest.mark.parametrize(
     ("body", "message"),
     [
         ("return 1 / 0", "fails at line 3: ZeroDivisionError: division by"),
         ("return (", "fails at line 3: SyntaxError: "),
+        ("import no_such", "fails at line 3: ModuleNotFoundError"),
         ("c = schema.defaults()\nc.trian.seed = 1", "fails at line 4: Attrib"),
-        ("c = schema.defaults()\nc.seed = 1.5", "fails at line 4: TypeError: "),
+        (
+            "c = schema.defaults().lock()\nc.seed = 1.5",
+            "fails at line 4: TypeError: ",
+        ),
         (
             "return {}",
             "get_config() returned a dict; define get_config(), and ret",
         ),
-        ("pass", "get_config() returned a NoneType; define"),
     ],
 )
 def test_a_broken_file_is_named(tmp_path, body, message):
     path = write(tmp_path, body)
     assert message_of(path).startswith(f"--config={path}")
     assert message in message_of(path)
-
-
-def test_a_file_that_cannot_be_imported_is_named(tmp_path):
-    path = write(tmp_path, "pass", head="import no_such_module\n")
-    assert "fails at line 1: ModuleNotFoundError" in message_of(path)
-
-
-def test_a_file_without_get_config_is_named(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text("config = 3\n")
-    assert f"--config={path}: it lacks get_config(); define" in message_of(
-        str(path)
-    )
 
 
 @pytest.mark.parametrize(

@@ -1,18 +1,10 @@
 """Tests of configs/schema.py."""
 
-import dataclasses
 import json
-import typing
 
 import pytest
 
 from configs import schema
-
-SECTIONS = {
-    name: kind
-    for name, kind in typing.get_type_hints(schema.Config).items()
-    if dataclasses.is_dataclass(kind)
-}
 
 
 def build(changes):
@@ -22,37 +14,8 @@ def build(changes):
     return schema.Config.from_config_dict(config)
 
 
-def fields():
-    for section, kind in [("", schema.Config), *SECTIONS.items()]:
-        for field in dataclasses.fields(kind):
-            if not dataclasses.is_dataclass(field.type):
-                yield pytest.param(field, id=f"{section}.{field.name}")
-
-
-@pytest.mark.parametrize("field", fields())
-def test_field_can_be_set_on_the_command_line(field):
-    kind = typing.get_origin(field.type) or field.type
-    assert kind in (bool, int, float, str, tuple)
-    assert type(field.default) is kind
-
-
-@pytest.mark.parametrize("kind", [schema.Config, *SECTIONS.values()])
-def test_config_is_frozen_and_named(kind):
-    config = kind()
-    name = dataclasses.fields(kind)[0].name
-    with pytest.raises(dataclasses.FrozenInstanceError):
-        setattr(config, name, getattr(config, name))
-    with pytest.raises(TypeError, match="positional"):
-        kind(getattr(config, name))
-
-
 def test_defaults_are_the_default_config():
     assert build({}) == schema.Config()
-
-
-def test_defaults_are_a_copy():
-    schema.defaults().train.num_steps = 7
-    assert schema.defaults().train.num_steps == 0
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,10 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from configs import schema
-from input_pipeline import blocks, manifest, tokenizer
+from input_pipeline import blocks, manifest, stream, tokenizer
 
 VOCABULARY_SIZE = 200
 
@@ -26,29 +27,82 @@ def reviews(number, *, labels=("no", "yes")):
     ]
 
 
+def grouped(number):
+    """Five documents a group, and some that every group repeats."""
+    return [
+        {
+            "text": f"own {n} film" if n % 5 else f"good film {n % 100}",
+            "label": "yes" if n % 3 else "no",
+            "author": f"author {n // 5}",
+        }
+        for n in range(number)
+    ]
+
+
 def write(path, records):
     """Records as JSON lines."""
     path.write_text("".join(json.dumps(r) + "\n" for r in records))
     return path
 
 
-def labelled_config(tmp_path, **changes):
-    """A config on tmp_path/reviews.jsonl."""
+def config_of(tmp_path, **changes):
+    """The defaults, rows in tmp_path/prepared, and changes by full name."""
     config = schema.defaults()
     config.update_from_flattened_dict(
         {
-            "data.source": "jsonl",
-            "data.path": str(tmp_path / "reviews.jsonl"),
             "data.prepared_dir": str(tmp_path / "prepared"),
-            "data.sequence_length": 8,
             "data.validation_rate": 0.2,
             "data.num_processes": 1,
-            "tokenizer.vocabulary_size": 16,
-            "finetune.global_batch_size": 4,
             **changes,
         }
     )
     return schema.Config.from_config_dict(config)
+
+
+def labelled_config(tmp_path, **changes):
+    """A config on tmp_path/reviews.jsonl."""
+    return config_of(
+        tmp_path,
+        **{
+            "data.source": "jsonl",
+            "data.path": str(tmp_path / "reviews.jsonl"),
+            "data.sequence_length": 8,
+            "tokenizer.vocabulary_size": 16,
+            "finetune.global_batch_size": 4,
+            **changes,
+        },
+    )
+
+
+def global_batches(
+    create, prepared, config, *, hosts=1, replicas=1, num_steps=4
+):
+    """Global batches, put together again from those of every replica."""
+    parts = [
+        list(
+            create(
+                prepared,
+                config,
+                shard=stream.Shard(host, hosts),
+                num_replicas=replicas,
+            ).take(num_steps * replicas)
+        )
+        for host in range(hosts)
+    ]
+    return [
+        {
+            key: tf.concat(
+                [
+                    batch[key]
+                    for part in parts
+                    for batch in part[start : start + replicas]
+                ],
+                axis=0,
+            )
+            for key in parts[0][0]
+        }
+        for start in range(0, len(parts[0]), replicas)
+    ]
 
 
 @pytest.fixture(name="create_prepared")

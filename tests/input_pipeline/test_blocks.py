@@ -47,15 +47,6 @@ def test_all_blocks_but_the_last_are_full(tmp_path, num_rows, at_once):
     }
 
 
-def test_without_rows_there_is_no_file(tmp_path):
-    _, facts, _ = _write(tmp_path, 0)
-    assert facts == {"files": [], "blocks": [], "num_rows": 0}
-    writer = blocks.BlockWriter(tmp_path, "validation", 5)
-    writer.write(np.zeros([0, LENGTH], "<u2"))
-    assert writer.close() == facts
-    assert not list(tmp_path.iterdir())
-
-
 @pytest.mark.parametrize(
     ("shard_bytes", "per_shard"),
     [

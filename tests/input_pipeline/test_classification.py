@@ -3,8 +3,16 @@
 import numpy as np
 import pytest
 
-from input_pipeline import classification, manifest, preparation, stream
+from input_pipeline import classification, manifest, preparation
 from tests.input_pipeline import conftest as tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the reviews lie, and their rows, which are prepared once."""
+    folder = tmp_path_factory.mktemp("reviews")
+    tiny.write(folder / "reviews.jsonl", tiny.reviews(400))
+    return folder
 
 
 def _open(config):
@@ -13,79 +21,54 @@ def _open(config):
     )
 
 
-def _batches(create, prepared, config, *, hosts=1, replicas=1, num=3):
-    """Global batches, put together again from those of every replica."""
-    parts = []
-    for host in range(hosts):
-        dataset = create(
-            prepared,
-            config,
-            shard=stream.Shard(host, hosts),
-            num_replicas=replicas,
-        )
-        batches = list(dataset.take(num * replicas).as_numpy_iterator())
-        parts.append(
-            [batches[i * replicas : (i + 1) * replicas] for i in range(num)]
-        )
-    return [
-        {
-            key: np.concatenate(
-                [batch[key] for part in parts for batch in part[step]]
-            )
-            for key in parts[0][0][0]
-        }
-        for step in range(num)
-    ]
-
-
-def test_every_document_comes_once_with_its_label(tmp_path):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(200))
-    config = tiny.labelled_config(tmp_path, **{"data.sequence_length": 16})
-    prepared = _open(config)
-    counts = {role: np.zeros(2, int) for role in ("train", "validation")}
-    dataset = classification.validation_batches(prepared, config)
-    for batch in dataset.as_numpy_iterator():
-        for label in (0, 1):
-            chosen = batch["labels"] == label
-            counts["validation"][label] += batch["label_weights"][chosen].sum()
-    num_rows = prepared.roles["train"].num_rows
-    whole = tiny.labelled_config(
-        tmp_path,
-        **{"data.sequence_length": 16, "finetune.global_batch_size": num_rows},
+def test_every_document_comes_once_with_its_label(folder):
+    prepared = _open(tiny.labelled_config(folder))
+    one_batch = tiny.labelled_config(
+        folder,
+        **{"finetune.global_batch_size": prepared.roles["train"].num_rows},
     )
-    [batch] = _batches(classification.training_batches, prepared, whole, num=1)
-    for label in (0, 1):
-        chosen = batch["labels"] == label
-        counts["train"][label] += batch["label_weights"][chosen].sum()
-    for role, found in counts.items():
+    [train] = tiny.global_batches(
+        classification.training_batches, prepared, one_batch, num_steps=1
+    )
+    validation = classification.validation_batches(prepared, one_batch)
+    for role, batches in (("train", [train]), ("validation", validation)):
         expected = prepared.report[role]["labels"]
+        found = np.zeros(2, int)
+        for batch in batches:
+            used = batch["label_weights"] > 0
+            found += np.bincount(batch["labels"][used], minlength=2)
         assert found.tolist() == [expected["no"], expected["yes"]]
 
 
-@pytest.mark.parametrize(("hosts", "replicas"), [(1, 2), (2, 1), (2, 2)])
 @pytest.mark.parametrize(
     "create",
     [classification.training_batches, classification.validation_batches],
 )
-def test_batches_do_not_know_the_layout(tmp_path, create, hosts, replicas):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(400))
-    config = tiny.labelled_config(tmp_path)
+def test_batches_do_not_know_the_layout(folder, create):
+    config = tiny.labelled_config(folder)
     prepared = _open(config)
-    one = _batches(create, prepared, config)
-    many = _batches(create, prepared, config, hosts=hosts, replicas=replicas)
-    for a, b in zip(one, many, strict=True):
-        for key in a:
-            np.testing.assert_array_equal(a[key], b[key])
+    one = tiny.global_batches(create, prepared, config, num_steps=3)
+    for hosts, replicas in ((1, 2), (2, 1), (2, 2)):
+        many = tiny.global_batches(
+            create,
+            prepared,
+            config,
+            hosts=hosts,
+            replicas=replicas,
+            num_steps=3,
+        )
+        for a, b in zip(one, many, strict=True):
+            for key in a:
+                np.testing.assert_array_equal(a[key], b[key])
 
 
-def test_a_step_is_found_again_and_the_seed_matters(tmp_path):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(300))
-    config = tiny.labelled_config(tmp_path)
+def test_a_step_is_found_again_and_the_seed_matters(folder):
+    config = tiny.labelled_config(folder)
     prepared = _open(config)
     create = classification.training_batches
-    batches = _batches(create, prepared, config, num=6)
-    later = next(create(prepared, config, first_step=5).as_numpy_iterator())
+    batches = list(create(prepared, config).take(6))
+    [later] = create(prepared, config, first_step=5).take(1)
     np.testing.assert_array_equal(later["token_ids"], batches[5]["token_ids"])
-    other = tiny.labelled_config(tmp_path, **{"finetune.seed": 1})
-    moved = next(create(prepared, other).as_numpy_iterator())
-    assert (moved["token_ids"] != batches[0]["token_ids"]).any()
+    other = tiny.labelled_config(folder, **{"finetune.seed": 1})
+    [moved] = create(prepared, other).take(1)
+    assert (moved["token_ids"] != batches[0]["token_ids"]).numpy().any()

@@ -59,12 +59,6 @@ def test_cases(raw, text, dropped):
     } == dropped
 
 
-def test_does_not_normalize():
-    # An exported model could not do the same in TensorFlow.
-    decomposed = "e\u0301 \u1112\u1161\u11ab"
-    assert _clean(decomposed.encode())[0] == decomposed
-
-
 def test_fuzz():
     generator = random.Random(0)
     alphabet = [
@@ -103,12 +97,3 @@ def test_fuzz():
     assert total.documents_read == 2_000
     never_seen = {name for name, n in total.to_dict().items() if not n}
     assert never_seen == {"documents_split"}
-
-
-def test_counts_add_up():
-    first = cleaning.Counts(documents_read=1, bytes_dropped_empty=2)
-    second = cleaning.Counts(documents_read=3, bytes_dropped_control=4)
-    total = first + second
-    assert total.documents_read == 4
-    assert total.bytes_dropped == 6
-    assert cleaning.Counts(**total.to_dict()) == total

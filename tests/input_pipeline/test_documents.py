@@ -1,5 +1,4 @@
 import itertools
-import pickle
 import random
 
 import pytest
@@ -88,15 +87,6 @@ def test_spellings_of_a_text_are_known_as_one(text, known):
     assert documents.normalised(known) == known
 
 
-def test_ascii_is_known_as_any_other_text():
-    for code in range(1, 128):
-        text = f"a{chr(code)}B"
-        assert (
-            documents.normalised(text)
-            == documents.normalised(f"{text} \u2014").strip()
-        ), code
-
-
 def test_a_long_document_is_known_by_its_beginning(limit, monkeypatch):
     monkeypatch.setattr(documents, "_KNOWN_BY", 7)
     groups = {
@@ -104,8 +94,3 @@ def test_a_long_document_is_known_by_its_beginning(limit, monkeypatch):
         for raw in (b"One two. Three four", b"one  TWO four")
     }
     assert groups == {"begins: one two"}
-
-
-def test_units_can_be_pickled():
-    unit = documents.Unit("train", (documents.Piece("a", 0, 1),))
-    assert pickle.loads(pickle.dumps(unit)) == unit

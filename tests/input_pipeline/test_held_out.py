@@ -73,15 +73,3 @@ def test_a_tenth_by_hash_is_what_preparing_set_aside(write, tmp_path):
     rows = prepared.report["rows"]
     rest = sum(rows[role]["documents"] for role in ("train", "validation"))
     assert counts.evaluated + rest == 400
-
-
-def test_empty_training_documents_are_no_test_documents(write, tmp_path):
-    records = [{"text": "", "label": "a"}, {"text": "b", "label": "a"}]
-    data = schema.DataConfig(
-        source="jsonl",
-        path=write("all.jsonl", records),
-        prepared_dir=str(tmp_path / "prepared"),
-    )
-    found, counts = read(data)
-    assert counts.empty == 0
-    assert len(found) == counts.evaluated

@@ -1,5 +1,6 @@
-"""Labelled text to rows: the roles of pretraining, classes, errors."""
+"""Labelled text to rows: classes and their order, refusals, self-training."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -9,10 +10,10 @@ from input_pipeline import (
     manifest,
     preparation,
     roles,
-    sources,
     survey,
 )
 from input_pipeline import tokenizer as tokenizer_lib
+from input_pipeline.corpus import Corpus
 from tests.input_pipeline import conftest as tiny
 
 
@@ -31,104 +32,52 @@ def _survey(labels):
     )
 
 
-def test_roles_are_those_of_pretraining(tmp_path):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(300))
-    config = tiny.labelled_config(tmp_path)
-    prepared = _open(config)
-    pretraining = manifest.open_prepared(preparation.prepare(config))
-    for role in ("train", "validation"):
-        rows = prepared.roles[role].num_documents
-        assert rows == pretraining.roles[role].num_documents > 0
-    assert prepared.labels == ("no", "yes")
-    report = prepared.report["train"]
-    assert sum(report["labels"].values()) == report["documents"]
-
-
-def test_the_second_time_nothing_is_done(tmp_path, monkeypatch):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(100))
-    first = preparation.prepare_labelled(
-        tiny.labelled_config(tmp_path), tiny.TOKENIZER
-    )
-    monkeypatch.setattr(preparation, "_write", None)
-    assert (
-        preparation.prepare_labelled(
-            tiny.labelled_config(tmp_path), tiny.TOKENIZER
-        )
-        == first
-    )
-
-
-def test_the_vocabulary_and_the_layout_are_part_of_the_name(tmp_path):
+def test_vocabulary_and_layout_are_part_of_the_name(tmp_path, monkeypatch):
     tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(100))
     other = tokenizer_lib.WordTokenizer(["", "[UNK]", "film", "[mask]"])
     rule = tokenizer_lib.UnicodeWordTokenizer(tiny.TOKENIZER.vocabulary)
-    names = {
-        preparation.prepare_labelled(tiny.labelled_config(tmp_path), rule),
-        preparation.prepare_labelled(
-            tiny.labelled_config(tmp_path), tiny.TOKENIZER
-        ),
-        preparation.prepare_labelled(tiny.labelled_config(tmp_path), other),
-        preparation.prepare_labelled(
-            tiny.labelled_config(tmp_path, **{"finetune.pieces_per_row": 2}),
-            tiny.TOKENIZER,
-        ),
-        preparation.prepare_labelled(
-            tiny.labelled_config(tmp_path, **{"finetune.packing": "document"}),
-            tiny.TOKENIZER,
-        ),
-    }
-    assert len(names) == 5
+    variants = [
+        ({}, tiny.TOKENIZER),
+        ({}, rule),
+        ({}, other),
+        ({"finetune.pieces_per_row": 2}, tiny.TOKENIZER),
+        ({"finetune.packing": "document"}, tiny.TOKENIZER),
+    ]
 
+    def names():
+        return [
+            preparation.prepare_labelled(
+                tiny.labelled_config(tmp_path, **changes), tokenizer
+            )
+            for changes, tokenizer in variants
+        ]
 
-@pytest.mark.parametrize(
-    ("labels", "expected"),
-    [
-        ((10, 9, -1), ("-1", "9", "10")),
-        (("b", "a", "C"), ("C", "a", "b")),
-        ((2, "a", 10), ("2", "10", "a")),
-    ],
-)
-def test_classes_have_an_order(tmp_path, labels, expected):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(150, labels=labels))
-    assert _open(tiny.labelled_config(tmp_path)).labels == expected
+    first = names()
+    assert len({*first}) == 5
+    # The second time, nothing is done.
+    monkeypatch.setattr(preparation, "_write", None)
+    assert names() == first
+    prepared = manifest.open_prepared(first[0])
+    number = prepared.documents_per_row
+    assert 2 <= number <= 16
+    layout = labelled_rows.Layout.of(tiny.labelled_config(tmp_path), number)
+    assert prepared.row_width == layout.width == 32 + (number + 4) + number
 
 
 def test_the_order_of_classes_is_not_that_of_the_file(tmp_path):
     data = tiny.labelled_config(tmp_path).data
-    names = ["nan", "inf", "-inf", "10", "9", "1e999", "b", "NaN"]
-    expected = ["9", "10", "-inf", "1e999", "NaN", "b", "inf", "nan"]
-    for order in itertools.permutations(names, 6):
+    names = ["nan", "inf", "-inf", "10", "9", "1e999", "b", "NaN", "-1"]
+    expected = ["-1", "9", "10", "-inf", "1e999", "NaN", "b", "inf", "nan"]
+    for order in itertools.permutations(names, 5):
         known = _survey({"train": dict.fromkeys(order, 1)})
         assert known.classes(data, largest=9) == [
             name for name in expected if name in order
         ]
 
 
-def test_one_class_cannot_be_learned(tmp_path):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(50, labels=("a",)))
-    with pytest.raises(ValueError, match=r"one value .*\('a'\)"):
-        _open(tiny.labelled_config(tmp_path))
-    assert not list((tmp_path / "prepared").glob("*.tmp-*/manifest.json"))
-
-
-def test_documents_without_a_label_are_for_pretraining_alone(tmp_path):
-    records = tiny.reviews(300, labels=("", "a", "b"))
-    tiny.write(tmp_path / "reviews.jsonl", records)
-    config = tiny.labelled_config(tmp_path)
-    prepared = _open(config)
-    assert prepared.labels == ("a", "b")
-    rows = manifest.open_prepared(preparation.prepare(config))
-    assert rows.report["documents_without_label"] == 100
-    used = {n: role.num_documents for n, role in prepared.roles.items()}
-    assert rows.roles["train"].num_documents == used["train"] + 100
-    assert rows.roles["validation"].num_documents == used["validation"] > 0
-    in_test = rows.report["documents_reserved_for_test"]
-    assert sum(used.values()) + in_test == 200
-
-
 @pytest.mark.parametrize("role", ["validation", "test"])
-def test_a_class_that_no_training_document_has(role, tmp_path):
-    config = tiny.labelled_config(tmp_path)
+def test_classes_that_cannot_be_learned_are_refused(role, tmp_path):
+    data = tiny.labelled_config(tmp_path).data
     known = _survey(
         {
             "train": {"a": 3, "b": 2},
@@ -136,24 +85,17 @@ def test_a_class_that_no_training_document_has(role, tmp_path):
             "test": {"b": 1},
         }
     )
-    assert known.classes(config.data, largest=9) == ["a", "b"]
+    assert known.classes(data, largest=2) == ["a", "b"]
     with pytest.raises(ValueError, match="at most 1 classes"):
-        known.classes(config.data, largest=1)
+        known.classes(data, largest=1)
     known.labels[role]["c"] = 1
-    with pytest.raises(ValueError, match="'c' occurs in no training document"):
-        known.classes(config.data, largest=9)
-
-
-def test_labels_that_only_the_validation_file_has(tmp_path):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(50))
-    path = tiny.write(tmp_path / "v.jsonl", [{"text": "a", "label": "maybe"}])
-    config = tiny.labelled_config(
-        tmp_path, **{"data.validation_path": str(path)}
-    )
+    data = dataclasses.replace(data, validation_path="v.jsonl")
     with pytest.raises(
-        ValueError, match="'maybe' occurs in no .*v.jsonl.*are 'no', 'yes'"
+        ValueError, match="'c' occurs in no training.*v.jsonl.*are 'a', 'b'"
     ):
-        _open(config)
+        known.classes(data, largest=9)
+    with pytest.raises(ValueError, match=r"one value .*\('a'\)"):
+        _survey({"train": {"a": 3}}).classes(data, largest=9)
 
 
 def test_a_class_with_one_document_can_be_learned(tmp_path):
@@ -161,17 +103,16 @@ def test_a_class_with_one_document_can_be_learned(tmp_path):
     for number in range(12):
         records = [*tiny.reviews(40), {"text": f"x {number}", "label": "rare"}]
         tiny.write(tmp_path / "reviews.jsonl", records)
-        prepared = _open(tiny.labelled_config(tmp_path))
-        report = prepared.report["train"]
-        assert report["labels"]["rare"] == 1
-        if report["labels_kept"]:
-            assert report["labels_kept"] == ["rare"]
+        known = Corpus(tiny.labelled_config(tmp_path).data).survey
+        assert known.labels["train"]["rare"] == 1
+        if known.kept_labels:
+            assert known.kept_labels == ["rare"]
             break
     else:
         pytest.fail("the hash put it into training every time")
 
 
-def test_plain_text_has_no_labels(tmp_path):
+def test_without_labels_nothing_can_be_classified(tmp_path):
     (tmp_path / "a.txt").write_text("words\n")
     config = tiny.labelled_config(
         tmp_path,
@@ -181,9 +122,6 @@ def test_plain_text_has_no_labels(tmp_path):
         preparation.NoLabelsError, match="data.source=text has no labels"
     ):
         preparation.prepare_labelled(config, tiny.TOKENIZER)
-
-
-def test_records_without_labels(tmp_path):
     tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(50, labels=("",)))
     with pytest.raises(
         preparation.NoLabelsError, match="no document has a label"
@@ -191,28 +129,26 @@ def test_records_without_labels(tmp_path):
         _open(tiny.labelled_config(tmp_path))
 
 
-def test_width_of_the_rows(tmp_path):
-    tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(100))
-    config = tiny.labelled_config(tmp_path)
-    prepared = _open(config)
-    number = prepared.documents_per_row
-    assert 2 <= number <= 16
-    layout = labelled_rows.Layout.of(config, number)
-    assert prepared.row_width == layout.width == 32 + (number + 4) + number
-
-
-def test_documents_without_a_label_are_rows_of_their_own(tmp_path):
+def test_documents_without_a_label_train_and_have_rows_of_their_own(tmp_path):
     records = tiny.reviews(300, labels=("", "a", "b"))
     tiny.write(tmp_path / "reviews.jsonl", records)
     config = tiny.labelled_config(tmp_path)
-    before = _open(config)
+    labelled = _open(config)
+    assert labelled.labels == ("a", "b")
+    rows = manifest.open_prepared(preparation.prepare(config))
+    assert rows.report["documents_without_label"] == 100
+    used = {n: role.num_documents for n, role in labelled.roles.items()}
+    assert rows.roles["train"].num_documents == used["train"] + 100
+    assert rows.roles["validation"].num_documents == used["validation"] > 0
+    in_test = rows.report["documents_reserved_for_test"]
+    assert sum(used.values()) + in_test == 200
     prepared = manifest.open_prepared(
-        preparation.prepare_unlabelled(config, before)
+        preparation.prepare_unlabelled(config, labelled)
     )
     assert set(prepared.roles) == {preparation.UNLABELLED}
     assert prepared.roles[preparation.UNLABELLED].num_documents == 100
     for name in ("row_width", "documents_per_row", "dtype", "rows_per_block"):
-        assert getattr(prepared, name) == getattr(before, name)
+        assert getattr(prepared, name) == getattr(labelled, name)
     # What is held out is not answered where it stands once more.
     more = tiny.write(tmp_path / "more.jsonl", tiny.reviews(400))
     config = tiny.labelled_config(
@@ -221,8 +157,8 @@ def test_documents_without_a_label_are_rows_of_their_own(tmp_path):
     prepared = manifest.open_prepared(
         preparation.prepare_unlabelled(config, _open(config))
     )
-    used = survey.of(config.data, sources.list_units(config.data)).labels
-    held_out = sum(sum(used[role].values()) for role in ("validation", "test"))
+    known = Corpus(config.data).survey.labels
+    held_out = sum(sum(known[role].values()) for role in ("validation", "test"))
     assert held_out > 0
     assert prepared.roles[preparation.UNLABELLED].num_documents == (
         100 + 400 - held_out

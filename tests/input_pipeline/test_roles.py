@@ -20,14 +20,16 @@ def test_shares(role, rate):
     assert abs(len(_texts(role)) / len(TEXTS) - rate) < 4 * sigma
 
 
-def test_no_test_where_the_source_has_its_own():
+def test_a_split_of_its_own_has_its_role():
+    for split, role in (
+        ("validation", "validation"),
+        ("test", "test"),
+        ("unlabeled", "train"),
+    ):
+        assert _texts(role, split) == set(TEXTS)
     own = dataclasses.replace(ROLES, test_rate=0.0)
     assert not _texts("test", decide=own)
     assert _texts("validation", decide=own) == _texts("validation")
-
-
-def test_text_without_labels_only_trains():
-    assert _texts("train", "unlabeled") == set(TEXTS)
 
 
 def test_two_spellings_have_one_role():
@@ -41,11 +43,6 @@ def test_where_some_have_labels_the_others_only_train():
     for text in TEXTS:
         assert decide.of(text, "train", "x") == ROLES.of(text, "train")
         assert decide.of(text, "train", "") == "train"
-
-
-def test_a_split_of_its_own_has_its_role():
-    for role in ("validation", "test"):
-        assert _texts(role, role) == set(TEXTS)
 
 
 def test_a_group_stays_together():

@@ -1,45 +1,14 @@
 import dataclasses
-import json
-import pickle
-
-import pytest
 
 from configs import schema
-from input_pipeline import cleaning, sample_corpus, sources
-
-
-def _file(tmp_path, source):
-    content = {
-        "text": "good\nbad\n",
-        "csv": "text,label\ngood,1\nbad,0\n",
-        "jsonl": '{"text": "good", "label": 1}\n{"text": "bad", "label": 0}\n',
-    }[source]
-    path = tmp_path / f"a.{source}"
-    path.write_text(content)
-    return schema.DataConfig(source=source, path=str(path))
-
-
-@pytest.mark.parametrize("source", ["text", "csv", "jsonl"])
-def test_files(tmp_path, source):
-    data = _file(tmp_path, source)
-    (unit,) = sources.list_units(data)
-    assert unit.split == "train"
-    assert pickle.loads(pickle.dumps(unit)) == unit
-    documents = list(sources.read(data, unit, cleaning.Counts()))
-    labels = ["", ""] if source == "text" else ["1", "0"]
-    assert documents == [
-        sources.Document(b"good", labels[0]),
-        sources.Document(b"bad", labels[1]),
-    ]
-    fingerprint = sources.fingerprint(data, [unit])
-    assert json.loads(json.dumps(fingerprint)) == fingerprint
-    assert fingerprint["source"] == source
-    assert str(tmp_path) not in json.dumps(fingerprint)
+from input_pipeline import cleaning, sources
 
 
 def test_more_text_without_labels(tmp_path):
     """Lines of text beside records, and a field that is none of a label."""
-    data = _file(tmp_path, "jsonl")
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"text": "good", "label": 1}\n{"text": "bad", "label": 0}')
+    data = schema.DataConfig(source="jsonl", path=str(path))
     (tmp_path / "more.txt").write_text("plain\nwords\n")
     (tmp_path / "more.jsonl").write_text('{"text": "ugly", "label": [1]}\n')
     data = dataclasses.replace(data, unlabeled_path=f"{tmp_path}/more.*")
@@ -49,6 +18,7 @@ def test_more_text_without_labels(tmp_path):
         for unit in units
         for document in sources.read(data, unit, cleaning.Counts())
     ]
+    assert sources.fingerprint(data, units)["source"] == "jsonl"
     assert found == [
         ("train", b"good", "1"),
         ("train", b"bad", "0"),
@@ -56,31 +26,6 @@ def test_more_text_without_labels(tmp_path):
         ("unlabeled", b"plain", ""),
         ("unlabeled", b"words", ""),
     ]
-
-
-def test_sample(monkeypatch):
-    monkeypatch.setattr(sources, "SAMPLE_UNIT_DOCUMENTS", 700)
-    data = schema.DataConfig()
-    units = sources.list_units(data)
-    sizes = dict.fromkeys(("train", "test"), 0)
-    for unit in units:
-        for piece in unit.pieces:
-            assert piece.start == sizes[unit.split]
-            sizes[unit.split] = piece.stop
-    assert sizes == sample_corpus.SIZES
-    assert [unit.split for unit in units] == sorted(
-        (unit.split for unit in units), reverse=True
-    )
-    counts = cleaning.Counts()
-    documents = list(sources.read(data, units[-1], counts))
-    (piece,) = units[-1].pieces
-    for index, document in enumerate(documents, piece.start):
-        text, label = sample_corpus.review("test", index)
-        assert document == (text.encode(), label, "")
-        assert cleaning.clean(document.raw, counts) == text
-    assert len(documents) == piece.stop - piece.start
-    assert counts.bytes_dropped == 0
-    assert sources.fingerprint(data, units) == sources.fingerprint(data, [])
 
 
 def test_reading_never_counts_what_the_cleaner_counts(tmp_path):

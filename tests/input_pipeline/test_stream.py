@@ -31,14 +31,6 @@ def _flip(file, place):
 
 
 @pytest.mark.parametrize(
-    ("index", "count", "expected"),
-    [(0, 1, (0, 12)), (0, 3, (0, 4)), (2, 3, (8, 12)), (3, 4, (9, 12))],
-)
-def test_shards_part_the_batch(index, count, expected):
-    assert stream.Shard(index, count).slice_of(12) == slice(*expected)
-
-
-@pytest.mark.parametrize(
     "num_rows",
     [
         *(1, K - 1, K, K + 1, 2 * K),
@@ -64,12 +56,6 @@ def test_batches_cross_the_end_of_an_epoch(create_prepared):
     np.testing.assert_array_equal(rows.ravel(), alone.ravel()[:84])
 
 
-def test_a_batch_may_be_larger_than_an_epoch(create_prepared):
-    rows, _ = _read(create_prepared(train=5), num_steps=4, size=10)
-    for batch in rows:
-        assert np.bincount(batch).tolist() == [2] * 5
-
-
 def test_rows_and_blocks_are_shuffled(create_prepared):
     num_rows = 20 * K
     rows, _ = _read(create_prepared(train=num_rows), num_steps=num_rows)
@@ -83,18 +69,6 @@ def test_rows_and_blocks_are_shuffled(create_prepared):
         assert list(window) != sorted(window)
     order = [int(b) for b in dict.fromkeys(rows // K)]
     assert abs(np.corrcoef(order, range(20))[0, 1]) < 0.9
-
-
-def test_seeds_give_other_orders(create_prepared):
-    prepared = create_prepared(train=60)
-    a, b, c = (
-        _read(prepared, num_steps=60, seed=seed)[0].ravel()
-        for seed in (0, 1, 2**31 - 1)
-    )
-    for one, other in ((a, b), (b, c), (a, c)):
-        assert (one == other).mean() < 0.3
-    again, _ = _read(prepared, num_steps=60, seed=1)
-    np.testing.assert_array_equal(again.ravel(), b)
 
 
 def test_golden_rows(create_prepared):
@@ -136,7 +110,7 @@ def test_the_number_of_shards_changes_nothing(create_prepared, monkeypatch):
     np.testing.assert_array_equal(one, many)
 
 
-@pytest.mark.parametrize("place", [0, 9, 40, -1, -30])
+@pytest.mark.parametrize("place", [0, 40, -1])
 def test_a_flipped_byte_raises(create_prepared, place):
     prepared = create_prepared(train=20)
     _flip(prepared.roles["train"].files[0], place)
@@ -144,7 +118,7 @@ def test_a_flipped_byte_raises(create_prepared, place):
         _read(prepared, num_steps=20)
 
 
-@pytest.mark.parametrize("num_bytes", [0, 79, 80, 100])
+@pytest.mark.parametrize("num_bytes", [0, 80, 100])
 def test_a_file_that_ends_early_raises(create_prepared, num_bytes):
     prepared = create_prepared(train=20)
     path = pathlib.Path(prepared.roles["train"].files[-1])
@@ -165,44 +139,25 @@ def test_a_block_with_other_rows_raises(create_prepared, num_rows):
         _read(prepared, num_steps=20)
 
 
-def test_a_missing_file_raises(create_prepared):
-    prepared = create_prepared(train=20)
-    pathlib.Path(prepared.roles["train"].files[0]).unlink()
-    with pytest.raises(tf.errors.NotFoundError):
-        _read(prepared, num_steps=20)
-
-
 def _validation(prepared, size):
     dataset = stream.validation_rows(prepared, global_batch_size=size)
     return list(dataset.as_numpy_iterator())
 
 
-@pytest.mark.parametrize("num_rows", [1, K, 9, 10, 11, 20, 23])
+@pytest.mark.parametrize("num_rows", [0, 1, 9, 10, 11, 23])
 def test_validation_is_every_row_once_and_then_padding(
     create_prepared, num_rows
 ):
     batches = _validation(create_prepared(validation=num_rows), 10)
     assert [number for number, _ in batches] == list(range(-(-num_rows // 10)))
+    if not num_rows:
+        return
     rows = np.concatenate([slots for _, slots in batches])
     assert len(rows) % 10 == 0
     assert rows[:num_rows, 0].tolist() == [
         2**15 + 3 + row for row in range(num_rows)
     ]
     assert not rows[num_rows:].any()
-
-
-def test_no_validation_row_gives_no_batch(create_prepared):
-    prepared = create_prepared(validation=0)
-    assert prepared.roles["validation"].files == ()
-    assert _validation(prepared, 10) == []
-
-
-@pytest.mark.parametrize("place", [0, 40, -1])
-def test_a_flipped_byte_in_validation_raises(create_prepared, place):
-    prepared = create_prepared(validation=20)
-    _flip(prepared.roles["validation"].files[0], place)
-    with pytest.raises(tf.errors.DataLossError):
-        _validation(prepared, 10)
 
 
 def test_validation_cut_at_a_record_raises(create_prepared):

@@ -1,6 +1,5 @@
 """What is known of all documents before one has a role: nothing leaks."""
 
-import dataclasses
 import itertools
 import json
 
@@ -15,7 +14,6 @@ from input_pipeline import (
     reading,
     sources,
     survey,
-    text_files,
 )
 from input_pipeline.corpus import Corpus
 from tests.input_pipeline import conftest as tiny
@@ -112,10 +110,8 @@ def test_what_stands_in_a_file_of_its_own_is_left_out_of_training(tmp_path):
     ("number", "rate"),
     [
         (0, 0.05),
-        (1, 0.2),
         (900, 0.2),
         (2_000, 0.1),
-        (4_000, 0.05),
         (9_000, 0.05),
     ],
 )
@@ -139,20 +135,8 @@ def test_few_labels_leave_more_of_them_for_validation(number, rate, tmp_path):
     assert len(examples) == counted["test"]
 
 
-def _grouped(number):
-    """Five documents a group, and some that every group repeats."""
-    return [
-        {
-            "text": f"own {n} film" if n % 5 else f"good film {n % 100}",
-            "label": "yes" if n % 3 else "no",
-            "author": f"author {n // 5}",
-        }
-        for n in range(number)
-    ]
-
-
 def test_a_group_is_on_one_side_and_repeats_nothing_of_the_other(tmp_path):
-    records = _grouped(500)
+    records = tiny.grouped(500)
     # Some have no group, some no label.
     records += [{"text": r["text"], "label": "no"} for r in records[-20:]]
     records += [{**r, "text": r["text"] + " x", "label": ""} for r in records]
@@ -226,41 +210,6 @@ def test_pieces_of_a_long_document_share_its_role(tmp_path, monkeypatch):
     assert sum(map(len, found.values())) == 100
 
 
-def test_the_same_bytes_for_one_and_two_processes(tmp_path, monkeypatch):
-    monkeypatch.setattr(text_files, "UNIT_BYTES", 3_000)
-    records = _grouped(400)
-    tiny.write(tmp_path / "reviews.jsonl", records[:300])
-    more = "".join(record["text"] + "\n" for record in records[200:])
-    (tmp_path / "more.txt").write_text(more)
-    tiny.write(tmp_path / "v.jsonl", records[280:340])
-    found = []
-    for number in (1, 2):
-        config = tiny.labelled_config(
-            tmp_path,
-            **{
-                "data.num_processes": number,
-                "data.prepared_dir": str(tmp_path / f"p{number}"),
-                "data.group_field": "author",
-                "data.unlabeled_path": str(tmp_path / "more.txt"),
-                "data.validation_path": str(tmp_path / "v.jsonl"),
-            },
-        )
-        preparation.prepare(config)
-        preparation.prepare_labelled(config, tiny.TOKENIZER)
-        found.append(
-            {
-                str(path.relative_to(tmp_path / f"p{number}")): (
-                    path.read_bytes()
-                )
-                for path in (tmp_path / f"p{number}").rglob("*")
-                if path.is_file()
-            }
-        )
-    assert found[0] == found[1]
-    # A survey, rows and labelled rows.
-    assert len([n for n in found[0] if n.endswith("manifest.json")]) == 3
-
-
 def test_it_is_made_once_and_holds_no_path(tmp_path, monkeypatch):
     tiny.write(tmp_path / "reviews.jsonl", tiny.reviews(100))
     config = tiny.labelled_config(tmp_path)
@@ -274,34 +223,3 @@ def test_it_is_made_once_and_holds_no_path(tmp_path, monkeypatch):
     [path] = (tmp_path / "prepared").glob("*/manifest.json")
     assert str(tmp_path) not in path.read_text()
     assert json.loads(path.read_text())["survey"]["without_label"] == 0
-
-
-def test_plain_text_alone_is_not_read_for_it(tmp_path, monkeypatch):
-    (tmp_path / "a.txt").write_text("words\n")
-    text = {"data.source": "text", "data.path": str(tmp_path / "a.txt")}
-    config = tiny.labelled_config(tmp_path, **text)
-    monkeypatch.setattr(survey, "_look", None)
-    known = survey.of(config.data, sources.list_units(config.data))
-    assert known.roles.validation_rate == 0.2
-    assert known.roles.test_rate == 0
-    assert not known.roles.has_labels
-
-
-def test_a_test_split_that_is_no_file_is_not_read(tmp_path, monkeypatch):
-    read = []
-    look = reading.look
-    monkeypatch.setattr(
-        reading,
-        "look",
-        lambda data, unit: read.append(unit.split) or look(data, unit),
-    )
-    config = tiny.labelled_config(
-        tmp_path, **{"data.source": "sample", "data.path": ""}
-    )
-    units = [
-        dataclasses.replace(unit, pieces=(unit.pieces[0],))
-        for unit in sources.list_units(config.data)
-    ]
-    known = survey.of(config.data, [units[0], units[-1]])
-    assert {*read} == {"train"}
-    assert known.roles.test_rate == 0

@@ -96,16 +96,9 @@ def test_small_files_share_a_unit(tmp_path, monkeypatch):
     ]
 
 
-def test_a_file_can_be_a_document(tmp_path):
-    (tmp_path / "b.txt").write_bytes(b"one\r\ntwo\n")
-    (tmp_path / "a.txt.gz").write_bytes(gzip.compress(b"three\n"))
-    (tmp_path / "empty.txt").write_bytes(b"")
-    texts = _texts(tmp_path / "*", document="file")
-    assert texts == [b"three\n", b"one\r\ntwo\n"]
-
-
-@pytest.mark.parametrize("document", ["line", "file"])
-@pytest.mark.parametrize("name", ["a.txt", "a.txt.gz"])
+@pytest.mark.parametrize(
+    ("document", "name"), [("line", "a.txt.gz"), ("file", "a.txt")]
+)
 def test_a_long_document_is_never_in_memory(tmp_path, document, name):
     content = b"word " * 2_000_000 + "\u4f60".encode() * 2_000_000
     open_ = gzip.open if name.endswith(".gz") else open
@@ -130,12 +123,6 @@ def test_a_long_document_is_never_in_memory(tmp_path, document, name):
     assert num_documents == counts.documents_split + 1 == 16
 
 
-def test_gzip_of_several_members(tmp_path):
-    parts = [b"a\nb", b"c\n", b"", b"d"]
-    (tmp_path / "a.gz").write_bytes(b"".join(map(gzip.compress, parts)))
-    assert _texts(tmp_path / "a.gz") == [b"a", b"bc", b"d"]
-
-
 @pytest.mark.parametrize("damage", ["cut", "flip", "tail", "plain"])
 def test_a_damaged_gzip_file_is_an_error(tmp_path, damage):
     content = gzip.compress(random.Random(0).randbytes(10_000))
@@ -152,30 +139,15 @@ def test_a_damaged_gzip_file_is_an_error(tmp_path, damage):
         _texts(path)
 
 
-def test_globs(tmp_path):
+def test_globs(tmp_path, monkeypatch):
     for name in ("b/2.txt", "b/1.txt", "a/3.txt", "a/deep/4.txt", "x[1].txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(f"{name}\n")
     assert _texts(tmp_path / "*/*.txt") == [b"a/3.txt", b"b/1.txt", b"b/2.txt"]
     assert _texts(tmp_path / "a" / "**") == [b"a/3.txt", b"a/deep/4.txt"]
     assert _texts(tmp_path / "x[1].txt") == [b"x[1].txt"]
-
-
-def test_home_is_known(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "a.txt").write_text("text\n")
-    assert _texts("~/*.txt") == [b"text"]
-
-
-def test_every_path_gives_units_of_its_split(tmp_path):
-    splits = ["train", "unlabeled", "validation", "test"]
-    for name in splits:
-        (tmp_path / f"{name}.txt").write_text(f"{name}\n")
-    paths = {f"{n}_path": str(tmp_path / f"{n}*") for n in splits[1:]}
-    data = _config(tmp_path / "train.txt", **paths)
-    units = text_files.list_units(data)
-    assert [unit.split for unit in units] == splits
-    assert _read(data, units) == [name.encode() for name in splits]
+    monkeypatch.setenv("HOME", str(tmp_path / "b"))
+    assert _texts("~/*.txt") == [b"b/1.txt", b"b/2.txt"]
 
 
 @pytest.mark.parametrize(
@@ -188,10 +160,6 @@ def test_every_path_gives_units_of_its_split(tmp_path):
         (
             {"unlabeled_path": "*"},
             r"data\.unlabeled_path; .* an unlabelled file that is the label",
-        ),
-        (
-            {"test_path": "b.txt", "validation_path": "*b*"},
-            r"b\.txt is in data\.validation_path and in data\.test_path",
         ),
         (
             {"test_path": "b.txt", "unlabeled_path": "*b*"},
@@ -260,18 +228,6 @@ def test_a_file_that_shrinks_is_an_error(tmp_path):
         _read(data, units)
 
 
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-@pytest.mark.parametrize("suffix", [".txt", ".txt.gz"])
-def test_utf_16_is_refused(tmp_path, encoding, suffix):
-    path = tmp_path / f"a{suffix}"
-    content = "\ufeffsome text\n".encode(encoding)
-    is_gzip = suffix.endswith(".gz")
-    path.write_bytes(gzip.compress(content) if is_gzip else content)
-    data = _config(path)
-    with pytest.raises(ValueError, match="is UTF-16, but .* iconv -f utf-16"):
-        _read(data, text_files.list_units(data))
-
-
 def test_fingerprint_knows_content_but_not_place(tmp_path, monkeypatch):
     monkeypatch.setattr(text_files, "UNIT_BYTES", 4)
     for folder in ("here", "there"):
@@ -290,24 +246,20 @@ def test_fingerprint_knows_content_but_not_place(tmp_path, monkeypatch):
     assert text_files.fingerprint(units) != results[0]
 
 
-def test_gzip_is_known_by_its_content(tmp_path):
+def test_other_formats_are_known_by_their_content(tmp_path):
     path = tmp_path / "text.log"
     path.write_bytes(gzip.compress(b"one\ntwo\n"))
     assert _texts(path) == [b"one", b"two"]
-
-
-def test_a_zip_archive_is_refused(tmp_path):
-    path = tmp_path / "text.txt"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("a.txt", "one")
-    with pytest.raises(ValueError, match=r"text\.txt is a zip archive.*unzip"):
+    with pytest.raises(ValueError, match=r"text\.log is a zip archive.*unzip"):
         _texts(path)
-
-
-def test_lines_of_an_old_mac_are_named(tmp_path):
-    path = tmp_path / "text.txt"
     path.write_bytes(b"one\rtwo\rthree")
     with pytest.raises(ValueError, match="carriage returns alone.*tr"):
         _texts(path)
     path.write_bytes(b"one\rtwo\nthree\r\n")
     assert len(_texts(path)) == 2
+    for encoding, pack in (("utf-16-le", bytes), ("utf-16-be", gzip.compress)):
+        path.write_bytes(pack("\ufeffsome text\n".encode(encoding)))
+        with pytest.raises(ValueError, match="is UTF-16.* iconv -f utf-16"):
+            _texts(path)

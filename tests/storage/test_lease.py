@@ -45,20 +45,6 @@ def test_a_killed_holder_loses_it(bucket):
         assert b"123" not in bucket.objects[NAME]
 
 
-def test_a_holder_that_ends_is_not_waited_for(bucket, monkeypatch):
-    bucket.objects[NAME] = b"a host 7 123"
-    read, seen = lease._read, []
-
-    def end(path):
-        seen.append(read(path))
-        bucket.objects.pop(NAME, None)
-        return seen[-1]
-
-    monkeypatch.setattr(lease, "_read", end)
-    lease._await_silence(storage.path_of(NAME), "Busy.")
-    assert seen == ["a host 7 123", ""]
-
-
 def test_the_earlier_of_two_at_the_same_moment_stops(bucket, monkeypatch):
     stopped = lease.threading.Event()
     sent = []
