@@ -12,7 +12,7 @@ import tensorflow as tf
 from input_pipeline import classification, manifest, stream
 from input_pipeline.documents import Documents
 from tests.trainer import conftest as tiny_runs
-from trainer import checkpoint, trained
+from trainer import checkpoint, ngrams, trained
 from trainer.commands import everything
 from trainer.run import Run
 from trainer.stages import combined, self_training
@@ -132,6 +132,23 @@ def test_without_text_to_label_nothing_is_trained(create, one_device, tmp_path):
         config = create({**more, f"finetune.{name}": value})
         run = Run(config, workdir="", runtime=one_device)
         assert run.unlabelled_rows is None
+
+
+def test_few_labels_let_the_ngrams_read_the_other_text(
+    create, one_device, monkeypatch
+):
+    still = {"finetune.self_training_rounds": 0}
+
+    def unlabelled(**more):
+        changes = {**still, **{f"finetune.{k}": v for k, v in more.items()}}
+        return Run(
+            create(changes), workdir="", runtime=one_device
+        ).unlabelled_rows
+
+    assert unlabelled().roles["unlabeled"].num_documents == 160
+    assert unlabelled(ngrams=False) is None
+    monkeypatch.setattr(ngrams, "MOST_LABELLED", 10)
+    assert unlabelled() is None
 
 
 def _random_documents(number, seed=0):
