@@ -119,10 +119,11 @@ def fit(
         )
     start = time.perf_counter()
     fitter = _Fitter(train, unlabelled, is_special, num_classes)
-    best, recipe, report = None, dict[str, Any](), dict[str, Any]()
 
-    def consider(model: ngrams.NGrams, **made: Any) -> None:
-        nonlocal best, recipe, report
+    def judged(
+        model: ngrams.NGrams, **recipe: Any
+    ) -> tuple[ngrams.NGrams, dict[str, Any]]:
+        """The model with its answers to validation, and how good these are."""
         found = ngrams.logits(
             model,
             *validation[:3],
@@ -130,29 +131,32 @@ def fit(
             num_documents=len(validation.labels),
         ).numpy()
         weights, bias = ngrams.combine([found], validation.labels)
-        calibrated = weights[0] * found + bias
-        loss, accuracy = ngrams.measure(calibrated, validation.labels)
-        if best is None or loss < report["loss"]:
-            best, recipe = dataclasses.replace(model, validation=found), made
-            report = {"loss": loss, "accuracy": accuracy}
+        loss, accuracy = ngrams.measure(
+            weights[0] * found + bias, validation.labels
+        )
+        facts = {**recipe, "loss": loss, "accuracy": accuracy}
+        return dataclasses.replace(model, validation=found), facts
 
-    for strength in STRENGTHS:
-        consider(fitter.regression(strength), strength=strength)
-    assert best is not None
+    def by_loss(candidate: tuple[ngrams.NGrams, dict[str, Any]]) -> float:
+        return float(candidate[1]["loss"])
+
+    tried = [judged(fitter.regression(s), strength=s) for s in STRENGTHS]
     if unlabelled:
-        strength, model = recipe["strength"], best
+        model, facts = min(tried, key=by_loss)
         for rounds in range(1, _ROUNDS + 1):
             model = fitter.student(model)
-            consider(model, strength=strength, rounds=rounds)
-        consider(fitter.naive_bayes(), naive_bayes=True)
+            recipe = {"strength": facts["strength"], "rounds": rounds}
+            tried.append(judged(model, **recipe))
+        tried.append(judged(fitter.naive_bayes(), naive_bayes=True))
+    best, facts = min(tried, key=by_loss)
     if len(validation.labels) > _MANY * len(train.labels):
         both = Documents.joined([train, validation])
         fitter = _Fitter(both, unlabelled, is_special, num_classes)
-        if "naive_bayes" in recipe:
+        if "naive_bayes" in facts:
             model = fitter.naive_bayes()
         else:
-            model = fitter.regression(recipe["strength"])
-            for _ in range(recipe.get("rounds", 0)):
+            model = fitter.regression(facts["strength"])
+            for _ in range(facts.get("rounds", 0)):
                 model = fitter.student(model)
         best = dataclasses.replace(model, validation=best.validation)
     used = best.scales > 0
@@ -160,8 +164,7 @@ def fit(
     for name in ("keys", "scales", "coefficients"):
         best = dataclasses.replace(best, **{name: getattr(best, name)[used]})
     return best, {
-        **recipe,
-        **report,
+        **facts,
         "ngrams": len(best.keys),
         "documents": len(train.labels),
         "unlabelled_documents": len(unlabelled.labels) if unlabelled else 0,
