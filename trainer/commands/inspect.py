@@ -14,7 +14,8 @@ from trainer.training import strategies
 
 def run(run: Run) -> None:
     """Prints one JSON object a step; the chief of a cluster prints."""
-    config, rows, strategy = run.config, run.rows, run.strategy
+    # Devices first: they cannot be split once TensorFlow has read a row.
+    config, strategy, rows = run.config, run.strategy, run.rows
     strategies.check_batch(strategy, config.train)
     # Not the batches of another run.
     run.require_same("encoder", "pretrain", run.encoder_sources())

@@ -2,6 +2,10 @@
 
 import hashlib
 import json
+import os
+import pathlib
+import subprocess
+import sys
 
 import pytest
 
@@ -118,3 +122,22 @@ def test_another_runs_batches_are_not_shown(tiny, finished, one_device, capsys):
             Run(config, workdir=str(finished.workdir), runtime=one_device)
         )
     assert not capsys.readouterr().out
+
+
+def test_a_process_of_its_own_splits_its_device_first(shown, one_device, tiny):
+    """Not after TensorFlow has read the rows, when it would be too late."""
+    config = tiny(SHOWN)
+    path = pathlib.Path(config.data.prepared_dir) / "config.json"
+    path.write_text(json.dumps({"config": config.to_dict()}))
+    argv = ["--mode=inspect", "--num_virtual_devices=2", f"--config={path}"]
+    done = subprocess.run(
+        [sys.executable, "-m", "trainer.main", *argv],
+        cwd=pathlib.Path(__file__).parents[3],
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    assert found == shown(one_device)
