@@ -80,7 +80,7 @@ def test_virtual_devices_whose_iterators_are_released_at_once():
     assert out.startswith("3 True\n"), err
     seconds = [float(line) for line in out.splitlines()[1:]]
     assert len(seconds) == 2, err
-    assert max(seconds) < 0.5
+    assert max(seconds) < 20  # Otherwise it waits for a minute.
 
 
 class Cluster:
