@@ -95,24 +95,13 @@ def _sweep(
 
     def add(first: tf.Tensor, found: _Found, *, parts: int) -> _Found:
         x, label, weight = (
-            tf.slice(
-                values,
-                [first * entries.rows] + [0] * (values.shape.rank - 1),
-                [parts * entries.rows, *values.shape[1:]],
-            )
-            for values in sorted_inputs
+            entries.chunk(values, first, parts) for values in sorted_inputs
         )
-
-        def write(array: tf.TensorArray, values: tf.Tensor) -> tf.TensorArray:
-            for number, part in enumerate(tf.split(values, parts)):
-                array = array.write(first + number, part)
-            return array
-
         loss, correct, probabilities = _softmax(x, table, bias, label)
         used = tf.cast(weight > 0, tf.float32)
         found = found._replace(
-            each=write(found.each, loss * used),
-            correct=write(found.correct, correct),
+            each=entries.written(found.each, first, loss * used),
+            correct=entries.written(found.correct, first, correct),
         )
         if not trains:
             return found
@@ -120,7 +109,7 @@ def _sweep(
             x, table, probabilities, label, weight
         )
         return found._replace(
-            d_hidden=write(found.d_hidden, d_hidden),
+            d_hidden=entries.written(found.d_hidden, first, d_hidden),
             d_projection=found.d_projection + d_projection,
         )
 
@@ -189,11 +178,30 @@ class _Parts(NamedTuple):
         padding = [[0, missing]] + [[0, 0]] * (values.shape.rank - 1)
         return tf.pad(tf.gather(values, self.order), padding)
 
+    def chunk(
+        self, values: tf.Tensor, first: tf.Tensor, parts: int
+    ) -> tf.Tensor:
+        """So many parts of sorted values, from the first: [parts * R, ...]."""
+        return tf.slice(
+            values,
+            [first * self.rows] + [0] * (values.shape.rank - 1),
+            [parts * self.rows, *values.shape[1:]],
+        )
+
     def array(self, dtype: tf.DType, *shape: int) -> tf.TensorArray:
         """For what is found of each part, [R, *shape]."""
         return tf.TensorArray(
             dtype, self.num_parts, element_shape=(self.rows, *shape)
         )
+
+    def written(
+        self, array: tf.TensorArray, first: tf.Tensor, chunk: tf.Tensor
+    ) -> tf.TensorArray:
+        """The array with a chunk [parts * R, ...] from the first part on."""
+        parts = tf.split(chunk, chunk.shape[0] // self.rows)
+        for number, part in enumerate(parts):
+            array = array.write(first + number, part)
+        return array
 
     def restored(self, array: tf.TensorArray) -> tf.Tensor:
         """All parts as [N, ...], where their entries were."""
