@@ -7,7 +7,7 @@ import signal
 import pytest
 import tensorflow as tf
 
-from tests.trainer import test_checkpoint
+from tests.trainer import test_killed_saves
 from tests.trainer.training import conftest as tiny
 
 pytestmark = pytest.mark.soak
@@ -84,7 +84,7 @@ def test_two_workers(tmp_path, reference, record, accumulation_steps):
 
 
 def test_flipped_bytes_in_checkpoints(tmp_path, record):
-    run = test_checkpoint.Run(tmp_path)
+    run = test_killed_saves.Run(tmp_path)
     run.save(1)
     run.save(2, validation_loss=1.5)
     directory = max(tmp_path.iterdir())
@@ -104,13 +104,13 @@ def test_flipped_bytes_in_checkpoints(tmp_path, record):
 
 
 def test_kills_during_saves(tmp_path, record):
-    lost = test_checkpoint.kill_savers(tmp_path, num_kills=100, seed=3)
+    lost = test_killed_saves.kill_savers(tmp_path, num_kills=100, seed=3)
     record("100 kills during saves: lost", lost, 0)
     assert lost == 0
 
 
 def test_kills_during_saves_to_a_store(bucket, record):
     place = ("gs://bucket/run/checkpoints", bucket.root)
-    lost = test_checkpoint.kill_savers(*place, num_kills=100, seed=4)
+    lost = test_killed_saves.kill_savers(*place, num_kills=100, seed=4)
     record("100 kills during saves to an object store: lost", lost, 0)
     assert lost == 0
