@@ -229,6 +229,12 @@ class Run:
             _log.warning("%s", line)
         return rows
 
+    @property
+    def has_few_labels(self) -> bool:
+        """Whether so few documents have a label that n-grams read others."""
+        number = self.labelled_rows.roles["train"].num_documents
+        return number < ngrams.MOST_LABELLED
+
     @functools.cached_property
     def unlabelled_rows(self) -> manifest.Prepared | None:
         """Rows of documents without a label; None if nothing learns from them.
@@ -240,10 +246,9 @@ class Run:
         """
         finetune, rows = self.config.finetune, None
         trains = finetune.self_training_rounds > 0 and finetune.encoder
-        labelled_documents = self.labelled_rows.roles["train"].num_documents
         if trains or (
             finetune.ngrams
-            and labelled_documents < ngrams.MOST_LABELLED
+            and self.has_few_labels
             and self.corpus.has_unlabelled
         ):
             rows = self.open_rows(

@@ -48,28 +48,33 @@ def run(run: Run) -> None:
     Nothing is done if `finetune.ngrams` is False, or the workdir has the
     n-grams of these rows.
     """
-    rows = run.labelled_rows
-    unlabelled = run.unlabelled_rows
+    rows, unlabelled = run.labelled_rows, None
     made_from = {"labelled rows": rows.fingerprint}
-    if unlabelled and rows.roles["train"].num_documents < ngrams.MOST_LABELLED:
+    if run.has_few_labels:
+        unlabelled = run.unlabelled_rows
+    if unlabelled:
         made_from["unlabelled rows"] = unlabelled.fingerprint
     wanted = chain.Artifact.of("n-grams", run.config, made_from)
     before = ngrams.read_facts(run.workdir).get("artifact", {}).get("id")
     if not run.config.finetune.ngrams or before == wanted.id:
         return
-    model, facts = fit(
-        classification.documents(rows, run.config, "train"),
-        classification.documents(rows, run.config, "validation"),
-        is_special=rows.tokenizer.is_special,
-        num_classes=len(rows.labels),
-        unlabelled=classification.documents(
+    train, validation = (
+        classification.documents(rows, run.config, role)
+        for role in preparation.ROLES
+    )
+    if unlabelled:
+        others = classification.documents(
             unlabelled,
             run.config,
             preparation.UNLABELLED,
             most_tokens=_MOST_TOKENS,
         )
-        if unlabelled and "unlabelled rows" in made_from
-        else None,
+    model, facts = fit(
+        train,
+        validation,
+        is_special=rows.tokenizer.is_special,
+        num_classes=len(rows.labels),
+        unlabelled=others if unlabelled else None,
     )
     model.save(run.workdir, {**facts, **wanted.to_dict()})
     _log.info(
@@ -111,12 +116,6 @@ def fit(
     Raises:
       ValueError: V is too large for keys.
     """
-    if len(is_special) > _MAX_VOCABULARY:
-        raise ValueError(
-            f"The vocabulary has {len(is_special):,} tokens, but n-grams take"
-            f" at most {_MAX_VOCABULARY:,}; lower tokenizer.vocabulary_size, or"
-            " leave the n-grams out with --config.finetune.ngrams=False."
-        )
     start = time.perf_counter()
     fitter = _Fitter(train, unlabelled, is_special, num_classes)
 
@@ -152,13 +151,8 @@ def fit(
     if len(validation.labels) > _MANY * len(train.labels):
         both = Documents.joined([train, validation])
         fitter = _Fitter(both, unlabelled, is_special, num_classes)
-        if "naive_bayes" in facts:
-            model = fitter.naive_bayes()
-        else:
-            model = fitter.regression(facts["strength"])
-            for _ in range(facts.get("rounds", 0)):
-                model = fitter.student(model)
-        best = dataclasses.replace(model, validation=best.validation)
+        again = fitter.of_recipe(facts)
+        best = dataclasses.replace(again, validation=best.validation)
     used = best.scales > 0
     used[0] |= not used.any()
     for name in ("keys", "scales", "coefficients"):
@@ -188,6 +182,13 @@ class _Fitter:
     ):
         from sklearn import linear_model
 
+        if len(is_special) > _MAX_VOCABULARY:
+            raise ValueError(
+                f"The vocabulary has {len(is_special):,} tokens, but n-grams"
+                f" take at most {_MAX_VOCABULARY:,}; lower"
+                " tokenizer.vocabulary_size, or leave the n-grams out with"
+                " --config.finetune.ngrams=False."
+            )
         every = [labelled, unlabelled] if unlabelled else [labelled]
         documents = Documents.joined(every)
         keys, owners, columns = _occurrences(documents, is_special)
@@ -205,6 +206,15 @@ class _Fitter:
         self.solver = linear_model.LogisticRegression(
             max_iter=200, tol=1e-5, warm_start=True
         )
+
+    def of_recipe(self, facts: dict[str, Any]) -> ngrams.NGrams:
+        """The kind of model that `fit` describes by these facts."""
+        if "naive_bayes" in facts:
+            return self.naive_bayes()
+        model = self.regression(facts["strength"])
+        for _ in range(facts.get("rounds", 0)):
+            model = self.student(model)
+        return model
 
     def regression(self, strength: float) -> ngrams.NGrams:
         """Fitted on the labelled documents alone."""
@@ -251,7 +261,9 @@ class _Fitter:
             weights = _EM_WEIGHT * belief
             weights[:n] = known
             counts = features.T @ weights  # [G, C]
-            counts *= counts.sum() / self.num_classes / counts.sum(axis=0)
+            # A class may have no n-gram that is common enough to count.
+            sizes = np.maximum(counts.sum(axis=0), _EM_PRIOR)
+            counts *= counts.sum() / self.num_classes / sizes
             logs = np.log(_EM_PRIOR + counts)
             logs -= logs.mean(axis=1, keepdims=True)
             answers = features @ logs
