@@ -58,11 +58,9 @@ def _chain(run: Run) -> Iterator[tuple[str, ...]]:
         initial = {"initial": run.initial_id} if run.initial else {}
         row = _row(run, "encoder", state, {"rows": rows.name, **initial})
         if row[-1] == _DONE and prepared:
-            plan = loop.Plan.of(
-                config.train,
-                budget.decided(run),
-                storage.read_manifest(rows)["roles"]["train"]["num_rows"],
-            )
+            decided = budget.decided(run)
+            num_rows = storage.read_manifest(rows)["roles"]["train"]["num_rows"]
+            plan = loop.Plan.of(decided.train, decided, num_rows)
             if state["step"] < plan.num_steps:
                 row = (*row[:-1], f"{state['step']} of {plan.num_steps} steps")
         yield row

@@ -1,5 +1,6 @@
 """`--mode=status` says what is done, stale and missing, and changes nothing."""
 
+import json
 import re
 import shutil
 
@@ -53,6 +54,21 @@ def test_done_stale_and_missing(shown, finished, tmp_path):
     found, _ = shown(workdir, {"data.sequence_length": 32})
     assert found["rows"].endswith("missing")
     assert sorted(workdir.rglob("*")) == files
+
+
+@pytest.mark.parametrize(("steps", "state"), [(33, "done"), (34, "34 steps")])
+def test_steps_that_minutes_decided_are_what_is_wanted(
+    shown, finished, tmp_path, steps, state
+):
+    workdir = tmp_path / "run"
+    shutil.copytree(finished.workdir, workdir)
+    recorded = json.loads((workdir / "config.json").read_text())
+    recorded["resolved"]["steps"] = {"pretrain": steps}
+    (workdir / "config.json").write_text(json.dumps(recorded))
+    # Whatever the config alone would make of it.
+    still = {"train.minutes": 1.0, "train.num_steps": 0}
+    found, _ = shown(workdir, still)
+    assert found["encoder"].endswith(state)
 
 
 def test_another_question_makes_an_export_stale(shown, exported):
