@@ -76,8 +76,7 @@ def undisturbed(flags, tmp_path_factory):
 def start(argv, *, within=(), **environment):
     """The program, started with these flags, as if there were no GPU.
 
-    XLA optimises as it does for users. Without that, which makes tests with
-    tiny graphs faster, fine-tuning here gives losses that are not finite.
+    XLA optimises as it does for users, not as in the fast tests.
 
     `within`: the words before it, such as those that choose a network.
     """

@@ -69,10 +69,16 @@ class DocumentPooling(keras.layers.Layer):
                 tf.math.unsorted_segment_mean(slots, owners, num_documents)
             )
         if self.kind in ("max", "mean_max"):
-            highest = tf.math.unsorted_segment_max(slots, owners, num_documents)
-            # The lowest float stands where there is no slot.
-            empty = highest <= tf.float32.min
-            parts.append(tf.where(empty, 0.0, highest))
+            # Neighbours of the largest bfloat16 are as large as it is.
+            is_exact = states.dtype == tf.float32
+            parts.append(
+                _segment_max(
+                    slots,
+                    owners,
+                    num_documents,
+                    tolerance=1e-5 if is_exact else 2**-7,
+                )
+            )
         return tf.concat(parts, axis=-1)
 
 
@@ -191,6 +197,38 @@ class Classifier(keras.Model):
             noise=noise and noise.for_parts(documents),
         )
         return tf.reshape(logits, [rows, documents, -1])
+
+
+def _segment_max(
+    slots: tf.Tensor, owners: tf.Tensor, num_documents: int, tolerance: float
+) -> tf.Tensor:
+    """The maximum over the slots of each document, [M, D]; 0 without slots.
+
+    TensorFlow's own gradient goes to the slots that equal the maximum. XLA may
+    compute a slot twice, rounded differently: then none is equal, and the
+    gradient is divided by zero. Here it is shared by all slots that are within
+    `tolerance`, relative to 1 + |maximum|.
+    """
+
+    @tf.custom_gradient
+    def pool(slots: tf.Tensor) -> Any:
+        highest = tf.math.unsorted_segment_max(slots, owners, num_documents)
+        # The lowest float stands where there is no slot.
+        highest = tf.where(highest <= tf.float32.min, 0.0, highest)
+
+        def gradient(upstream: tf.Tensor) -> tf.Tensor:
+            own = tf.maximum(owners, 0)
+            least = highest - tolerance * (1 + tf.abs(highest))
+            wins = (slots >= tf.gather(least, own)) & (owners >= 0)[:, None]
+            number = tf.math.unsorted_segment_sum(
+                tf.cast(wins, tf.float32), owners, num_documents
+            )
+            share = tf.math.divide_no_nan(upstream, number)
+            return tf.where(wins, tf.gather(share, own), 0.0)
+
+        return highest, gradient
+
+    return pool(slots)
 
 
 def pools_padding(
