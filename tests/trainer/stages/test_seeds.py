@@ -105,6 +105,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same(
     ) in caplog.text
 
 
+@pytest.mark.soak  # Another seed, and another student.
 def test_more_seeds_and_rounds_extend_a_finished_run(
     whole, create, one_device, tmp_path
 ):

@@ -99,6 +99,7 @@ def assert_products_are_compiled(model, iterator, *, jit):
     assert [op for op, _ in nodes[False] if op == "ResourceApplyAdam"]
 
 
+@pytest.mark.soak  # Off by default; XLA compiles three programs.
 def test_several_steps_a_program_are_the_same_steps(reference):
     one_device = tf.distribute.OneDeviceStrategy("CPU:0")
     model = tiny.create(one_device, steps_per_program=2, jit=True)
