@@ -69,6 +69,16 @@ def load_config(path: str, *, changes: Mapping[str, str]) -> schema.Config:
     return parse(["", *words], values)
 
 
+def find(config: str) -> pathlib.Path:
+    """The file of a recipe or of a path, which need not exist.
+
+    find("imdb") -> .../configs/imdb.py, whatever the current folder
+    """
+    if config.isidentifier():
+        return pathlib.Path(__file__).with_name(f"{config}.py")
+    return pathlib.Path(config)
+
+
 def read_file(path: str) -> ml_collections.ConfigDict:
     """What get_config() of a Python file returns, or what a run recorded.
 

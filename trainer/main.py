@@ -106,11 +106,11 @@ def _run(argv: Sequence[str]) -> None:
     if values.help:
         return print(_usage(values))
     own = re.search(r"config\.data\.source[= ](?!sample\b)", " ".join(words))
-    default = "configs/default.py" if own else "configs/sample.py"
+    default = "default" if own else "sample"
     record = pathlib.Path(values.workdir, "config.json")
     if values.mode in _OF_WORKDIR and values.workdir and record.is_file():
         default = str(record)
-    path = pathlib.Path(values.config or default)
+    path = overrides.find(values.config or default)
     del values.config  # The flag becomes the config itself.
     overrides.define_flags(str(path), values)
     if values.helpfull:
@@ -157,8 +157,9 @@ def _define_flags() -> flags.FlagValues:
     flags.DEFINE_enum("strategy", "mirrored", layouts, "where to run", values)
     flags.DEFINE_enum("mode", "all", [*MODES], "what to do", values)
     text = (
-        "Python file with get_config(), or the config.json of a run; default:"
-        " configs/sample.py, or configs/default.py with --config.data.source"
+        "a recipe such as imdb, a Python file with get_config(), or the"
+        " config.json of a run; default: sample, or default with"
+        " --config.data.source"
     )
     flags.DEFINE_string("config", "", text, values)
     text = "default: runs/<stem of --config>, or the workdir of that run"
