@@ -17,7 +17,7 @@ _PRECISIONS = ("float32", "bfloat16")
 
 def matmuls() -> dict[str, timing.Call]:
     """Products of large square matrices, to be timed beside the work."""
-    size = _matmul_size()
+    size = matmul_size()
 
     def create(precision: str) -> timing.Call:
         matrix = tf.random.stateless_normal([size, size], seed=[0, 0])
@@ -46,7 +46,7 @@ def describe_work(
       num_devices: physical ones that share it.
     """
     peaks = {
-        name: 2.0 * _matmul_size() ** 3 / min(seconds[f"matmul_{name}"])
+        name: 2.0 * matmul_size() ** 3 / min(seconds[f"matmul_{name}"])
         for name in _PRECISIONS
     }
     # A GPU multiplies float16 as fast as bfloat16.
@@ -61,7 +61,8 @@ def describe_work(
     return {**found, "share_of_matmul_peak": round(share, 3)}
 
 
-def _matmul_size() -> int:
+def matmul_size() -> int:
+    """Rows and columns of the matrices that `matmuls` multiplies."""
     return 8192 if tf.config.list_physical_devices("GPU") else 2048
 
 

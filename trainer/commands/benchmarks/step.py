@@ -53,7 +53,7 @@ def measure(run: Run) -> dict[str, Any]:
         calls | machine.matmuls(), num_rounds=config.benchmark.num_rounds
     )
 
-    num_tokens, num_predicted, num_flops = _work(run)
+    num_tokens, num_predicted, num_flops = work(run)
     train, precision = task.train, task.arithmetic.precision
     median = statistics.median(seconds["step"]) / train.steps_per_call
     num_gpus = len(tf.config.list_physical_devices("GPU"))
@@ -94,7 +94,7 @@ def measure(run: Run) -> dict[str, Any]:
     return result
 
 
-def _work(run: Run) -> tuple[float, float, float]:
+def work(run: Run) -> tuple[float, float, float]:
     """Real tokens, predicted slots and useful FLOPs of a step, on average."""
     found = []
     for batch in steps.first_batches(run):
@@ -152,7 +152,7 @@ def _compare(
     ours = [value / steps_per_call for value in seconds["step"]]
     compared = timing.compare(ours, seconds["reference"])
     config = run.config.changed({"data.packing": "document"})
-    tokens, *_ = _work(Run(config, workdir="", runtime=run.runtime))
+    tokens, *_ = work(Run(config, workdir="", runtime=run.runtime))
     return {
         **compared,
         "reference_real_tokens": round(tokens, 1),

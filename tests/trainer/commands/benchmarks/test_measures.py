@@ -43,7 +43,7 @@ def test_a_step_and_the_reference(create, monkeypatch):
     monkeypatch.setattr(
         step.machine, "peak_bytes", lambda create, *_: peaks[create.__name__]
     )
-    monkeypatch.setattr(step.machine, "_matmul_size", lambda: 64)
+    monkeypatch.setattr(step.machine, "matmul_size", lambda: 64)
     run = create({"benchmark.reference": True, "train.steps_per_call": 2})
     result = step.measure(run)
     assert result["rows"] == 8

@@ -112,7 +112,7 @@ def test_peak_memory_is_that_of_a_later_call_alone():
 def test_useful_work_is_compared_with_the_products_of_its_precision(
     monkeypatch, precision, num_devices, share
 ):
-    monkeypatch.setattr(machine, "_matmul_size", lambda: 10)  # 2,000 FLOPs.
+    monkeypatch.setattr(machine, "matmul_size", lambda: 10)  # 2,000 FLOPs.
     found = machine.describe_work(
         1000.0,
         5.0,
@@ -126,5 +126,5 @@ def test_useful_work_is_compared_with_the_products_of_its_precision(
 
 @pytest.mark.parametrize("name", ["matmul_float32", "matmul_bfloat16"])
 def test_products_are_finite(monkeypatch, name):
-    monkeypatch.setattr(machine, "_matmul_size", lambda: 16)
+    monkeypatch.setattr(machine, "matmul_size", lambda: 16)
     assert np.isfinite(np.float32(machine.matmuls()[name]()))
