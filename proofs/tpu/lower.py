@@ -100,12 +100,14 @@ def pure_step(
         scope = zip(variables, values, strict=True)
         with keras.StatelessScope(list(scope)):
             gradients, sums = forward_backward(batch, number, first_row)
-        reduced = [
-            tf.raw_ops.CrossReplicaSum(
-                input=value, group_assignment=[list(range(replicas))]
-            )
-            for value in (*gradients, *(sums[name] for name in names))
-        ]
+        reduced = [*gradients, *(sums[name] for name in names)]
+        if replicas > 1:
+            reduced = [
+                tf.raw_ops.CrossReplicaSum(
+                    input=value, group_assignment=[list(range(replicas))]
+                )
+                for value in reduced
+            ]
         return replay(update, variables, values, reduced)
 
     return call
