@@ -120,7 +120,8 @@ def require_labels(data: schema.DataConfig, counts: Counts) -> None:
         raise ValueError(
             f"data.test_path={data.test_path} has no labelled document:"
             f" {counts.without_label:,} have no data.label_field="
-            f"{data.label_field!r}, {counts.empty:,} are empty. Give labels, or"
+            f"{data.of_split('test').label_field!r}, {counts.empty:,} are"
+            " empty. Give labels, or"
             " leave data.test_path out: a tenth of data.path is the test split"
             " then."
         )
