@@ -43,7 +43,7 @@ class DataConfig:
     label_field: str = "label"  # The field with the label, if there is one.
     test_text_field: str = ""  # The same in test_path; "" = as above.
     test_label_field: str = ""  # Likewise.
-    label_names: tuple[str, ...] = ()  # Records: of the labels 0, 1, ...
+    label_names: tuple[str, ...] = ()  # Records: of labels 0, 1, ...
     separator: str = ""  # csv: between fields; "" = told by the first lines.
     columns: tuple[str, ...] = ()  # csv: names, if the file has no header.
     train_split: str = "train"  # tfds: labelled text; validation is cut here.
@@ -113,11 +113,6 @@ class DataConfig:
             ),
             f"data.columns={self.columns} must name every column once, that of"
             f" data.text_field={self.text_field!r} among them.",
-        )
-        names = [name for name in self.label_names if name]
-        checks.require(
-            len({*names}) == len(names),
-            f"data.label_names={self.label_names} has a name twice.",
         )
         checks.require(
             bool(self.test_path)

@@ -26,30 +26,19 @@ def list_units(data: schema.DataConfig) -> list[documents.Unit]:
     """
     files: dict[str, dict[str, int]] = {}
     for split, name in text_files.FIELDS.items():
-        path = os.path.expanduser(getattr(data, name))
+        path, field = getattr(data, name), f"data.{name}"
         if split == "unlabeled":
             own = os.path.join(os.path.expanduser(data.path), UNLABELED)
-            files[split] = _files(own) if os.path.isdir(own) else {}
-            if os.path.isdir(path):
-                files[split] |= _files(path)
-            else:
-                files[split] |= text_files.find(path, field=f"data.{name}")
+            files[split] = _files(own) | text_files.find(path, field=field)
         elif path:
-            files[split] = _in_classes(path, field=f"data.{name}")
+            files[split] = _in_classes(os.path.expanduser(path), field=field)
     text_files.check_apart(files)
-    return [
-        unit
-        for split, sizes in files.items()
-        for unit in text_files.grouped(
-            split,
-            (
-                (documents.Piece(path, 0, sizes[path]), sizes[path])
-                for path in sorted(
-                    sizes, key=lambda path: (os.path.basename(path), path)
-                )
-            ),
-        )
-    ]
+    units: list[documents.Unit] = []
+    for split, sizes in files.items():
+        paths = sorted(sizes, key=lambda path: (os.path.basename(path), path))
+        pieces = [documents.Piece(path, 0, sizes[path]) for path in paths]
+        units += text_files.grouped(split, [(p, p.stop) for p in pieces])
+    return units
 
 
 def fingerprint(
@@ -85,20 +74,14 @@ def _class(path: str) -> str:
 
 def _in_classes(path: str, *, field: str) -> dict[str, int]:
     """The sizes of the files in the folders of a folder, by path."""
-    if not os.path.isdir(path):
-        found = "a file" if os.path.exists(path) else "missing"
-        raise ValueError(
-            f"{field}={path} is {found}, seen from {os.getcwd()};"
-            " data.source=folders needs a folder that holds a folder for each"
-            " class, such as aclImdb/train. Files need data.source=text, csv,"
-            " jsonl or parquet."
-        )
     classes = [name for name in _folders(path) if name != UNLABELED]
     if not classes:
+        found = "holds no folder" if os.path.isdir(path) else "is missing"
+        found = "is a file" if os.path.isfile(path) else found
         raise ValueError(
-            f"{field}={path} holds no folder for a class; move the files into"
-            " one folder for each class, or use data.source=text for text"
-            " without labels."
+            f"{field}={path} {found}, seen from {os.getcwd()}; data.source="
+            "folders needs a folder with a folder for each class in it, such as"
+            " aclImdb/train. Files need another data.source."
         )
     sizes: dict[str, int] = {}
     for name in classes:
@@ -130,5 +113,7 @@ def _files(path: str) -> dict[str, int]:
 
 
 def _entries(path: str) -> list[os.DirEntry[str]]:
+    if not os.path.isdir(path):
+        return []
     with os.scandir(path) as entries:
         return [entry for entry in entries if not entry.name.startswith(".")]

@@ -75,9 +75,14 @@ def examples(corpus: Corpus, counts: Counts) -> Iterator[Example]:
                     document.raw,
                     document.label,
                     roles.digest(text),
-                    f"test document {number}, in {unit.pieces[0].path}",
+                    f"test document {number}, {_place(unit)}",
                 )
     counts.split = read.documents_split
+
+
+def _place(unit: sources.Unit) -> str:
+    first, last = unit.pieces[0].path, unit.pieces[-1].path
+    return f"in {first}" if first == last else f"from {first} to {last},"
 
 
 def check(corpus: Corpus, names: Sequence[str]) -> None:

@@ -99,7 +99,6 @@ def test_a_bad_value_dies_with_its_name(field, value, message):
         ("separator", '"', "must be one character"),
         ("columns", ("body", "label"), "that of data.text_field='text' among"),
         ("columns", ("text", "text"), "name every column once"),
-        ("label_names", ("", "a", "", "a"), "has a name twice"),
         ("test_text_field", "body", "fields of data.test_path, which is miss"),
     ],
 )

@@ -52,15 +52,15 @@ def test_a_file_is_a_document_and_its_folder_the_label(train, tmp_path):
     more = _write(tmp_path, more={"b.txt": "b", "a.txt": "a\na"}) / "more"
     assert _read(_config(train)) == [*TRAIN, ("unlabeled", b"some", "")]
     fields = {"test_path": str(test), "validation_path": str(valid)}
-    for path in (more, more / "*.txt"):
-        assert _read(_config(train, unlabeled_path=str(path), **fields)) == [
-            *TRAIN,
-            ("unlabeled", b"some", ""),
-            ("unlabeled", b"a\na", ""),
-            ("unlabeled", b"b", ""),
-            ("validation", b"v", "pos"),
-            ("test", b"t", "neg"),
-        ]
+    fields["unlabeled_path"] = f"{more}/*.txt"
+    assert _read(_config(train, **fields)) == [
+        *TRAIN,
+        ("unlabeled", b"some", ""),
+        ("unlabeled", b"a\na", ""),
+        ("unlabeled", b"b", ""),
+        ("validation", b"v", "pos"),
+        ("test", b"t", "neg"),
+    ]
     # A long document is cut, and every part has the label.
     (train / "pos" / "1_9.txt").write_bytes(b"word " * 300_000)
     found = [label for split, raw, label in _read(_config(train)) if len(raw)]
@@ -95,9 +95,12 @@ def test_class_and_content_identify_a_file_and_not_its_place(train, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda f: f / "neg" / "0_2.txt", "0_2.txt is a file, .*source=text"),
+        (
+            lambda f: f / "neg" / "0_2.txt",
+            "0_2.txt is a file, .*another data.s",
+        ),
         (lambda f: f / "none", "data.path=.*none is missing, .*a folder for"),
-        (lambda f: f / "neg", "neg holds no folder for a class; move"),
+        (lambda f: f / "neg", "neg holds no folder, .*a folder for each class"),
         (lambda f: f.parent, "train is a class of .*: neg, pos, unsup. Name"),
         (lambda f: _write(f, new={}), "new is a class of .*, but holds no tex"),
         (lambda f: _write(f, new={"a": ""}), "new is a class .* holds no text"),
