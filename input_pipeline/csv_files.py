@@ -43,9 +43,12 @@ def records(
         try:
             yield from _named(data, rows, separator, where)
         except csv.Error as error:
-            hint = "; a quote opens there and never closes"
-            is_open = str(error) == "unexpected end of data"
-            raise ValueError(f"{where()}: {error}{hint * is_open}.") from error
+            hint = (
+                "a field that starts with a quote ends with one; double others"
+            )
+            if str(error) == "unexpected end of data":
+                hint = "a quote opens there and never closes"
+            raise ValueError(f"{where()}: {error}; {hint}.") from error
 
 
 def _named(

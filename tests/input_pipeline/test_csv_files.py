@@ -26,8 +26,7 @@ COLUMNS = {"columns": ("text", "label")}
         ("label{0}x, y{0}text\nx{0}1{0}a, b\n", {}),
         ("\n\ntext{0}label\na, b{0}x\n", {}),
         # Every line has one comma, too.
-        ("a, b{0}x\nc, d{0}y\n", COLUMNS),
-        ("a, b{0}x\n" * 2 + "bad\n" + "a, b{0}x\n" * 40, COLUMNS),
+        ("a, b{0}x\n" * 2, COLUMNS),
     ],
 )
 @pytest.mark.parametrize("separator", ["\t", ";", "|"])
@@ -35,18 +34,11 @@ def test_the_first_lines_tell_the_separator(
     tmp_path, content, fields, separator
 ):
     content = content.format(separator)
-    if "bad" in content:
-        with pytest.raises(
-            ValueError, match=r"a.csv, line 3: 1 field.*columns names 2: 'text"
-        ):
-            _content(tmp_path, content, **fields)
-        content = content.replace("bad\n", "")
-    if separator != "\t" and "c, d" in content:
-        return  # Nobody could tell.
-    first = _content(tmp_path, content, **fields)[0]
+    [first, *_] = _content(tmp_path, content, **fields)
     assert {"a, b", "x"} <= {*first}
-    given = _content(tmp_path, content, separator=separator, **fields)
-    assert given[0] == first
+    # A wrong line among them does not change that.
+    with pytest.raises(ValueError, match=r"a.csv, line \d: \d field"):
+        _content(tmp_path, content + separator.join("abcd") + "\n", **fields)
 
 
 @pytest.mark.parametrize(
@@ -56,12 +48,10 @@ def test_the_first_lines_tell_the_separator(
         ('text,label\n"a, b",x\n', "a.csv", ["a, b", "x"]),
         ("text\na;b\tc\n", "a.csv", ["a;b\tc"]),
         ("text\na, b\n", "a.tsv", ["a, b"]),
-        ('"text"\t"label"\n"a\tb"\tx\n', "a.tsv.gz", ["a\tb", "x"]),
+        ('"text"\t"label"\n"a\tb"\tx\n', "a.tsv", ["a\tb", "x"]),
     ],
 )
-def test_a_separator_inside_a_text(tmp_path, content, name, found, monkeypatch):
-    if name.endswith(".gz"):
-        name = name.removesuffix(".gz")
+def test_a_separator_inside_a_text(tmp_path, content, name, found):
     assert _content(tmp_path, content, name) == [found]
 
 
