@@ -19,7 +19,7 @@ import storage
 from configs import schema
 from input_pipeline import cleaning, compression, documents, parquet_files
 
-UNIT_BYTES = 16 * 2**20  # About, and as stored: of a .gz, compressed.
+UNIT_BYTES = 16 * 2**20  # About, as they are stored.
 FIELDS = {
     "train": "path",
     "unlabeled": "unlabeled_path",
