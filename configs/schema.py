@@ -15,6 +15,7 @@ from typing import Any, Self
 import ml_collections
 
 from configs import checks
+from configs.data import DataConfig
 from configs.outputs import (
     BenchmarkConfig,
     CheckpointConfig,
@@ -24,7 +25,6 @@ from configs.outputs import (
     PredictConfig,
 )
 from configs.sections import (
-    DataConfig,
     FinetuneConfig,
     MaskingConfig,
     ModelConfig,
@@ -63,6 +63,12 @@ _DECIDES = {
     "data": "rows",
     "data.path": "",
     "data.test_path": "",
+    "data.test_text_field": "",
+    "data.test_label_field": "",
+    # How files are read is, where it is set, part of what identifies the text.
+    "data.label_names": "text",
+    "data.separator": "text",
+    "data.columns": "text",
     "data.validation_path": "",
     "data.unlabeled_path": "",
     "data.prepared_dir": "",

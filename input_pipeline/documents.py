@@ -2,7 +2,7 @@
 
 import dataclasses
 import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
@@ -10,6 +10,11 @@ import numpy as np
 from input_pipeline import cleaning
 
 MAX_DOCUMENT_BYTES = 2**20
+# Of a line: more would not fit into memory, and no document is that long.
+MAX_LINE = 2**28
+
+# For an error: the file, and the line or row of it that is being read.
+Where = Callable[[], str]
 
 # No "\r": a cut behind it would tear the two bytes of a line end apart.
 _WHITE_SPACE = (b" ", b"\t", b"\n")
@@ -44,6 +49,15 @@ class Piece(NamedTuple):
     path: str
     start: int
     stop: int
+
+
+def require_whole(piece: Piece, size: int) -> None:
+    """Raises ValueError if the input of a piece has only this size now."""
+    if size < piece.stop:
+        raise ValueError(
+            f"{piece.path} has become shorter since the start; try again when"
+            " nothing writes to it."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

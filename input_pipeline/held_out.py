@@ -75,9 +75,14 @@ def examples(corpus: Corpus, counts: Counts) -> Iterator[Example]:
                     document.raw,
                     document.label,
                     roles.digest(text),
-                    f"test document {number}, in {unit.pieces[0].path}",
+                    f"test document {number}, {_place(unit)}",
                 )
     counts.split = read.documents_split
+
+
+def _place(unit: sources.Unit) -> str:
+    first, last = unit.pieces[0].path, unit.pieces[-1].path
+    return f"in {first}" if first == last else f"from {first} to {last},"
 
 
 def check(corpus: Corpus, names: Sequence[str]) -> None:
@@ -120,7 +125,8 @@ def require_labels(data: schema.DataConfig, counts: Counts) -> None:
         raise ValueError(
             f"data.test_path={data.test_path} has no labelled document:"
             f" {counts.without_label:,} have no data.label_field="
-            f"{data.label_field!r}, {counts.empty:,} are empty. Give labels, or"
+            f"{data.of_split('test').label_field!r}, {counts.empty:,} are"
+            " empty. Give labels, or"
             " leave data.test_path out: a tenth of data.path is the test split"
             " then."
         )

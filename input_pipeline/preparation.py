@@ -134,8 +134,8 @@ def prepare_labelled(
     """
     if config.data.source == "text":
         raise NoLabelsError(
-            "data.source=text has no labels; fine-tuning needs csv, jsonl or"
-            " tfds with data.label_field."
+            "data.source=text has no labels; fine-tuning needs folders, or csv,"
+            " jsonl, parquet or tfds with data.label_field."
         )
     corpus = corpus or corpus_lib.Corpus(config.data)
     known = corpus.survey

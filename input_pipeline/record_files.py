@@ -1,112 +1,70 @@
-"""The documents of csv and jsonl files: one field of every record."""
+"""The documents of csv, jsonl and parquet files: one field of every record."""
 
 import codecs
-import collections
-import csv
-import io
 import json
+import re
 from collections.abc import Iterator
-from typing import Any, BinaryIO
+from typing import Any
 
 from configs import schema
-from input_pipeline import cleaning, documents, text_files
-
-# Of a line: more would not fit into memory, and no document is that long.
-_MAX_LINE = 2**28
-_MAX_FIELD_CHARACTERS = 2**31 - 1  # The csv module stops at 131,072.
+from input_pipeline import (
+    cleaning,
+    csv_files,
+    documents,
+    parquet_files,
+    text_files,
+)
 
 # Strings may hold control characters as they are; the cleaner removes them.
 _DECODER = json.JSONDecoder(strict=False)
+
+_CSV_HINT = (
+    "; if the file has no header, name its columns with data.columns, and if"
+    " that is several columns in one, what separates them with data.separator"
+)
 
 
 def read(
     data: schema.DataConfig, piece: documents.Piece, counts: cleaning.Counts
 ) -> Iterator[documents.Document]:
     """The text field of each record, with label and group if there are any."""
-    read_fields = _read_csv if data.source == "csv" else _read_jsonl
-    for text, label, group in read_fields(data, piece):
+    records = {
+        "csv": csv_files.records,
+        "jsonl": _json_records,
+        "parquet": parquet_files.records,
+    }[data.source]
+    for where, record in records(data, piece):
+        try:
+            text, label, group = _fields(data, record)
+        except ValueError as error:
+            raise ValueError(f"{where()}: {error}.") from error
         yield from documents.cut([_encode(text)], counts, label, group)
 
 
-def _read_csv(
+def _json_records(
     data: schema.DataConfig, piece: documents.Piece
-) -> Iterator[tuple[str, str, str]]:
+) -> Iterator[tuple[documents.Where, dict[str, Any]]]:
+    position = 0
+
+    def where() -> str:
+        return f"{piece.path}, line {text_files.line_number(piece, position)}"
+
     with text_files.opened(piece) as file:
-        records = _csv_records(file)
-        number = 0
-        while True:
-            number += 1
-            try:
-                fields = _fields(data, next(records))
-            except StopIteration:
-                return
-            except (csv.Error, ValueError) as error:
-                hint = "; a quote opens there and never closes"
-                is_open = str(error) == "unexpected end of data"
+        for position, line in text_files.lines(file, piece, documents.MAX_LINE):
+            if len(line) == documents.MAX_LINE:
                 raise ValueError(
-                    f"{piece.path}, record {number}: {error}{hint * is_open}."
-                ) from error
-            yield fields
-
-
-def _csv_records(file: BinaryIO) -> Iterator[dict[str, str]]:
-    csv.field_size_limit(_MAX_FIELD_CHARACTERS)
-    # Bad bytes pass as surrogates, so that the cleaner counts them.
-    with io.TextIOWrapper(
-        file, encoding="utf-8-sig", errors="surrogateescape", newline=""
-    ) as text:
-        # Strict, because a stray quote would swallow the rest of the file.
-        rows = filter(None, csv.reader(_csv_lines(text), strict=True))
-        header = next(rows, [])
-        times = collections.Counter(header)
-        twice = sorted(name for name, number in times.items() if number > 1)
-        if twice:
-            raise ValueError(
-                f"the header names {', '.join(map(repr, twice[:5]))} more than"
-                " once; rename all but one"
-            )
-        for row in rows:
-            if len(row) > len(header):
-                raise ValueError(
-                    f"{len(row)} fields, but the header names {len(header)}:"
-                    f" {', '.join(map(repr, header[:20]))}; fields are"
-                    " separated by commas, and a text with a comma needs quotes"
-                )
-            yield dict(zip(header, row, strict=False))
-
-
-def _csv_lines(text: io.TextIOWrapper) -> Iterator[str]:
-    while line := text.readline(_MAX_LINE):
-        if len(line) == _MAX_LINE:
-            raise ValueError(
-                f"a line has more than {_MAX_LINE:,} characters; are these the"
-                " records of a csv file?"
-            )
-        yield line
-
-
-def _read_jsonl(
-    data: schema.DataConfig, piece: documents.Piece
-) -> Iterator[tuple[str, str, str]]:
-    with text_files.opened(piece) as file:
-        for position, line in text_files.lines(file, piece, _MAX_LINE):
-            if len(line) == _MAX_LINE:
-                raise ValueError(
-                    f"{piece.path} has a line of more than {_MAX_LINE:,}"
-                    " bytes; write one record a line."
+                    f"{piece.path} has a line of more than"
+                    f" {documents.MAX_LINE:,} bytes; write one record a line."
                 )
             if position == 0:
                 line = line.removeprefix(codecs.BOM_UTF8)
             if not line.strip():
                 continue
             try:
-                fields = _fields(data, _parse(line))
+                record = _parse(line)
             except (ValueError, RecursionError) as error:
-                number = text_files.line_number(piece, position)
-                raise ValueError(
-                    f"{piece.path}, line {number}: {error}."
-                ) from error
-            yield fields
+                raise ValueError(f"{where()}: {error}.") from error
+            yield where, record
 
 
 def _parse(line: bytes) -> dict[str, Any]:
@@ -131,14 +89,11 @@ def _fields(
     """Text, label and group of a record."""
     if data.text_field not in record:
         found = ", ".join(map(repr, list(record)[:20])) or "none"
-        is_separated = data.source == "csv" and set(found) & {";", "\t", "|"}
         raise ValueError(
-            f"no field {data.text_field!r}; found {found}. "
-            + (
-                "Fields are separated by commas; convert the file"
-                if is_separated
-                else "Set data.text_field to the one with the text"
-            )
+            f"no field {data.text_field!r}; found {found}. Set data.text_field"
+            " (of a test file, data.test_text_field) to the one with the text"
+            + _CSV_HINT
+            * (data.source == "csv")
         )
     text = record[data.text_field]
     if not isinstance(text, str):
@@ -148,7 +103,7 @@ def _fields(
         )
     return (
         text,
-        _name(record, data.label_field, "label"),
+        _class(data, _name(record, data.label_field, "label")),
         _name(record, data.group_field, "group"),
     )
 
@@ -168,11 +123,37 @@ def _name(record: dict[str, Any], field: str, kind: str) -> str:
     )
 
 
+def _class(data: schema.DataConfig, label: str) -> str:
+    """The name of a label that is a number; "" for a negative one."""
+    names = data.label_names
+    if not names or not label:
+        return label
+    number = re.fullmatch(r"(-?\d{1,9})(?:\.0)?", label)
+    if not number:
+        raise ValueError(
+            f"field {data.label_field!r} is {label!r}, but data.label_names"
+            " names the numbers 0, 1, ...; leave it out where labels are names"
+        )
+    if int(number[1]) >= len(names):
+        raise ValueError(
+            f"field {data.label_field!r} is {number[1]}, but data.label_names"
+            f" has {len(names)} name(s), for 0 to {len(names) - 1}; give every"
+            " number a name. Where they start with 1, begin the list with ''"
+        )
+    return names[int(number[1])] if int(number[1]) >= 0 else ""
+
+
 def _json_type(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a string", bool: "true"}
-    if value is None:
-        return "null"
-    return names.get(type(value), "a number")
+    names = {
+        dict: "an object",
+        list: "a list",
+        str: "a string",
+        bool: "true",
+        int: "a number",
+        float: "a number",
+        type(None): "null",
+    }
+    return names.get(type(value), f"a {type(value).__name__}")
 
 
 def _encode(text: str) -> bytes:

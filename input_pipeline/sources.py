@@ -5,7 +5,6 @@ for unit in sources.list_units(data):
         text = cleaning.clean(document.raw, counts)
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import storage
 from configs import schema
 from input_pipeline import (
     cleaning,
+    folders,
     record_files,
     sample_corpus,
     text_files,
@@ -36,6 +36,8 @@ def list_units(data: schema.DataConfig) -> list[Unit]:
         units = _sample_units()
     elif data.source == "tfds":
         units = tfds_source.list_units(data)
+    elif data.source == "folders":
+        units = folders.list_units(data)
     else:
         units = text_files.list_units(data)
     if not any(unit.split == "train" for unit in units):
@@ -59,16 +61,13 @@ def read(
         return _read_sample(unit)
     if data.source == "tfds":
         return tfds_source.read(data, unit, counts)
-    if unit.split == "unlabeled":  # Whatever stands in such a field.
-        data = dataclasses.replace(data, label_field="")
+    data = data.of_split(unit.split)
     return (
         document
         for piece in unit.pieces
-        for document in (
-            text_files.read
-            if text_files.is_plain(data, unit.split, piece.path)
-            else record_files.read
-        )(data, piece, counts)
+        for document in _reader(data, unit.split, piece.path)(
+            data, piece, counts
+        )
     )
 
 
@@ -81,16 +80,37 @@ def fingerprint(
     """What identifies the input, ready for JSON; not where it is stored.
 
     Reads every file once. Fields and splits chosen by `data` are not part of
-    it, except the slices of a TFDS data set.
+    it, except the slices of a TFDS data set; nor is how files are to be read,
+    except where `data` says so.
     """
     if data.source == "sample":
         source = b"".join(path.read_bytes() for path in sample_corpus.FILES)
         content: Any = hashlib.sha256(source).hexdigest()
     elif data.source == "tfds":
         content = tfds_source.fingerprint(data)
+    elif data.source == "folders":
+        content = folders.fingerprint(units, sha256)
     else:
         content = text_files.fingerprint(units, sha256)
-    return {"source": data.source, "content": content}
+    has_test = any(unit.split == "test" for unit in units)
+    how = {
+        "separator": data.separator,
+        "columns": data.columns,
+        "label_names": data.label_names,
+        "test_text_field": data.test_text_field if has_test else "",
+        "test_label_field": data.test_label_field if has_test else "",
+    }
+    given = {name: value for name, value in how.items() if value}
+    return {"source": data.source, "content": content, **given}
+
+
+def _reader(
+    data: schema.DataConfig, split: str, path: str
+) -> Callable[[schema.DataConfig, Piece, cleaning.Counts], Iterator[Document]]:
+    if data.source == "folders":
+        return folders.read
+    is_plain = text_files.is_plain(data, split, path)
+    return text_files.read if is_plain else record_files.read
 
 
 def _sample_units() -> list[Unit]:

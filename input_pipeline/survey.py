@@ -158,8 +158,8 @@ def _conclude(
     if not labelled and data.label_field not in _NEED_NOT_BE:
         raise ValueError(
             f"data.label_field={data.label_field!r}: no document has such a"
-            " label; name the field of csv, jsonl or tfds that has it, or leave"
-            " the flag out."
+            " label; name the field of csv, jsonl, parquet or tfds that has it,"
+            " or leave the flag out."
         )
     rate = data.validation_rate
     if rate == -1:

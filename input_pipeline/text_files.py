@@ -7,21 +7,20 @@ processes can prepare one large file.
 
 import codecs
 import contextlib
+import functools
 import glob
-import gzip
 import os
 import stat
 import sys
-import zlib
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, BinaryIO, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO
 
 import storage
 from configs import schema
-from input_pipeline import cleaning, documents
+from input_pipeline import cleaning, compression, documents, parquet_files
 
-UNIT_BYTES = 16 * 2**20  # About, and as stored: of a .gz, compressed.
-_FIELDS = {
+UNIT_BYTES = 16 * 2**20  # About, as they are stored.
+FIELDS = {
     "train": "path",
     "unlabeled": "unlabeled_path",
     "validation": "validation_path",
@@ -30,22 +29,22 @@ _FIELDS = {
 
 
 def list_units(data: schema.DataConfig) -> list[documents.Unit]:
-    """The units of every path of the section, in the order of `_FIELDS`."""
+    """The units of every path of the section, in the order of `FIELDS`."""
     files = {
-        split: _find(getattr(data, name), field=f"data.{name}")
-        for split, name in _FIELDS.items()
+        split: find(getattr(data, name), field=f"data.{name}")
+        for split, name in FIELDS.items()
     }
-    _check_apart(files)
+    check_apart(files)
     return [
         unit
         for split, sizes in files.items()
-        for unit in _group(data, split, sizes)
+        for unit in grouped(split, _pieces(data.of_split(split), split, sizes))
     ]
 
 
 def is_plain(data: schema.DataConfig, split: str, path: str) -> bool:
     """Whether a file is plain text rather than records with fields."""
-    is_txt = path.lower().removesuffix(".gz").endswith(".txt")
+    is_txt = compression.stem(path).lower().endswith(".txt")
     return data.source == "text" or (split == "unlabeled" and is_txt)
 
 
@@ -69,8 +68,7 @@ def read(
     """The lines of a piece, without their ends, or the whole file."""
     with opened(piece) as file:
         if data.document == "file":
-            chunks = iter(lambda: file.read(documents.MAX_DOCUMENT_BYTES), b"")
-            yield from documents.cut(chunks, counts)
+            yield from documents.cut(chunks(file), counts)
             return
         for _, start in lines(file, piece, documents.MAX_DOCUMENT_BYTES):
             if start.endswith(b"\n"):
@@ -84,25 +82,21 @@ def opened(piece: documents.Piece) -> Iterator[BinaryIO]:
     """Yields the file of a piece, decompressed; errors become ValueErrors."""
     path = piece.path
     try:
-        if os.path.getsize(path) < piece.stop:
-            raise ValueError(
-                f"{path} has become shorter since the start; try again when"
-                " nothing writes to it."
-            )
-        with gzip.open(path) if _is_gzip(path) else open(path, "rb") as file:
+        documents.require_whole(piece, os.path.getsize(path))
+        with compression.opened(path) as file:
             if file.peek(2)[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
                 raise ValueError(
                     f"{path} is UTF-16, but text must be UTF-8; convert it:"
                     f" iconv -f utf-16 -t utf-8 {path}."
                 )
-            yield cast(BinaryIO, file)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise ValueError(
-            f"{path} is not a complete gzip file: {error}. Fetch it again;"
-            " `gzip --test` tells whether it is whole."
-        ) from error
+            yield file
     except OSError as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}.") from error
+
+
+def chunks(file: BinaryIO) -> Iterator[bytes]:
+    """The rest of a file, of which little is in memory at once."""
+    return iter(lambda: file.read(documents.MAX_DOCUMENT_BYTES), b"")
 
 
 def lines(
@@ -113,7 +107,8 @@ def lines(
     Of a line above `max_bytes`, only the start is given; the caller may read
     the rest from `file`.
     """
-    stop = sys.maxsize if _is_gzip(piece.path) else piece.stop
+    is_packed = bool(compression.kind(piece.path))  # Then there is one piece.
+    stop = sys.maxsize if is_packed else piece.stop
     position = _seek_line(file, start=piece.start, stop=stop)
     while position < stop and (line := file.readline(max_bytes)):
         is_whole = line.endswith(b"\n")
@@ -123,7 +118,8 @@ def lines(
                 " old Macs did; convert them: tr '\\r' '\\n'."
             )
         yield position, line
-        position = position + len(line) if is_whole else file.tell()
+        is_known = is_whole or is_packed
+        position = position + len(line) if is_known else file.tell()
 
 
 def line_number(piece: documents.Piece, position: int) -> int:
@@ -136,7 +132,7 @@ def line_number(piece: documents.Piece, position: int) -> int:
     return number
 
 
-def _find(pattern: str, *, field: str) -> dict[str, int]:
+def find(pattern: str, *, field: str) -> dict[str, int]:
     """The sizes of the files that match, by path; empty for no pattern."""
     if not pattern:
         return {}
@@ -154,7 +150,7 @@ def _find(pattern: str, *, field: str) -> dict[str, int]:
         )
     paths = [path] if os.path.exists(path) else glob.glob(path, recursive=True)
     sizes = {
-        path: _size(path) for path in sorted(paths) if not os.path.isdir(path)
+        path: size(path) for path in sorted(paths) if not os.path.isdir(path)
     }
     if not sizes:
         raise ValueError(
@@ -167,7 +163,8 @@ def _find(pattern: str, *, field: str) -> dict[str, int]:
     return sizes
 
 
-def _size(path: str) -> int:
+def size(path: str) -> int:
+    """In bytes; raises ValueError where it cannot be read."""
     try:
         status = os.stat(path)
     except OSError as error:
@@ -181,11 +178,18 @@ def _size(path: str) -> int:
     return status.st_size
 
 
-def _check_apart(files: dict[str, dict[str, int]]) -> None:
+def check_apart(files: dict[str, dict[str, int]]) -> None:
     """Refuses a file of two splits."""
     seen: dict[str, str] = {}
+    folder = functools.cache(os.path.realpath)  # One has very many files.
+
+    def real(path: str) -> str:
+        parent, name = os.path.split(path)
+        is_link = os.path.islink(path)
+        return folder(path) if is_link else os.path.join(folder(parent), name)
+
     for split, paths in files.items():
-        for path in sorted(map(os.path.realpath, paths)):
+        for path in sorted(map(real, paths)):
             other = seen.setdefault(path, split)
             if other == split:
                 continue
@@ -196,29 +200,19 @@ def _check_apart(files: dict[str, dict[str, int]]) -> None:
                 " nothing"
             )
             raise ValueError(
-                f"{path} is in data.{_FIELDS[other]} and in"
-                f" data.{_FIELDS[split]}; {why}. Let them match different"
+                f"{path} is in data.{FIELDS[other]} and in"
+                f" data.{FIELDS[split]}; {why}. Let them match different"
                 " files."
             )
 
 
-def _group(
-    data: schema.DataConfig, split: str, sizes: dict[str, int]
+def grouped(
+    split: str, pieces: Iterable[tuple[documents.Piece, int]]
 ) -> list[documents.Unit]:
-    """Cuts large files and joins small ones, up to `UNIT_BYTES` a unit."""
-    pieces = []
-    for path, size in sizes.items():
-        by_lines = data.source == "jsonl"
-        if is_plain(data, split, path):
-            by_lines = data.document == "line"
-        step = UNIT_BYTES if by_lines and not _is_gzip(path) else max(size, 1)
-        for start in range(0, size, step):
-            stop = min(start + step, size)
-            pieces.append(documents.Piece(path, start, stop))
+    """Pieces with their sizes as units: neighbours, up to `UNIT_BYTES`."""
     groups: list[list[documents.Piece]] = []
-    room = 0
-    for piece in pieces:
-        num_bytes = piece.stop - piece.start
+    room = -1
+    for piece, num_bytes in pieces:
         if num_bytes > room:
             groups.append([])
             room = UNIT_BYTES
@@ -227,20 +221,21 @@ def _group(
     return [documents.Unit(split, tuple(group)) for group in groups]
 
 
-def _is_gzip(path: str) -> bool:
-    """Whether a file begins as gzip does, or is called so.
-
-    Raises:
-      ValueError: it is a zip archive.
-    """
-    with open(path, "rb") as file:
-        start = file.read(4)
-    if start == b"PK\3\4":
-        raise ValueError(
-            f"{path} is a zip archive, which is not read; unpack it with unzip"
-            " and name the files in it."
-        )
-    return start[:2] == b"\x1f\x8b" or path.lower().endswith(".gz")
+def _pieces(
+    data: schema.DataConfig, split: str, sizes: Mapping[str, int]
+) -> Iterator[tuple[documents.Piece, int]]:
+    """Whole files, and what large ones are cut into; with their sizes."""
+    for path, num_bytes in sizes.items():
+        plain = is_plain(data, split, path)
+        if data.source == "parquet" and not plain:
+            yield from parquet_files.pieces(path, data.text_field, UNIT_BYTES)
+            continue
+        by_lines = data.document == "line" if plain else data.source == "jsonl"
+        whole = not by_lines or compression.kind(path)
+        step = max(num_bytes, 1) if whole else UNIT_BYTES
+        for start in range(0, num_bytes, step):
+            stop = min(start + step, num_bytes)
+            yield documents.Piece(path, start, stop), stop - start
 
 
 def _seek_line(file: BinaryIO, *, start: int, stop: int) -> int:

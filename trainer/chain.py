@@ -16,8 +16,8 @@ from configs import schema
 # named by the knob that caused it.
 _KNOBS = {
     "n-grams": (),
-    "encoder": ("rows", "encoder"),
-    "classifier": ("rows", "labelled rows", "encoder", "classifier"),
+    "encoder": ("text", "rows", "encoder"),
+    "classifier": ("text", "rows", "labelled rows", "encoder", "classifier"),
     "export": ("export",),
     "evaluation": ("evaluation",),
 }

@@ -16,7 +16,7 @@ def build(changes):
 
 # Field and value -> a part of the message.
 BAD = [
-    ("data.source", "web", "sample, tfds, text, csv, jsonl"),
+    ("data.source", "web", "sample, tfds, text, folders, csv, jsonl"),
     ("data.source", "text", "needs data.path"),
     ("data.source", "tfds", "needs data.name"),
     ("data.path", "a.txt", "not read by data.source=sample.*source=text"),
@@ -26,6 +26,11 @@ BAD = [
     ("data.num_processes", -1, "at least 0"),
     ("data.validation_path", "a.txt", "not read by data.source=sample"),
     ("data.group_field", "author", "not read by data.source=sample"),
+    ("data.separator", ";", "not read by data.source=sample.*source=csv"),
+    ("data.columns", ("text",), "not read by data.source=sample.*source=csv"),
+    ("data.label_names", ("no", "yes"), "csv or jsonl or parquet"),
+    ("data.test_label_field", "l", "not read by data.source=sample"),
+    ("data.source", "folders", "needs data.path, a folder with a folder"),
     ("data.validation_rate", 0.0, "exclusive"),
     ("tokenizer.kind", "byte", "unicode_word, word, wordpiece"),
     ("tokenizer.vocabulary_size", 15, "at least 16"),
@@ -85,6 +90,23 @@ def test_a_bad_value_dies_with_its_name(field, value, message):
         build({field: value})
     assert field in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("separator", ";;", "must be one character"),
+        ("separator", '"', "must be one character"),
+        ("columns", ("body", "label"), "that of data.text_field='text' among"),
+        ("columns", ("text", "text"), "name every column once"),
+        ("test_text_field", "body", "fields of data.test_path, which is miss"),
+    ],
+)
+def test_a_bad_way_to_read_csv_dies_with_its_name(field, value, message):
+    csv = {"data.source": "csv", "data.path": "a.csv"}
+    with pytest.raises(ValueError, match=message) as error:
+        build({**csv, f"data.{field}": value})
+    assert f"data.{field}" in str(error.value)
 
 
 @pytest.mark.parametrize(

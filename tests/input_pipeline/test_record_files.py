@@ -52,17 +52,16 @@ def test_csv(tmp_path, content, documents_):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"body\na\n", r"a\.csv, record 1: no field 'text'; found 'body'"),
-        (b"label,text\n1,a\n2\n", r"record 2: no field 'text'; found 'label'"),
-        (b"text,label\na,1\nb, c,2\n", r"record 2: 3 fields, but .* names 2"),
-        (b"text;label\na, b;1\n", r"'text;label'; fields .* by commas, and"),
-        (b'text\na\n"b\nc\n', r"record 2: .*end of data"),
-        (b'text\n"a"b\n', r"record 1: "),
-        (b'text\n"b\nc\n', r"record 1: .*a quote opens there and never closes"),
+        (b"body\na\n", r"a\.csv, line 2: no field 'text'; found 'body'"),
+        (b"label,text\n1,a\n2\n", r"line 3: no field 'text'; found 'label'"),
+        (b"text,label\na,1\nb, c,2\n", r"line 3: 3 field.s., but .* names 2"),
+        (b'text\na\n"b\nc\n', r"line 4: .*end of data"),
+        (b'text\n"a"b\n', r"line 2: .* starts with a quote ends with one"),
+        (b'text\n"b\nc\n', r"line 3: .*a quote opens there and never closes"),
         (b"text,id,text\na,1,b\n", r"names 'text' more than once"),
         (
             b"text,label\na,x\nb,gr\xfcn\n",
-            r"a\.csv, record 2: field 'label' is not UTF-8: b'gr\\xfcn'",
+            r"a\.csv, line 3: field 'label' is not UTF-8: b'gr\\xfcn'",
         ),
     ],
 )
@@ -170,9 +169,36 @@ def test_a_csv_with_very_many_columns_is_read_in_seconds(tmp_path):
 
 @pytest.mark.parametrize("source", ["csv", "jsonl"])
 def test_a_line_without_an_end_is_not_read_whole(tmp_path, monkeypatch, source):
-    monkeypatch.setattr(record_files, "_MAX_LINE", 1_000)
+    monkeypatch.setattr(documents, "MAX_LINE", 1_000)
     path = tmp_path / f"bomb.{source}.gz"
     first = {"csv": b"text\n", "jsonl": b'{"text": "a"}\n'}[source]
     path.write_bytes(gzip.compress(first + b"0" * 10**6))
     with pytest.raises(ValueError, match=r"bomb.*more than 1,000"):
         _read(path, source)
+
+
+@pytest.mark.parametrize("source", ["csv", "jsonl"])
+def test_names_of_labels_that_are_numbers(tmp_path, source):
+    def labels(names, *values):
+        lines = [json.dumps({"text": "a", "label": v}) for v in values]
+        if source == "csv":
+            lines = ["text,label", *(f"a,{value}" for value in values)]
+        path = tmp_path / "a"
+        path.write_text("\n".join(lines))
+        return [label for _, label in _read(path, source, label_names=names)]
+
+    assert labels(("World", "Sports"), 0, 1, 1.0) == [
+        "World",
+        "Sports",
+        "Sports",
+    ]
+    # Some numbers are no label, and two may be one class.
+    assert labels(("", "a", "a"), 2, 1, -1, 0) == ["a", "a", "", ""]
+    assert labels((), 1, -1) == ["1", "-1"]
+    with pytest.raises(ValueError, match="is 2, but .* 2 name.s., for 0 to 1;"):
+        labels(("World", "Sports"), 0, 2)
+    for value in ("World", 0.5):
+        with pytest.raises(
+            ValueError, match=rf"is '{value}', but data.label_n"
+        ):
+            labels(("World", "Sports"), value)

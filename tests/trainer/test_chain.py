@@ -117,6 +117,16 @@ def test_a_knob_that_came_later_had_its_default():
     assert not older.stale_because(made)
 
 
+def test_how_text_is_read_is_named_whether_it_was_set_or_is():
+    csv = {"data.source": "csv", "data.path": "a.csv"}
+    told, given = (
+        chain.Artifact.of("encoder", _config({**csv, **more}), {"rows": rows})
+        for rows, more in (("r1", {}), ("r2", {"data.separator": ";"}))
+    )
+    assert told.stale_because(given) == "data.separator was '', now ';'"
+    assert given.stale_because(told) == "data.separator was ';', now ''"
+
+
 def test_an_id_follows_from_everything_that_decides():
     rows = SOURCES["encoder"]
     made = chain.Artifact.of("encoder", _config(), rows)

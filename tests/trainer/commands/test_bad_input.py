@@ -9,6 +9,7 @@ import shutil
 import subprocess
 
 import pytest
+import zstandard
 
 import storage
 from trainer import main as cli
@@ -55,6 +56,36 @@ BAD = {
         "a.txt.gz is not a complete gzip file.*Fetch it again",
     ),
     "no gzip": ("a.txt.gz", GOOD, {}, "a.txt.gz is not a complete gzip file"),
+    "torn zst": (
+        "a.txt.zst",
+        zstandard.compress(GOOD * 99)[:-20],
+        {},
+        "a.txt.zst is not a complete zstd file.*Fetch it again",
+    ),
+    "no parquet": (
+        "a.parquet",
+        GOOD,
+        {"data__source": "parquet"},
+        "a.parquet cannot be read as parquet: .*If it is torn, fetch it again",
+    ),
+    "a file for a folder": (
+        "a.txt",
+        GOOD,
+        {"data__source": "folders"},
+        "data.path=.*a.txt is a file.*a folder for each class",
+    ),
+    "more fields than columns": (
+        "a.csv",
+        b"a good one,1\na bad, bad one,0\n",
+        {"data__source": "csv", "data__columns": "['text', 'label']"},
+        "a.csv, line 2: 3 field.*data.columns names 2.*needs quotes",
+    ),
+    "a number without a name": (
+        "a.jsonl",
+        RECORD.replace(b"}", b', "label": 2}'),
+        {"data__source": "jsonl", "data__label_names": "['no', 'yes']"},
+        "a.jsonl, line 1: field 'label' is 2, but .* 2 name.*every number",
+    ),
     "no match": (
         "a.txt",
         GOOD,
@@ -71,7 +102,7 @@ BAD = {
         "a.csv",
         b"text,label\na good one,1\n,\n",
         {"data__source": "csv", "data__text_field": "review"},
-        "a.csv, record 1: no field 'review'; found 'text', 'label'",
+        "a.csv, line 2: no field 'review'; found 'text', 'label'",
     ),
     "jsonl without the field": (
         "a.jsonl",
@@ -89,7 +120,7 @@ BAD = {
         "a.csv",
         b"text,label\na good one,1\na bad one,gr\xfcn\n",
         {"data__source": "csv"},
-        "a.csv, record 2: field 'label' is not UTF-8: b'gr.*iconv",
+        "a.csv, line 3: field 'label' is not UTF-8: b'gr.*iconv",
     ),
     "an unlabelled file that is the labelled file": (
         "a.jsonl",
