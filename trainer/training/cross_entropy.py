@@ -17,7 +17,7 @@ from trainer import fusion
 
 # Rows of a chunk, by the bytes of a number: [384, 30000] bfloat16 is 22 MiB,
 # [256, 30000] float32 29 MiB, about a CPU's last cache.
-_CHUNK_ROWS = {2: 384, 4: 256}
+CHUNK_ROWS = {2: 384, 4: 256}
 _PART_ROWS = 64  # What does not fill a chunk goes in two parts, then in one.
 
 # Smaller numbers of a dtype lose precision (they are subnormal).
@@ -120,7 +120,7 @@ def _sweep(
             d_projection=tf.zeros([width + 1, kernel.shape[0]]),
         )
     first = tf.constant(0)
-    for parts in (_CHUNK_ROWS[hidden.dtype.size] // _PART_ROWS, 2, 1):
+    for parts in (CHUNK_ROWS[hidden.dtype.size] // _PART_ROWS, 2, 1):
         if parts > entries.num_parts:
             continue
         first, found = tf.while_loop(

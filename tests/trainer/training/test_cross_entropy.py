@@ -9,7 +9,7 @@ import tensorflow as tf
 from trainer.training import cross_entropy
 
 CHUNKS = {
-    dtype: cross_entropy._CHUNK_ROWS[dtype.size]
+    dtype: cross_entropy.CHUNK_ROWS[dtype.size]
     for dtype in (tf.float32, tf.bfloat16)
 }
 CHUNK = CHUNKS[tf.float32]
