@@ -30,6 +30,7 @@ class DataConfig:
     label_field: str = "label"  # The field with the label, if there is one.
     train_split: str = "train"  # tfds: labelled text; validation is cut here.
     group_field: str = ""  # Documents with one value of it stay together.
+    near_duplicates: bool = True  # So do documents that are nearly the same.
     unlabeled_split: str = ""  # tfds: more text for pretraining only.
     test_split: str = "test"  # tfds: never seen by vocabulary or pretraining.
     validation_rate: float = -1.0  # Share held out by hash; -1 = by size.

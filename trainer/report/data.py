@@ -11,9 +11,31 @@ _DOCUMENTS = {
     "documents_split": "made by cutting longer ones in pieces",
     "documents_without_label": "without a label",
     "documents_reserved_for_test": "set aside as test split, by hash",
-    "documents_repeating_test": "left out: also in test, or of a group there",
+    "documents_repeating_test": (
+        "left out: also in test, exactly or nearly, or of a group there"
+    ),
     "documents_repeating_validation": (
-        "left out: also in validation, or of a group there"
+        "left out: also in validation, exactly or nearly, or of a group there"
+    ),
+}
+# Key of a report's `near_duplicates` -> what is said of them.
+_NEAR_DUPLICATES = {
+    "texts": (
+        "{texts:,} texts are nearly the same as another one, in {groups:,}"
+        " groups, each of which is on one side of every split"
+    ),
+    "with_several_labels": (
+        "{with_several_labels:,} texts have several labels where they stand"
+        " again, exactly or nearly"
+    ),
+    "too_large": (
+        "WARNING: {too_large:,} texts belong to groups of near-duplicates that"
+        " are too large for one side of a split, as those of a template are:"
+        " validation and test look easier than new text will be"
+    ),
+    "skipped": (
+        "WARNING: {skipped:,} texts are too many to be compared; there may be"
+        " near-duplicates among them on several sides of a split"
     ),
 }
 
@@ -41,6 +63,12 @@ def lines(report: dict[str, Any], sequence_length: int) -> list[str]:
         f"{counts[name]:,} documents {meaning}"
         for name, meaning in _DOCUMENTS.items()
         if counts[name]
+    ]
+    near = report.get("near_duplicates", {})  # Older rows have none.
+    lines += [
+        line.format(**near)
+        for name, line in _NEAR_DUPLICATES.items()
+        if near.get(name)
     ]
     lines.append(f"vocabulary: {report['vocabulary_size']:,} tokens")
     for role, rows in report["rows"].items():
