@@ -1,10 +1,12 @@
 """What was read, kept and dropped when the text was prepared, for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 _FEW_DOCUMENTS = 20
 _MOST_CLASSES = 10  # Of which a line says how many documents they have.
+_MOST_SHOWN, _EXCERPT = 5, 120  # Findings of an audit; characters of a text.
+_WIDE_GAP = 0.05  # Between accuracies; validation that misses it is small.
 # Number of documents in a report -> what is said of them.
 _DOCUMENTS = {
     "documents_dropped_empty": "left out: no text in them",
@@ -129,4 +131,55 @@ def warnings(report: dict[str, Any]) -> Iterator[str]:
         yield (
             f"{number} labelled documents for training and validation: so few"
             " that validation cannot tell a good classifier from a bad one"
+        )
+
+
+def class_lines(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Class by class, what an audit says of its documents."""
+    for one in audit["classes"]:
+        yield (
+            one["label"],
+            f"{one['train']:,} documents, and {one['validation']:,} for"
+            f" validation; of {one['median_tokens']:,.0f} tokens (median),"
+            f" 95 % of at most {one['long_tokens']:,.0f}",
+        )
+
+
+def audit_lines(audit: Mapping[str, Any]) -> Iterator[str]:
+    """What an audit found, but for classes and the labels in doubt."""
+    yield (
+        "n-grams of other documents answer"
+        f" {100 * audit['accuracy']:.1f} % of {audit['documents']:,} documents"
+        f" as they are labelled; {audit['doubted']:,} labels are in doubt"
+    )
+    gap = audit["gap"]
+    line = (
+        f"validation has {audit['validation']:,} documents: there, classifiers"
+        f" are told apart from {100 * gap:.1f} points of accuracy on;"
+        f" {audit['validation_wanted']:,} documents would do for"
+        f" {100 * audit['wanted_gap']:.0f} points"
+    )
+    yield f"WARNING: {line}" if gap > _WIDE_GAP else line
+    for one in audit["giveaways"][:_MOST_SHOWN]:
+        yield (
+            f"“{one['words']}” gives {one['label']!r} away: it is in"
+            f" {100 * one['share']:.0f} % of its documents"
+            f" ({one['documents']:,}) and in {one['others']:,} others; remove"
+            " it if new text will not have it"
+        )
+    for group in audit["contested"][:_MOST_SHOWN]:
+        names = sorted({one["label"] for one in group})
+        yield (
+            f"labelled {' and '.join(map(repr, names))}, although nearly the"
+            f" same: {group[0]['text'][:_EXCERPT]}"
+        )
+
+
+def suspect_lines(audit: Mapping[str, Any]) -> Iterator[str]:
+    """The labels in doubt, the worst first."""
+    for one in audit["suspects"]:
+        yield (
+            f"in doubt: labelled {one['label']!r}, answered {one['answer']!r}"
+            f" with {100 * one['probability']:.1f} %:"
+            f" {one['text'][:_EXCERPT]}"
         )
