@@ -3,6 +3,7 @@
 The rows of a classifier hold ids of tokens, from which no text comes back.
 """
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -47,8 +48,7 @@ def read(
       config: of the run.
       corpus: its text.
       rows: labelled rows, whose tokenizer and classes count.
-      every: of so many documents one is taken; those that are nearly the same
-        are taken together.
+      every: of so many documents of a class in a unit, the first is taken.
     """
     units = [unit for unit in corpus.units if unit.split in _ROLES]
     task = _Reader(
@@ -75,16 +75,19 @@ class _Reader:
         """The documents of a unit."""
         tokenizer = tokenizer_lib.load_once(self.directory)
         encoded, labels, excerpts, marks = [], [], [], []
+        seen = collections.Counter[str]()
         for batch in reading.in_batches(
             reading.documents(self.config, unit, self.roles, cleaning.Counts())
         ):
             used = []
             for item in batch:
+                if item.label and item.role in _ROLES:
+                    if not seen[item.label] % self.every:
+                        used.append(item)
+                    seen[item.label] += 1
+            for item in used:
                 mark, _ = roles_lib.marks(item.text, "")
-                mark = self.roles.near.get(mark, mark)
-                if item.label and item.role in _ROLES and not mark % self.every:
-                    used.append(item)
-                    marks.append(mark)
+                marks.append(self.roles.near.get(mark, mark))
             encoded += tokenizer.encode([item.text for item in used])
             labels += [self.labels.index(item.label) for item in used]
             excerpts += [" ".join(i.text.split())[:EXCERPT] for i in used]

@@ -72,7 +72,9 @@ def signature(text: str) -> bytes:
 def _empty() -> Any:
     from datasketch import MinHash  # Takes half a second to import.
 
-    return MinHash(num_perm=_BYTES, hashfunc=zlib.crc32)
+    return MinHash(
+        num_perm=_BYTES, seed=1, hashfunc=zlib.crc32, scheme="affine32"
+    )
 
 
 def find(

@@ -66,12 +66,8 @@ def lines(report: dict[str, Any], sequence_length: int) -> list[str]:
         for name, meaning in _DOCUMENTS.items()
         if counts[name]
     ]
-    near = report.get("near_duplicates", {})  # Older rows have none.
-    lines += [
-        line.format(**near)
-        for name, line in _NEAR_DUPLICATES.items()
-        if near.get(name)
-    ]
+    # Older rows have none.
+    lines += near_duplicate_lines(report.get("near_duplicates", {}))
     lines.append(f"vocabulary: {report['vocabulary_size']:,} tokens")
     for role, rows in report["rows"].items():
         filled = rows["slots_used"] / max(1, rows["rows"] * sequence_length)
@@ -94,6 +90,13 @@ def lines(report: dict[str, Any], sequence_length: int) -> list[str]:
             " small a data.validation_rate); training goes without"
         )
     return lines
+
+
+def near_duplicate_lines(found: Mapping[str, int]) -> Iterator[str]:
+    """How many there are, and what became of them."""
+    for name, line in _NEAR_DUPLICATES.items():
+        if found.get(name):
+            yield line.format(**found)
 
 
 def labelled_lines(
@@ -145,8 +148,10 @@ def class_lines(audit: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def audit_lines(audit: Mapping[str, Any]) -> Iterator[str]:
-    """What an audit found, but for classes and the labels in doubt."""
+def audit_lines(
+    audit: Mapping[str, Any], *, most: int = _MOST_SHOWN
+) -> Iterator[str]:
+    """What an audit found: `most` findings of a kind; no labels in doubt."""
     yield (
         "n-grams of other documents answer"
         f" {100 * audit['accuracy']:.1f} % of {audit['documents']:,} documents"
@@ -160,14 +165,14 @@ def audit_lines(audit: Mapping[str, Any]) -> Iterator[str]:
         f" {100 * audit['wanted_gap']:.0f} points"
     )
     yield f"WARNING: {line}" if gap > _WIDE_GAP else line
-    for one in audit["giveaways"][:_MOST_SHOWN]:
+    for one in audit["giveaways"][:most]:
         yield (
             f"“{one['words']}” gives {one['label']!r} away: it is in"
             f" {100 * one['share']:.0f} % of its documents"
             f" ({one['documents']:,}) and in {one['others']:,} others; remove"
             " it if new text will not have it"
         )
-    for group in audit["contested"][:_MOST_SHOWN]:
+    for group in audit["contested"][:most]:
         names = sorted({one["label"] for one in group})
         yield (
             f"labelled {' and '.join(map(repr, names))}, although nearly the"

@@ -67,7 +67,11 @@ def render(
 
 
 def _labelled_text(audit: Mapping[str, Any]) -> str:
-    parts = [f"<p>{_escaped(line)}</p>" for line in data.audit_lines(audit)]
+    lines = [
+        *data.near_duplicate_lines(audit["near_duplicates"]),
+        *data.audit_lines(audit, most=20),
+    ]
+    parts = [f"<p>{_escaped(line)}</p>" for line in lines]
     if audit["suspects"]:
         parts.append("<h3>Labels in doubt</h3>")
     return _section(

@@ -20,8 +20,8 @@ from trainer.stages import ngram_fitting
 
 _log = logging.getLogger(__name__)
 FILE = "audit.json"  # In the workdir.
-# Tokens times classes that are looked at; of more, every second document is
-# left out, and so on.
+# Tokens times classes that are looked at, about; of more, every second document
+# is left out, and so on.
 _MOST_WORK = 2**24
 # Folds; steps, strength and weights of the model of each.
 _FOLDS, _STEPS, _STRENGTH, _MAX_WEIGHTS = 4, 20, 10.0, 2**18
@@ -30,6 +30,7 @@ _NUM_SHOWN = 20  # Of each kind of finding.
 # such a share of them, so many times as frequent as elsewhere, and if such a
 # share of the documents with it have the label.
 _FEWEST, _SHARE, _RATIO, _CERTAINTY = 10, 0.2, 20, 0.95
+_SAME = 0.5  # Of its documents are told by another: it says little more.
 # The difference of accuracies that validation should show.
 _GAP = 0.02
 
@@ -133,15 +134,20 @@ def of(
 
 def _out_of_fold(fitter: ngram_fitting.Fitter, marks: np.ndarray) -> np.ndarray:
     """Probabilities [N, C] by models that have not seen the document."""
+    import threadpoolctl
     from scipy import special
 
     fitter.solver.set_params(warm_start=False, max_iter=_STEPS)
-    folds, found = marks % np.uint64(_FOLDS), []
+    _, numbers = np.unique(marks, return_inverse=True)
+    folds, found = numbers % _FOLDS, []
     for fold in range(_FOLDS):
-        weights = (folds != fold).astype(np.float32)
-        model = fitter.regression(_STRENGTH, weights)
+        # Not 0: there may be no other document, or none of a class.
+        weights = np.where(folds == fold, 1e-6, 1).astype(np.float32)
+        # Of the many short steps, threads would make many short waits.
+        with threadpoolctl.threadpool_limits(1):
+            model = fitter.regression(_STRENGTH, weights)
         found.append(fitter.answers(model))
-    logits = np.choose(folds[:, np.newaxis].astype(int), found)
+    logits = np.choose(folds[:, np.newaxis], found)
     scale, bias = ngrams.combine([logits], fitter.labels)
     return special.softmax(ngrams.by_class(scale[0] * logits + bias), axis=1)
 
@@ -184,28 +190,26 @@ def _giveaways(
         & (ratios >= _RATIO)
         & (inside >= _CERTAINTY * (inside + outside))
     )
-    order = np.argsort(-shares[tuple(found.T)], kind="stable")
+    # Of n-grams that occur together the longest comes first.
+    order = np.lexsort([-found[:, 1], -shares[tuple(found.T)]])
+    columns = fitter.features.tocsc()
     shown: list[dict[str, Any]] = []
+    is_told = np.zeros(known.shape, bool)  # [N, C], by one that is shown.
     for label, column in found[order].tolist():
-        words = rows.tokenizer.decode(
-            ngrams.token_ids(fitter.keys[column], fitter.vocabulary_size)
+        having = columns[:, column].nonzero()[0]
+        if is_told[having, label].mean() > _SAME:
+            continue
+        is_told[having, label] = True
+        ids = ngrams.token_ids(int(fitter.keys[column]), fitter.vocabulary_size)
+        shown.append(
+            {
+                "words": rows.tokenizer.decode(ids),
+                "label": rows.labels[label],
+                "documents": int(inside[label, column]),
+                "share": float(shares[label, column]),
+                "others": int(outside[label, column]),
+            }
         )
-        name = rows.labels[label]
-        # What shares a word with one that is shown says little more.
-        if not any(
-            {*words.split()} & {*one["words"].split()}
-            for one in shown
-            if one["label"] == name
-        ):
-            shown.append(
-                {
-                    "words": words,
-                    "label": name,
-                    "documents": int(inside[label, column]),
-                    "share": float(shares[label, column]),
-                    "others": int(outside[label, column]),
-                }
-            )
     return shown
 
 
