@@ -1,12 +1,10 @@
 """`--mode=prepare`: text to a vocabulary and packed rows, once a corpus."""
 
-import logging
+import contextlib
 
 from input_pipeline import preparation
 from trainer.run import Run
 from trainer.stages import audit
-
-_log = logging.getLogger(__name__)
 
 
 def run(run: Run) -> None:
@@ -16,7 +14,5 @@ def run(run: Run) -> None:
       ValueError: the text cannot be read, or holds nothing to train on.
     """
     _ = run.rows  # Makes them where they are missing; the log says the rest.
-    try:
+    with contextlib.suppress(preparation.NoLabelsError):  # Nothing to audit.
         audit.run(run)
-    except preparation.NoLabelsError as error:
-        _log.info("no labels to look at: %s", error)
