@@ -1,10 +1,12 @@
 """`--mode=prepare`: text to a vocabulary and packed rows, once a corpus."""
 
-import contextlib
+import logging
 
 from input_pipeline import preparation
 from trainer.run import Run
 from trainer.stages import audit
+
+_log = logging.getLogger(__name__)
 
 
 def run(run: Run) -> None:
@@ -14,5 +16,11 @@ def run(run: Run) -> None:
       ValueError: the text cannot be read, or holds nothing to train on.
     """
     _ = run.rows  # Makes them where they are missing; the log says the rest.
-    with contextlib.suppress(preparation.NoLabelsError):  # Nothing to audit.
-        audit.run(run)
+    try:
+        _ = run.labelled_rows
+    except preparation.NoLabelsError:
+        return
+    except ValueError as error:  # The text may be for pretraining alone.
+        _log.warning("WARNING: no classifier can learn this: %s", error)
+        return
+    audit.run(run)

@@ -106,6 +106,10 @@ def of(
     is_sure = rates[np.arange(number), answers] >= usual[answers]
     doubted = np.flatnonzero((answers != labels) & is_sure)
     accuracy = float((answers == labels).mean())
+    # Two classifiers disagree about as often as one of them errs, which it does
+    # even where all answers are right (Agresti and Coull, 1998). McNemar's test
+    # (1947) sees a difference of 1.96 standard deviations.
+    disagreeing = (number * (1 - accuracy) + 2) / (number + 4)
     validation = rows.roles["validation"].num_documents
     return {
         "documents": number,
@@ -123,12 +127,10 @@ def of(
         ][:_NUM_SHOWN],
         "giveaways": _giveaways(fitter, rows)[:_NUM_SHOWN],
         "contested": _contested(texts, names)[:_NUM_SHOWN],
-        # Two classifiers disagree about as often as one of them errs; McNemar's
-        # test sees a difference of 1.96 standard deviations (1947).
         "validation": validation,
-        "gap": 1.96 * math.sqrt((1 - accuracy) / max(1, validation)),
+        "gap": 1.96 * math.sqrt(disagreeing / max(1, validation)),
         "wanted_gap": _GAP,
-        "validation_wanted": math.ceil((1 - accuracy) * (1.96 / _GAP) ** 2),
+        "validation_wanted": math.ceil(disagreeing * (1.96 / _GAP) ** 2),
     }
 
 
