@@ -98,17 +98,14 @@ def find(
         return Found(skipped=len(every))
     marks, decisive = marks[used], decisive[used]
     signatures = signatures.reshape(-1, _BYTES)[used]
-    pairs = np.concatenate(
-        [np.zeros([0, 2], np.int64)]
-        + [
-            _alike(signatures, decisive, signatures.view(np.uint64)[:, band])
-            for band in range(_BANDS)
-        ]
-    )
-    graph = sparse.coo_matrix(
-        (np.ones(len(pairs), bool), pairs.T), [len(marks)] * 2
-    )
-    _, group = sparse.csgraph.connected_components(graph, directed=False)
+    group = np.arange(len(marks))
+    for band in signatures.view(np.uint64).T:
+        pairs = group[_alike(signatures, decisive, band, group)]
+        graph = sparse.coo_matrix(
+            (np.ones(len(pairs), bool), pairs.T), [len(marks)] * 2
+        )
+        _, joined = sparse.csgraph.connected_components(graph, directed=False)
+        group = joined[group]
     largest = max(_LARGEST, round(_LARGEST_SHARE * decisive.sum()))
     sizes = np.bincount(group)
     is_large = np.bincount(group, weights=decisive) > largest
@@ -128,9 +125,15 @@ def find(
 
 
 def _alike(
-    signatures: np.ndarray, decisive: np.ndarray, band: np.ndarray
+    signatures: np.ndarray,
+    decisive: np.ndarray,
+    band: np.ndarray,
+    group: np.ndarray,
 ) -> np.ndarray:
-    """Pairs, int64 [M, 2], that are alike among those with an equal band."""
+    """Pairs, int64 [M, 2], that are alike among those with an equal band.
+
+    Those that are in one group already are left out.
+    """
     order = np.argsort(band, kind="stable")
     band, found = band[order], []
     for step in range(1, _NEIGHBOURS + 1):
@@ -138,7 +141,8 @@ def _alike(
         for start in range(0, len(same), _PAIRS_AT_ONCE):
             part = same[start : start + _PAIRS_AT_ONCE]
             pairs = np.stack([order[part], order[part + step]], axis=1)
-            pairs = pairs[decisive[pairs].any(axis=1)]
+            is_new = group[pairs[:, 0]] != group[pairs[:, 1]]
+            pairs = pairs[is_new & decisive[pairs].any(axis=1)]
             one, other = signatures[pairs.T]
             found.append(pairs[(one == other).mean(axis=1) >= _SIMILARITY])
     return np.concatenate([np.zeros([0, 2], np.int64), *found])

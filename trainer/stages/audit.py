@@ -3,10 +3,12 @@
 N documents, G n-grams, C classes.
 """
 
+import itertools
 import json
 import logging
 import math
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -42,6 +44,9 @@ def run(run: Run) -> None:
       NoLabelsError: the text has no labels.
     """
     rows = run.labelled_rows
+    if rows.tokenizer.vocabulary_size > ngram_fitting.MAX_VOCABULARY:
+        _log.info("the vocabulary is too large for an audit with n-grams")
+        return
     made_from = {"labelled rows": rows.fingerprint}
     wanted = chain.Artifact.of("audit", run.config, made_from)
     facts = read(run.workdir)
@@ -62,9 +67,7 @@ def run(run: Run) -> None:
         path = storage.path_of(run.workdir) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.write_json(path, facts)
-    for line in data.audit_lines(facts):
-        _log.info("%s", line)
-    for line in data.suspect_lines(facts):
+    for line in (*data.audit_lines(facts), *data.suspect_lines(facts)):
         _log.info("%s", line)
 
 
@@ -125,7 +128,7 @@ def of(
             }
             for i in doubted[np.argsort(own[doubted], kind="stable")]
         ][:_NUM_SHOWN],
-        "giveaways": _giveaways(fitter, rows)[:_NUM_SHOWN],
+        "giveaways": [*itertools.islice(_giveaways(fitter, rows), _NUM_SHOWN)],
         "contested": _contested(texts, names)[:_NUM_SHOWN],
         "validation": validation,
         "gap": 1.96 * math.sqrt(disagreeing / max(1, validation)),
@@ -162,8 +165,7 @@ def _classes(
     lengths = np.bincount(texts.documents.owners, minlength=len(labels))
     found = []
     for number, name in enumerate(rows.labels):
-        some = lengths[labels == number]
-        median, long = np.percentile(some, [50, 95]) if len(some) else (0, 0)
+        median, long = np.percentile(lengths[labels == number], [50, 95])
         found.append(
             {
                 "label": name,
@@ -178,7 +180,7 @@ def _classes(
 
 def _giveaways(
     fitter: ngram_fitting.Fitter, rows: manifest.Prepared
-) -> list[dict[str, Any]]:
+) -> Iterator[dict[str, Any]]:
     """N-grams that all but tell a class, those in most of it first."""
     known = np.eye(fitter.num_classes, dtype=np.float32)[fitter.labels]
     sizes = known.sum(axis=0)[:, np.newaxis]  # [C, 1]
@@ -195,7 +197,6 @@ def _giveaways(
     # Of n-grams that occur together the longest comes first.
     order = np.lexsort([-found[:, 1], -shares[tuple(found.T)]])
     columns = fitter.features.tocsc()
-    shown: list[dict[str, Any]] = []
     is_told = np.zeros(known.shape, bool)  # [N, C], by one that is shown.
     for label, column in found[order].tolist():
         having = columns[:, column].nonzero()[0]
@@ -203,16 +204,13 @@ def _giveaways(
             continue
         is_told[having, label] = True
         ids = ngrams.token_ids(int(fitter.keys[column]), fitter.vocabulary_size)
-        shown.append(
-            {
-                "words": rows.tokenizer.decode(ids),
-                "label": rows.labels[label],
-                "documents": int(inside[label, column]),
-                "share": float(shares[label, column]),
-                "others": int(outside[label, column]),
-            }
-        )
-    return shown
+        yield {
+            "words": rows.tokenizer.decode(ids),
+            "label": rows.labels[label],
+            "documents": int(inside[label, column]),
+            "share": float(shares[label, column]),
+            "others": int(outside[label, column]),
+        }
 
 
 def _contested(

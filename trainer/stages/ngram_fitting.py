@@ -39,7 +39,7 @@ _ROUNDS, _STUDENT_STRENGTH, _LABELLED_WEIGHT = 3, 1.0, 5.0
 # is added to each count, and the length of a document.
 _EM_ROUNDS, _EM_WEIGHT, _EM_PRIOR, _EM_LENGTH = 8, 0.1, 0.1, 2.0
 # With V of at most 2^21, three ids fit into a key of 63 bits.
-_MAX_VOCABULARY = 2**21
+MAX_VOCABULARY = 2**21
 
 
 def run(run: Run) -> None:
@@ -188,10 +188,10 @@ class Fitter:
     ):
         from sklearn import linear_model
 
-        if len(is_special) > _MAX_VOCABULARY:
+        if len(is_special) > MAX_VOCABULARY:
             raise ValueError(
                 f"The vocabulary has {len(is_special):,} tokens, but n-grams"
-                f" take at most {_MAX_VOCABULARY:,}; lower"
+                f" take at most {MAX_VOCABULARY:,}; lower"
                 " tokenizer.vocabulary_size, or leave the n-grams out with"
                 " --config.finetune.ngrams=False."
             )
