@@ -48,6 +48,7 @@ class DataConfig:
     columns: tuple[str, ...] = ()  # csv: names, if the file has no header.
     train_split: str = "train"  # tfds: labelled text; validation is cut here.
     group_field: str = ""  # Documents with one value of it stay together.
+    near_duplicates: bool = True  # So do documents that are nearly the same.
     unlabeled_split: str = ""  # tfds: more text for pretraining only.
     test_split: str = "test"  # tfds: never seen by vocabulary or pretraining.
     validation_rate: float = -1.0  # Share held out by hash; -1 = by size.

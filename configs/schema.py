@@ -56,7 +56,8 @@ __all__ = [
 # What a knob decides: the kind of artifact whose id its value is part of. An
 # entry for a section holds for all its fields that have no entry of their own.
 # "" decides nothing that is kept: speed, places, lengths, what is shown. The
-# content of text files and of `init_from` decides, not where they lie.
+# content of text files and of `init_from` decides, not where they lie; and the
+# near-duplicates that were found, not that they were looked for.
 _DECIDES = {
     "seed": "encoder",
     "init_from": "",
@@ -73,6 +74,7 @@ _DECIDES = {
     "data.unlabeled_path": "",
     "data.prepared_dir": "",
     "data.num_processes": "",
+    "data.near_duplicates": "",
     "tokenizer": "rows",
     "masking": "encoder",
     "model": "encoder",

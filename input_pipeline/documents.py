@@ -1,6 +1,7 @@
 """Documents, and the units of work that they come from."""
 
 import dataclasses
+import re
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple, Self
@@ -21,6 +22,12 @@ _WHITE_SPACE = (b" ", b"\t", b"\n")
 
 # A document that was cut is recognized by this much of its beginning.
 _KNOWN_BY = 20_000  # Characters, `normalised`.
+
+# A word, or a character where words are not set apart.
+WORD = re.compile(
+    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
+    r"|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
+)
 
 # The tokenizer drops them inside a word: "don't" becomes "dont".
 _APOSTROPHES = b"'`"

@@ -92,6 +92,7 @@ def prepare(
                 "repeats validation"
             ],
             "documents_without_label": known.without_label,
+            "near_duplicates": known.near_duplicates,
             "validation_rate": known.roles.validation_rate,
             "vocabulary_size": used.vocabulary_size,
             "rows": {

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple, TypeVar
 
 from configs import schema
-from input_pipeline import cleaning, sources
+from input_pipeline import cleaning, near_duplicates, sources
 from input_pipeline import roles as roles_lib
 
 _T = TypeVar("_T")
@@ -32,6 +32,9 @@ class Marked(NamedTuple):
     texts: "array.array[int]"
     decisive: "array.array[int]"
     labels: list[str]
+    # Of those that may have near-duplicates: their texts, and 192 bytes each.
+    compared: "array.array[int]"
+    signatures: bytearray
 
 
 def documents(
@@ -53,7 +56,9 @@ def look(
     data: schema.DataConfig, unit: sources.Unit
 ) -> tuple[Marked, frozenset[str]]:
     """What documents of a unit are known by, and the first two groups."""
-    marked = Marked(array.array("Q"), array.array("Q"), [])
+    marked = Marked(
+        array.array("Q"), array.array("Q"), [], array.array("Q"), bytearray()
+    )
     counts, groups = cleaning.Counts(), set[str]()
     for raw, label, group in sources.read(data, unit, counts):
         if text := cleaning.clean(raw, counts):
@@ -61,6 +66,10 @@ def look(
             marked.texts.append(mark)
             marked.decisive.append(decisive)
             marked.labels.append(sys.intern(label))
+            if data.near_duplicates:
+                found = near_duplicates.signature(text)
+                marked.signatures.extend(found)
+                marked.compared.extend([mark] * bool(found))
             if group and len(groups) < 2:
                 groups.add(group)
     return marked, frozenset(groups)

@@ -23,6 +23,8 @@ class Roles:
     # Marks of test and of validation that occur outside of it, too.
     in_test: frozenset[int] = frozenset()
     in_validation: frozenset[int] = frozenset()
+    # The mark of a text -> that of the texts that are nearly the same.
+    near: dict[int, int] = dataclasses.field(default_factory=dict)
 
     def of(
         self, text: str, split: str, label: str = "", group: str = ""
@@ -37,11 +39,10 @@ class Roles:
     def of_marks(self, text: int, decisive: int, split: str, label: str) -> str:
         """The same for the two `marks` of a document."""
         role = self.drawn(decisive, split, label)
-        if role != "test" and not self.in_test.isdisjoint((text, decisive)):
+        known = (text, decisive, self.near.get(text, text))
+        if role != "test" and not self.in_test.isdisjoint(known):
             return "repeats test"
-        if role == "train" and not self.in_validation.isdisjoint(
-            (text, decisive)
-        ):
+        if role == "train" and not self.in_validation.isdisjoint(known):
             return "repeats validation"
         return role
 
@@ -49,6 +50,7 @@ class Roles:
         """The role, before a look at what else has the same text."""
         if split in ("validation", "test"):
             return split
+        mark = self.near.get(mark, mark)
         only_trains = split == "unlabeled" or (self.has_labels and not label)
         if only_trains or mark in self.kept:
             return "train"
@@ -60,10 +62,13 @@ class Roles:
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return {
+        values: dict[str, Any] = {
             name: sorted(value) if isinstance(value, frozenset) else value
             for name, value in dataclasses.asdict(self).items()
         }
+        # The digest of roles without any is that of older versions.
+        near = sorted(values.pop("near").items())
+        return {**values, "near": near} if near else values
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Roles":
@@ -71,8 +76,9 @@ class Roles:
         fields: dict[str, Any] = {
             name: frozenset(value) if isinstance(value, list) else value
             for name, value in values.items()
+            if name != "near"
         }
-        return cls(**fields)
+        return cls(**fields, near=dict(values.get("near", ())))
 
 
 def marks(text: str, group: str) -> tuple[int, int]:

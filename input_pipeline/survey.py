@@ -10,9 +10,17 @@ import functools
 import math
 from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
+
 import storage
 from configs import schema
-from input_pipeline import manifest, processes, reading, sources
+from input_pipeline import (
+    manifest,
+    near_duplicates,
+    processes,
+    reading,
+    sources,
+)
 from input_pipeline import roles as roles_lib
 
 # Set aside by hash where the source brings no test split of its own.
@@ -35,6 +43,9 @@ class Survey:
     labels: dict[str, dict[str, int]]  # Documents by role and label.
     kept_labels: list[str]  # Classes that the hash left without training.
     without_label: int  # Documents among those with labels.
+    # `near_duplicates.Found` in numbers, and of the texts that repeat, exactly
+    # or nearly, those with several labels.
+    near_duplicates: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def classes(self, data: schema.DataConfig, *, largest: int) -> list[str]:
         """The names of the classes: numbers by value, then other names.
@@ -99,6 +110,7 @@ def of(
         "document": data.document,
         "label_field": data.label_field,
         "group_field": data.group_field,
+        "near_duplicates": data.near_duplicates,
         "validation_rate": data.validation_rate,
     }
     directory = manifest.directory_of(data.prepared_dir, identity)
@@ -125,6 +137,7 @@ def _natural(label: str) -> tuple[bool, float, str]:
 
 def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
     seen: _Seen = collections.defaultdict(list)
+    compared = 0
     groups: set[str] = set()
     task = functools.partial(reading.look, data)
     with processes.pool(
@@ -134,6 +147,10 @@ def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
             units, run(task, units), strict=True
         ):
             seen[unit.split].append(marked)
+            compared += len(marked.compared)
+            is_full = compared > near_duplicates.MOST_TEXTS
+            if is_full and unit.split == "unlabeled":  # Matters least.
+                marked.signatures.clear()
             if unit.split == "train":
                 groups |= some_groups
     if data.group_field and len(groups) < 2:
@@ -165,7 +182,9 @@ def _conclude(
     if rate == -1:
         wanted = _VALIDATION_DOCUMENTS / labelled if labelled else 0.0
         rate = min(_HIGHEST_RATE, max(_LOWEST_RATE, wanted))
+    found = _near_duplicates(seen)
     roles = roles_lib.Roles(
+        near=found.groups,
         validation_rate=0.0 if data.validation_path else rate,
         test_rate=0.0 if own_test or not labelled else _TEST_RATE,
         has_labels=labelled > 0,
@@ -176,11 +195,17 @@ def _conclude(
     labels: dict[str, dict[str, int]] = {
         role: collections.Counter() for role in ("train", "validation", "test")
     }
-    for split in ("train", "validation"):
-        for text, decisive, label in _documents(seen.get(split, [])):
+    first, contested = dict[int, str](), set[int]()
+    for split, some in seen.items():
+        for text, decisive, label in _documents(some):
+            if not label:
+                continue
             role = roles.of_marks(text, decisive, split, label)
-            if label and role in labels:
+            if role in labels and split != "test":
                 labels[role][label] += 1
+            known = roles.near.get(text, text)
+            if first.setdefault(known, label) != label:
+                contested.add(known)
     return Survey(
         roles=roles,
         labels={role: dict(count) for role, count in labels.items()},
@@ -188,7 +213,35 @@ def _conclude(
         without_label=sum(len(marked.labels) for marked in train) - labelled
         if labelled
         else 0,
+        near_duplicates={
+            "texts": len(found.groups),
+            "groups": found.num_groups,
+            "too_large": found.too_large,
+            "skipped": found.skipped,
+            "with_several_labels": len(contested),
+        },
     )
+
+
+def _near_duplicates(seen: _Seen) -> near_duplicates.Found:
+    """Of the texts with a label or in a file of their own, and like them."""
+    every = [marked for some in seen.values() for marked in some]
+    kept = [marked for marked in every if marked.signatures]
+    decisive = {
+        text
+        for split, some in seen.items()
+        for text, _, label in _documents(some)
+        if label or split in ("validation", "test")
+    }
+    nothing = np.zeros([0], np.uint64)
+    marks = np.concatenate([nothing, *(marked.compared for marked in kept)])
+    found = near_duplicates.find(
+        marks,
+        np.frombuffer(b"".join(m.signatures for m in kept), np.uint8),
+        np.isin(marks, np.fromiter(decisive, np.uint64)),
+    )
+    skipped = sum(len(marked.compared) for marked in every) - len(marks)
+    return found._replace(skipped=found.skipped + skipped)
 
 
 def _documents(
@@ -210,6 +263,7 @@ def _without_training(
         if roles.drawn(mark, "train", label) == "train":
             trained.add(label)
         else:
+            mark = roles.near.get(mark, mark)
             least[label] = min(mark, least.get(label, mark))
     return {
         label: mark
@@ -227,6 +281,7 @@ def _with_repeats(roles: roles_lib.Roles, seen: _Seen) -> roles_lib.Roles:
                 role = roles.drawn(decisive, split, label)
                 yield role, text
                 yield role, decisive
+                yield role, roles.near.get(text, text)
 
     in_test = {mark for role, mark in drawn() if role == "test"}
     in_validation = {mark for role, mark in drawn() if role == "validation"}

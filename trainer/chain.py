@@ -15,6 +15,7 @@ from configs import schema
 # Kind -> kinds whose knobs its artifacts record, so that a difference can be
 # named by the knob that caused it.
 _KNOBS = {
+    "audit": (),
     "n-grams": (),
     "encoder": ("text", "rows", "encoder"),
     "classifier": ("text", "rows", "labelled rows", "encoder", "classifier"),
@@ -41,8 +42,8 @@ class Artifact:
     """What an artifact is and what it was made from.
 
     Attributes:
-      kind: n-grams, encoder, classifier, export or evaluation. Rows are known
-        by the name of their directory, which is their id.
+      kind: audit, n-grams, encoder, classifier, export or evaluation. Rows are
+        known by the name of their directory, which is their id.
       knobs: by full name, the values that decide it.
       made_from: kind -> id.
       step: how many steps it was trained for; 0 if it is not trained.

@@ -109,6 +109,15 @@ def keys_of(
     return tf.concat(all_keys, axis=0), tf.concat(all_places, axis=0)
 
 
+def token_ids(key: int, vocabulary_size: int) -> list[int]:
+    """The tokens of an n-gram: the digits of its key to the base V."""
+    ids = []
+    while key:
+        key, last = divmod(key, vocabulary_size)
+        ids.append(last)
+    return ids[::-1]
+
+
 def logits(
     model: Any,
     token_ids: tf.Tensor,

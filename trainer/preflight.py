@@ -3,19 +3,14 @@
 import itertools
 import logging
 import pathlib
-import re
 from collections.abc import Iterator
 
 import storage
 from configs import automatic, checks, schema
-from input_pipeline import cleaning, sources
+from input_pipeline import cleaning, documents, sources
 
 _log = logging.getLogger(__name__)
 _UNITS, _DOCUMENTS = 8, 4_000  # At most so many are read.
-_TOKEN = re.compile(
-    r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]"
-    r"|[^\W\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]+"
-)
 
 
 def check(config: schema.Config) -> None:
@@ -66,9 +61,8 @@ def _some_lengths(config: schema.Config) -> Iterator[int]:
     units = [u for u in sources.list_units(config.data) if u.split != "test"]
     chosen = units[:: -(-len(units) // _UNITS)]
     for unit in chosen:
-        documents = sources.read(config.data, unit, cleaning.Counts())
-        for document in itertools.islice(documents, _DOCUMENTS // len(chosen)):
-            # A word, or a character where words are not set apart.
-            found = _TOKEN.findall(document.raw.decode(errors="replace"))
-            if found:
-                yield len(found)
+        found = sources.read(config.data, unit, cleaning.Counts())
+        for document in itertools.islice(found, _DOCUMENTS // len(chosen)):
+            text = document.raw.decode(errors="replace")
+            if words := documents.WORD.findall(text):
+                yield len(words)

@@ -16,7 +16,7 @@ from trainer.commands import (
 )
 from trainer.run import Run
 from trainer.serving import loading
-from trainer.stages import budget, ngram_fitting
+from trainer.stages import audit, budget, ngram_fitting
 from trainer.training import loop, strategies
 
 _log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def run(run: Run) -> None:
             _ = run.unlabelled_rows  # Missing ones are refused here.
             held_out.check(run.corpus, rows.labels)
             if run.is_chief:
+                audit.run(run)
                 ngram_fitting.run(run)
         if run.config.finetune.encoder or not rows:
             pretrain.run(run)

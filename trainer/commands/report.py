@@ -5,6 +5,7 @@ from trainer import checkpoint
 from trainer.commands import evaluate
 from trainer.report import page, summary
 from trainer.run import Run
+from trainer.stages import audit
 from trainer.training import metrics
 
 FILE = "report.html"
@@ -58,6 +59,7 @@ def run(run: Run) -> None:
         picture=picture.read_bytes() if is_shown else b"",
         mistakes=evaluation.get("most_wrong", ()),
         config=config.to_dict(),
+        audit=audit.read(workdir),
     )
     (folder / FILE).write_text(text, encoding="utf-8")
     print(summary.table(lines))

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from trainer.report import pictures
+from trainer.report import data, pictures
 
 _Event = Mapping[str, Any]
 # Title of a picture -> key in metrics.jsonl -> name of its curve.
@@ -30,6 +30,7 @@ def render(
     config: Mapping[str, Any],
     picture: bytes = b"",
     mistakes: Sequence[Mapping[str, Any]] = (),
+    audit: Mapping[str, Any] | None = None,
 ) -> str:
     """The page as HTML, UTF-8 when written; what has no content is left out.
 
@@ -40,11 +41,13 @@ def render(
       config: the configuration, JSON-ready.
       picture: a PNG, see `pictures.evaluation_png`.
       mistakes: `text`, `label`, `answer` and `probability` of the worst.
+      audit: what was found out about the labelled text.
     """
     title = _escaped(title)
     parts = [
         f"<h1>{title}</h1>",
         _table(summary.items()),
+        _labelled_text(audit) if audit else "",
         *(_stage(name, events) for name, events in stages.items()),
         _classifier(picture, mistakes),
         _section(
@@ -60,6 +63,22 @@ def render(
         f"<title>{title}</title>\n<style>\n{_STYLE}</style></head>\n<body>\n"
         + "\n".join(part for part in parts if part)
         + "\n</body></html>\n"
+    )
+
+
+def _labelled_text(audit: Mapping[str, Any]) -> str:
+    lines = [
+        *data.near_duplicate_lines(audit["near_duplicates"]),
+        *data.audit_lines(audit, most=20),
+    ]
+    parts = [f"<p>{_escaped(line)}</p>" for line in lines]
+    if audit["suspects"]:
+        parts.append("<h3>Labels in doubt</h3>")
+    return _section(
+        "The labelled text",
+        _table(data.class_lines(audit)),
+        *parts,
+        *_articles(audit["suspects"]),
     )
 
 
@@ -105,14 +124,18 @@ def _classifier(picture: bytes, mistakes: Sequence[Mapping[str, Any]]) -> str:
         parts.append(_image(what, picture, "png"))
     if mistakes:
         parts.append("<h3>What it gets most wrong</h3>")
-    parts += [
+    parts += _articles(mistakes)
+    return _section("On the test split", *parts) if parts else ""
+
+
+def _articles(documents: Sequence[Mapping[str, Any]]) -> list[str]:
+    return [
         f"<article><b>{_escaped(mistake['label'])}</b>, answered"
         f" <b>{_escaped(mistake['answer'])}</b>"
         f" <small>with {100 * mistake['probability']:.1f} %</small><br>"
         f"{_escaped(mistake['text'])}</article>"
-        for mistake in mistakes
+        for mistake in documents
     ]
-    return _section("On the test split", *parts) if parts else ""
 
 
 def _image(what: str, content: bytes, kind: str) -> str:

@@ -39,7 +39,7 @@ _ROUNDS, _STUDENT_STRENGTH, _LABELLED_WEIGHT = 3, 1.0, 5.0
 # is added to each count, and the length of a document.
 _EM_ROUNDS, _EM_WEIGHT, _EM_PRIOR, _EM_LENGTH = 8, 0.1, 0.1, 2.0
 # With V of at most 2^21, three ids fit into a key of 63 bits.
-_MAX_VOCABULARY = 2**21
+MAX_VOCABULARY = 2**21
 
 
 def run(run: Run) -> None:
@@ -117,7 +117,7 @@ def fit(
       ValueError: V is too large for keys.
     """
     start = time.perf_counter()
-    fitter = _Fitter(train, unlabelled, is_special, num_classes)
+    fitter = Fitter(train, unlabelled, is_special, num_classes)
 
     def judged(
         model: ngrams.NGrams, **recipe: Any
@@ -150,7 +150,7 @@ def fit(
     best, facts = min(tried, key=by_loss)
     if len(validation.labels) > _MANY * len(train.labels):
         both = Documents.joined([train, validation])
-        fitter = _Fitter(both, unlabelled, is_special, num_classes)
+        fitter = Fitter(both, unlabelled, is_special, num_classes)
         again = fitter.of_recipe(facts)
         best = dataclasses.replace(again, validation=best.validation)
     used = best.scales > 0
@@ -167,10 +167,14 @@ def fit(
     }
 
 
-class _Fitter:
+class Fitter:
     """Makes models of documents, the first of which have labels.
 
-    N documents, n of them with labels.
+    Attributes:
+      keys: int64 [G], of the n-grams, at most `max_weights` / C.
+      features: float32 [N, G], sparse: 1 where a document has the n-gram.
+      labels: int32 [n].
+      solver: the logistic regression of scikit-learn that fits them.
     """
 
     def __init__(
@@ -179,13 +183,15 @@ class _Fitter:
         unlabelled: Documents | None,
         is_special: np.ndarray,
         num_classes: int,
+        *,
+        max_weights: int = MAX_WEIGHTS,
     ):
         from sklearn import linear_model
 
-        if len(is_special) > _MAX_VOCABULARY:
+        if len(is_special) > MAX_VOCABULARY:
             raise ValueError(
                 f"The vocabulary has {len(is_special):,} tokens, but n-grams"
-                f" take at most {_MAX_VOCABULARY:,}; lower"
+                f" take at most {MAX_VOCABULARY:,}; lower"
                 " tokenizer.vocabulary_size, or leave the n-grams out with"
                 " --config.finetune.ngrams=False."
             )
@@ -193,7 +199,7 @@ class _Fitter:
         documents = Documents.joined(every)
         keys, owners, columns = _occurrences(documents, is_special)
         most = _MOST_UNLABELLED_NGRAMS if unlabelled else MAX_NGRAMS
-        most = min(most, max(1, MAX_WEIGHTS // num_classes))
+        most = min(most, max(1, max_weights // num_classes))
         self.keys, self.features = _kept(
             keys, owners, columns, len(documents.labels), most
         )
@@ -216,20 +222,26 @@ class _Fitter:
             model = self.student(model)
         return model
 
-    def regression(self, strength: float) -> ngrams.NGrams:
-        """Fitted on the labelled documents alone."""
-        weights = np.ones(len(self.labels), np.float32)
+    def regression(
+        self, strength: float, weights: np.ndarray | None = None
+    ) -> ngrams.NGrams:
+        """Fitted on the labelled documents alone, float32 [n] weights."""
+        if weights is None:
+            weights = np.ones(len(self.labels), np.float32)
         return self._regression(self.labels, weights, strength)
+
+    def answers(self, model: ngrams.NGrams) -> np.ndarray:
+        """What one of its models says to all documents, float32 [N, K]."""
+        norms = np.sqrt(self.features @ np.square(model.scales))
+        sums = self.features @ model.coefficients
+        return sums / np.maximum(norms, 1e-9)[:, np.newaxis] + model.bias
 
     def student(self, teacher: ngrams.NGrams) -> ngrams.NGrams:
         """Fitted on all documents; the teacher labels those without a label.
 
         Labels are hard: with soft ones a student repeats its teacher.
         """
-        norms = np.sqrt(self.features @ np.square(teacher.scales))
-        sums = self.features @ teacher.coefficients
-        answers = sums / np.maximum(norms, 1e-9)[:, np.newaxis] + teacher.bias
-        labels = ngrams.by_class(answers).argmax(axis=1)
+        labels = ngrams.by_class(self.answers(teacher)).argmax(axis=1)
         labels[: len(self.labels)] = self.labels
         weights = np.ones(len(labels), np.float32)
         weights[: len(self.labels)] = _LABELLED_WEIGHT

@@ -12,8 +12,8 @@ from trainer.run import Run
 def said(tiny, one_device, tmp_path, caplog):
     """A function: the bytes of a text file, changes -> what is said of it."""
 
-    def run(text, more=()):
-        path = tmp_path / "text.txt"
+    def run(text, more=(), name="text.txt"):
+        path = tmp_path / name
         path.write_bytes(text)
         prepared = str(tmp_path / "prepared")
         changes = {"data.path": str(path), "data.prepared_dir": prepared}
@@ -51,3 +51,17 @@ def test_another_encoding_is_suspected(said):
 def test_a_lack_of_validation_text_is_said(said):
     text = said(b"same text\n" * 20, {"data.validation_rate": 0.001})
     assert "validation: no document fell into it" in text
+
+
+def test_labels_are_looked_at_and_may_be_useless(said, tmp_path):
+    csv = {"data.source": "csv"}
+    text = b"".join(
+        b"word%02d of number %d,%d\n" % (i, i % 2, i % 2) for i in range(60)
+    )
+    found = said(b"text,label\n" + text, csv, "two.csv")
+    assert "n-grams of other documents answer" in found
+    assert "WARNING: validation has" in found
+    same = b"".join(b"word%02d other,yes\n" % i for i in range(50))
+    found = said(b"text,label\n" + same, csv, "one.csv")
+    assert "WARNING: no classifier can learn this" in found
+    assert "has one value in the training documents" in found

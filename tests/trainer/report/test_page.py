@@ -74,6 +74,34 @@ def full():
         mistakes=[
             {"text": EVIL, "label": EVIL, "answer": EVIL, "probability": 0.991}
         ],
+        audit={
+            "documents": 10_000,
+            "accuracy": 0.875,
+            "doubted": 1,
+            "classes": [
+                {
+                    "label": EVIL,
+                    "train": 1_234,
+                    "validation": 5,
+                    "median_tokens": 6.0,
+                    "long_tokens": 7.0,
+                }
+            ],
+            "suspects": [
+                {"text": EVIL, "label": EVIL, "answer": EVIL}
+                | {"probability": 0.123}
+            ],
+            "giveaways": [
+                {"words": EVIL, "label": EVIL, "documents": 8}
+                | {"share": 0.5, "others": 9}
+            ],
+            "contested": [[{"text": EVIL, "label": EVIL}] * 2],
+            "near_duplicates": {"texts": 1_011, "groups": 12},
+            "validation": 100,
+            "gap": 0.0651,
+            "wanted_gap": 0.02,
+            "validation_wanted": 1_201,
+        },
         title=EVIL,
         summary={EVIL: EVIL},
         config={"data": {"path": EVIL}},
@@ -84,6 +112,16 @@ def test_everything_is_there_and_no_text_becomes_markup(full):
     checked = Checker(full)
     assert checked.tags.count("img") == 7  # Three of a stage, and one.
     for text in ("Stage pretrain", "Stage finetune", "99.1 %", "alert(1)"):
+        assert text in full
+    for text in (
+        "1,234 documents, and 5 for validation; of 6 tokens (median), 95 %",
+        "answer 87.5 % of 10,000 documents",
+        "WARNING: validation has 100 documents",
+        "from 6.5 points of accuracy on; 1,201 documents would do for 2 points",
+        "1,011 texts are nearly the same as another one, in 12 groups",
+        "in 50 % of its documents (8) and in 9 others",
+        "with 12.3 %",
+    ):
         assert text in full
     assert 'src="data:image/png;base64,iVBORw=="' in full
     assert "script" not in checked.tags
