@@ -131,7 +131,7 @@ def _count_unit(
     documents = reading.documents(config, unit, roles, cleaning.Counts())
     for batch in reading.in_batches(documents, limit):
         texts = [item.text for item in batch if item.role == "train"]
-        total.update(tokenizer_lib.count(config.tokenizer.kind, texts))
+        total.update(tokenizer_lib.count(config.tokenizer, texts))
         by_role.update(item.role for item in batch)
     return total, by_role
 
