@@ -74,7 +74,7 @@ class Codec:
       vocabulary: V tokens.
       special: their ids.
       is_special: bool [V]; ids that are never predicted, masked or drawn.
-      layer: what an exported graph must hold on to, its tables.
+      tables: what an exported graph must hold on to.
     """
 
     def __init__(
@@ -84,10 +84,12 @@ class Codec:
         self.kind, self.lowercase = kind, lowercase
         self.vocabulary = list(vocabulary)
         if kind == "wordpiece":
-            self.special, self.layer = _pieces(self.vocabulary, lowercase)
+            self.special, self._split = _pieces(self.vocabulary, lowercase)
+            self.tables = self._split.tables
         else:
             rule = standardizer(kind, lowercase)
-            self.special, self.layer = _words(self.vocabulary, rule)
+            self.special, self._split = _words(self.vocabulary, rule)
+            self.tables = [self._split]
         self.is_special = np.zeros(len(self.vocabulary), bool)
         self.is_special[self.special.ids()] = True
 
@@ -97,7 +99,7 @@ class Codec:
         Special tokens are plain text: a slot that looks masked but is not
         predicted would teach nonsense.
         """
-        ids = tf.cast(self.layer(texts), tf.int32)
+        ids = tf.cast(self._split(texts), tf.int32)
         is_mask = ids.values == self.special.mask
         return ids.with_values(
             tf.where(is_mask, self.special.unknown, ids.values)
@@ -108,8 +110,8 @@ class Codec:
         # Apart from its neighbours, such as quotes.
         texts = tf.strings.regex_replace(texts, re.escape(MASK), f" {MASK} ")
         if self.kind == "wordpiece":
-            return self.layer(texts, is_prompt=True)
-        return tf.cast(self.layer(texts), tf.int32)
+            return self._split(texts, is_prompt=True)
+        return tf.cast(self._split(texts), tf.int32)
 
 
 def clean(raw: tf.Tensor) -> tf.Tensor:
@@ -125,7 +127,6 @@ def clean(raw: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.strings.regex_full_match(texts, _BLANK), "", texts)
 
 
-@keras.saving.register_keras_serializable("cloze")
 def standardize(texts: tf.Tensor) -> tf.Tensor:
     """The Keras example's rule, on strings [...], for ASCII alone.
 

@@ -45,6 +45,15 @@ class Tokenizer:
         return len(self.vocabulary)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the ids that it gives; JSON."""
+        return {
+            "kind": self.kind,
+            "lowercase": self.lowercase,
+            "sha256": storage.sha256_json(self.vocabulary),
+        }
+
+    @property
     def is_continuation(self) -> np.ndarray:
         """bool [V]: pieces that go on with the word before them."""
         mark = wordpiece.CONTINUATION

@@ -45,8 +45,12 @@ class _Rules(NamedTuple):
     replaced: dict[str, str]
 
 
-class WordPieces(tf.Module):
-    """Splits strings into the longest known pieces."""
+class WordPieces:
+    """Splits strings into the longest known pieces.
+
+    Attributes:
+      tables: what an exported graph must hold on to.
+    """
 
     def __init__(
         self,
@@ -69,11 +73,12 @@ class WordPieces(tf.Module):
         """
         if len(set(vocabulary)) < len(vocabulary):
             raise ValueError("a word piece is there twice")
-        super().__init__(name="pieces")
         self._rules = _rules(lowercase)
+        self._ids = _table({t: i for i, t in enumerate(vocabulary)}, _NONE)
+        self.tables = [self._ids]
         if self._rules.replaced:
             self._replaced = _table(self._rules.replaced, "")
-        self._ids = _table({t: i for i, t in enumerate(vocabulary)}, _NONE)
+            self.tables.append(self._replaced)
         self._unknown, self._mask = unknown, mask
         longest = max(len(t.removeprefix(CONTINUATION)) for t in vocabulary)
         self._longest = min(longest, MAX_CHARACTERS)
