@@ -1,5 +1,6 @@
 """Tests of input_pipeline/wordpiece.py."""
 
+import functools
 import json
 import pathlib
 import random
@@ -84,6 +85,13 @@ def test_the_ids_are_those_of_hugging_face(lowercase):
         assert found == wanted.tokens, text
 
 
+@functools.cache
+def _small(lowercase):
+    pieces = "great mov ##ie Great Mov cafe 한 ##국 中 文 ½ ! x ##x [ mask ]"
+    vocabulary = [*SPECIAL, *pieces.split(), *"ᄒ ##ᅡ ##ᆫ ##ᄀ ##ᅮ ##ᆨ".split()]
+    return tokenizer.WordPieceTokenizer(vocabulary, lowercase=lowercase)
+
+
 @pytest.mark.parametrize(
     ("text", "uncased", "cased"),
     [
@@ -102,12 +110,10 @@ def test_the_ids_are_those_of_hugging_face(lowercase):
     ],
 )
 def test_words_become_the_longest_known_pieces(text, uncased, cased):
-    pieces = "great mov ##ie Great Mov cafe 한 ##국 中 文 ½ ! x ##x [ mask ]"
-    vocabulary = [*SPECIAL, *pieces.split(), *"ᄒ ##ᅡ ##ᆫ ##ᄀ ##ᅮ ##ᆨ".split()]
     for lowercase, expected in ((True, uncased), (False, cased)):
-        own = tokenizer.WordPieceTokenizer(vocabulary, lowercase=lowercase)
+        own = _small(lowercase)
         for ids in own.encode([text, "great", text])[::2]:
-            assert [vocabulary[i] for i in ids] == expected.split()
+            assert [own.vocabulary[i] for i in ids] == expected.split()
 
 
 def test_the_same_in_a_data_set():
