@@ -17,16 +17,9 @@ import tensorflow as tf
 MAX_CHARACTERS = 100  # BERT makes longer words unknown.
 CONTINUATION = "##"
 _NONE = -1
-_UNTOUCHED = "\U00050000"
-# The planes that hold characters; the others are unassigned or private.
-_CHARACTERS = [
-    chr(code)
-    for code in (
-        *range(0xD800),
-        *range(0xE000, 0x32000),
-        *range(0xE0000, 0xE1000),
-    )
-]
+# Code points that may be characters; the others are unassigned or private.
+_ASSIGNED = (range(0xD800), range(0xE000, 0x32000), range(0xE0000, 0xE1000))
+_UNASSIGNED = "\U00050000"
 
 
 class _Rules(NamedTuple):
@@ -191,15 +184,16 @@ def learner(lowercase: bool) -> Any:
 def _rules(lowercase: bool) -> _Rules:
     """The rules, from what the learner does to every single character."""
     reference = learner(lowercase)
+    characters = [chr(code) for codes in _ASSIGNED for code in codes]
     # Between them one that no rule touches, so that each stands alone.
-    joined = _UNTOUCHED.join(_CHARACTERS)
-    normal = reference.normalize(joined).split(_UNTOUCHED)
+    joined = _UNASSIGNED.join(characters)
+    normal = reference.normalize(joined).split(_UNASSIGNED)
     joined = "x".join(one for one in normal if " " not in one)
     words = reference.pre_tokenizer.pre_tokenize_str(joined)
     punctuation = {word for word, _ in words} - {"x"}
     classes: dict[str, list[str]] = {"blank": [], "removed": [], "apart": []}
     replaced = {}
-    for character, one in zip(_CHARACTERS, normal, strict=True):
+    for character, one in zip(characters, normal, strict=True):
         if not one or one == " ":
             classes["blank" if one else "removed"].append(character)
         elif one == f" {character} " or character in punctuation:

@@ -219,7 +219,7 @@ def _read_rules(directory: pathlib.Path) -> bool:
             rules |= {
                 ours: content[theirs]
                 for ours, theirs in names.items()
-                if theirs in content
+                if content.get(theirs) is not None
             }
     lowercase = bool(rules.get("do_lower_case", True))
     stripped = rules.get("strip_accents")  # None: with the case.
