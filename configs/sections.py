@@ -20,12 +20,18 @@ class TokenizerConfig:
 
     # "word" is the Keras example's, which knows case and punctuation of ASCII.
     kind: str = "unicode_word"  # unicode_word | word | wordpiece
+    lowercase: bool = True  # Word pieces: without accents, too.
     vocabulary_size: int = 30_000  # At most; special tokens included.
     max_documents: int = 0  # Learn from the first N documents; 0 = all.
 
     def __post_init__(self) -> None:
         checks.choice(
             "tokenizer.kind", self.kind, ("unicode_word", "word", "wordpiece")
+        )
+        checks.require(
+            self.lowercase or self.kind != "word",
+            "tokenizer.lowercase=False does not go with tokenizer.kind=word,"
+            " the rule of the Keras example; use unicode_word or wordpiece.",
         )
         checks.at_least("tokenizer.vocabulary_size", self.vocabulary_size, 16)
         checks.require(

@@ -11,7 +11,7 @@ import storage
 from input_pipeline import tokenizer as tokenizer_lib
 
 # Part of the fingerprint; raised whenever the same text gives other rows.
-FORMAT = 3
+FORMAT = 4
 # A block (one TFRecord) of about this many slots; a window of this many rows.
 _BLOCK_SLOTS = 16_384
 _WINDOW_ROWS = 2_048

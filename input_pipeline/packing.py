@@ -28,7 +28,7 @@ class RowCounts:
     slots_used: int = 0  # Tokens kept, start and end tokens.
     tokens_unknown: int = 0
     documents_long: int = 0  # Of 20 characters or more.
-    documents_long_unread: int = 0  # Of these, with one or two tokens.
+    documents_long_unread: int = 0  # Of these, not split into words.
 
     def add(self, other: "RowCounts") -> None:
         """Sums every field in place."""

@@ -232,8 +232,7 @@ def _identity(
     knobs = config.deciding("rows")
     if tokenizer:  # Then nothing is learned.
         knobs = {k: v for k, v in knobs.items() if k[:10] != "tokenizer."}
-        sha256 = storage.sha256_json(tokenizer.vocabulary)
-        knobs["tokenizer"] = {"kind": tokenizer.kind, "sha256": sha256}
+        knobs["tokenizer"] = tokenizer.identity
     used = [unit for unit in corpus.units if unit.split != "test"]
     return {
         "format": manifest.FORMAT,

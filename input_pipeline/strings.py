@@ -4,13 +4,16 @@ N texts, V vocabulary.
 """
 
 import dataclasses
+import functools
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from input_pipeline import wordpiece
 
 # What the user writes to have a word filled in.
 MASK = "[MASK]"
@@ -24,8 +27,13 @@ _INSIDE_WORDS = (
 # What stands between words. The negated classes are punctuation but [ and ],
 # and separators but the blank.
 _BETWEEN_WORDS = r"(?:<br ?/?>|[^\PP\[\]]|[^\PZ ]|[\p{Sm}\p{Sc}\p{Sk}])+"
-# Words of their own, such as emoji; or else a bracket that is not of [mask].
-_APART = r"(\[mask\]|\p{So})|[\[\]]"
+# Words of their own, such as emoji and, with their marks, the characters of
+# Chinese and Japanese; or else a bracket that is not of [mask].
+_APART = (
+    r"(\[mask\]|\p{So}|"
+    r"[\p{Han}\p{Hiragana}\p{Katakana}\x{30fc}\x{ff70}][\p{M}\x{ff9e}\x{ff9f}]*)"
+    r"|[\[\]]"
+)
 PIECES_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", MASK)
 # The same as in input_pipeline/cleaning.py, in RE2's spelling.
 _REMOVED = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\x{feff}"
@@ -62,41 +70,36 @@ class Codec:
 
     Attributes:
       kind: "unicode_word", "word" (the Keras example's) or "wordpiece".
+      lowercase: whether upper case is made lower case.
       vocabulary: V tokens.
       special: their ids.
       is_special: bool [V]; ids that are never predicted, masked or drawn.
-      layer: Keras', strings [N] to ids [N, (tokens)].
+      tables: what an exported graph must hold on to.
     """
 
-    def __init__(self, kind: str, vocabulary: Sequence[str]) -> None:
+    def __init__(
+        self, kind: str, vocabulary: Sequence[str], *, lowercase: bool = True
+    ) -> None:
         """Raises ValueError if a token is missing or there twice."""
-        self.kind = kind
+        self.kind, self.lowercase = kind, lowercase
         self.vocabulary = list(vocabulary)
         if kind == "wordpiece":
-            self.special, self.layer = _pieces(self.vocabulary)
+            self.special, self._split = _pieces(self.vocabulary, lowercase)
+            self.tables = self._split.tables
         else:
-            self.special, self.layer = _words(self.vocabulary, kind)
+            rule = standardizer(kind, lowercase)
+            self.special, self._split = _words(self.vocabulary, rule)
+            self.tables = [self._split]
         self.is_special = np.zeros(len(self.vocabulary), bool)
         self.is_special[self.special.ids()] = True
-        # In a graph: called eagerly, KerasHub's gives no ragged tensor.
-        self._call_layer = tf.function(
-            lambda texts: tf.cast(self.layer(texts), tf.int32),
-            input_signature=[tf.TensorSpec([None], tf.string)],
-            autograph=False,
-        )
-
-    def ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """Ids of strings [N] as int32 [N, (tokens)]; MASK becomes its id."""
-        return self._call_layer(texts)
 
     def document_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
-        """The same for clean text, in which special tokens are plain text.
+        """Ids of clean strings [N], as int32 [N, (tokens)].
 
-        A slot that looks masked but is not predicted would teach nonsense.
+        Special tokens are plain text: a slot that looks masked but is not
+        predicted would teach nonsense.
         """
-        if self.kind == "wordpiece":
-            texts = tf.strings.regex_replace(texts, r"\[", "[ ")
-        ids = self.ids(texts)
+        ids = tf.cast(self._split(texts), tf.int32)
         is_mask = ids.values == self.special.mask
         return ids.with_values(
             tf.where(is_mask, self.special.unknown, ids.values)
@@ -104,15 +107,11 @@ class Codec:
 
     def prompt_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """The same for clean text in which MASK is to be filled in."""
-        if self.kind == "wordpiece":
-            others = "|".join(s.strip("[]") for s in PIECES_SPECIAL[:-1])
-            texts = tf.strings.regex_replace(
-                texts, rf"\[({others})\]", r"[ \1]"
-            )
         # Apart from its neighbours, such as quotes.
-        return self.ids(
-            tf.strings.regex_replace(texts, re.escape(MASK), f" {MASK} ")
-        )
+        texts = tf.strings.regex_replace(texts, re.escape(MASK), f" {MASK} ")
+        if self.kind == "wordpiece":
+            return self._split(texts, is_prompt=True)
+        return tf.cast(self._split(texts), tf.int32)
 
 
 def clean(raw: tf.Tensor) -> tf.Tensor:
@@ -128,7 +127,6 @@ def clean(raw: tf.Tensor) -> tf.Tensor:
     return tf.where(tf.strings.regex_full_match(texts, _BLANK), "", texts)
 
 
-@keras.saving.register_keras_serializable("cloze")
 def standardize(texts: tf.Tensor) -> tf.Tensor:
     """The Keras example's rule, on strings [...], for ASCII alone.
 
@@ -139,38 +137,54 @@ def standardize(texts: tf.Tensor) -> tf.Tensor:
     return tf.strings.regex_replace(texts, f"[{re.escape(_PUNCTUATION)}]", "")
 
 
-@keras.saving.register_keras_serializable("cloze")
-def standardize_unicode(texts: tf.Tensor) -> tf.Tensor:
-    """Lower case, words apart, no punctuation; clean strings [N].
+def standardize_unicode(
+    texts: tf.Tensor, *, lowercase: bool = True
+) -> tf.Tensor:
+    """Words apart, no punctuation, lower case if wanted; clean strings [N].
 
     Apostrophes vanish (don't becomes dont); all other punctuation and all
     mathematical and currency signs become blanks (well-made becomes two
-    words), and any other symbol, such as an emoji, becomes a word.
+    words), and any other symbol, such as an emoji, becomes a word, as does
+    every character of Chinese and Japanese.
     """
+    if lowercase:
+        texts = _lower(texts)
+    else:
+        texts = tf.strings.regex_replace(texts, re.escape(MASK), MASK.lower())
+    texts = tf.strings.regex_replace(texts, _INSIDE_WORDS, "")
+    texts = tf.strings.regex_replace(texts, _BETWEEN_WORDS, " ")
+    return tf.strings.regex_replace(texts, _APART, r" \1 ")
+
+
+def standardizer(
+    kind: str, lowercase: bool
+) -> Callable[[tf.Tensor], tf.Tensor]:
+    """What a tokenizer of words does to strings [N] before it splits them."""
+    if kind == "word":
+        return standardize
+    return functools.partial(standardize_unicode, lowercase=lowercase)
+
+
+def _lower(texts: tf.Tensor) -> tf.Tensor:
     # ASCII first: that is faster, and in a Turkish locale the I of "utf-8"
     # loses its dot.
     texts = tf.strings.lower(texts)
     other = tf.where(
         tf.strings.length(texts) > tf.strings.length(texts, unit="UTF8_CHAR")
     )
-    texts = tf.tensor_scatter_nd_update(
+    return tf.tensor_scatter_nd_update(
         texts,
         other,
         tf.strings.lower(tf.gather_nd(texts, other), encoding="utf-8"),
     )
-    texts = tf.strings.regex_replace(texts, _INSIDE_WORDS, "")
-    texts = tf.strings.regex_replace(texts, _BETWEEN_WORDS, " ")
-    return tf.strings.regex_replace(texts, _APART, r" \1 ")
 
 
-# By kind of tokenizer.
-STANDARDIZE = {"unicode_word": standardize_unicode, "word": standardize}
-
-
-def _words(vocabulary: list[str], kind: str) -> tuple[SpecialIds, Any]:
+def _words(
+    vocabulary: list[str], rule: Callable[[tf.Tensor], tf.Tensor]
+) -> tuple[SpecialIds, Any]:
     special = SpecialIds(padding=0, unknown=1, mask=len(vocabulary) - 1)
     return special, keras.layers.TextVectorization(
-        standardize=STANDARDIZE[kind],
+        standardize=rule,
         split="whitespace",
         output_mode="int",
         ragged=True,
@@ -179,19 +193,13 @@ def _words(vocabulary: list[str], kind: str) -> tuple[SpecialIds, Any]:
     )
 
 
-def _pieces(vocabulary: list[str]) -> tuple[SpecialIds, Any]:
-    import keras_hub
-
+def _pieces(
+    vocabulary: list[str], lowercase: bool
+) -> tuple[SpecialIds, wordpiece.WordPieces]:
     pad, unknown, start, end, mask = map(vocabulary.index, PIECES_SPECIAL)
     special = SpecialIds(
         padding=pad, unknown=unknown, mask=mask, start=start, end=end
     )
-    return special, keras_hub.tokenizers.WordPieceTokenizer(
-        vocabulary,
-        lowercase=True,
-        strip_accents=True,
-        special_tokens=list(PIECES_SPECIAL),
-        special_tokens_in_strings=True,
-        dtype="int32",
-        name="pieces",
+    return special, wordpiece.WordPieces(
+        vocabulary, unknown=unknown, mask=MASK, lowercase=lowercase
     )

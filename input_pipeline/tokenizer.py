@@ -16,14 +16,13 @@ import tensorflow as tf
 
 import storage
 from configs import schema
-from input_pipeline import strings
+from input_pipeline import strings, wordpiece
 
 MASK = strings.MASK
 SpecialIds = strings.SpecialIds
 _FILE = "vocabulary.json"
 # Rarer ones become unknown; most of Unicode would otherwise fill V.
 _MAX_CHARACTERS = 1000
-_MAX_PIECE_BYTES = 256  # TensorFlow Text takes no longer ones.
 
 
 class Tokenizer:
@@ -31,8 +30,9 @@ class Tokenizer:
 
     kind: str
 
-    def __init__(self, vocabulary: Sequence[str]):
-        self.codec = strings.Codec(self.kind, vocabulary)
+    def __init__(self, vocabulary: Sequence[str], *, lowercase: bool = True):
+        self.codec = strings.Codec(self.kind, vocabulary, lowercase=lowercase)
+        self.lowercase = lowercase
         self.vocabulary = self.codec.vocabulary
         self.special = self.codec.special
         self.is_special = self.codec.is_special
@@ -45,9 +45,19 @@ class Tokenizer:
         return len(self.vocabulary)
 
     @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the ids that it gives; JSON."""
+        return {
+            "kind": self.kind,
+            "lowercase": self.lowercase,
+            "sha256": storage.sha256_json(self.vocabulary),
+        }
+
+    @property
     def is_continuation(self) -> np.ndarray:
         """bool [V]: pieces that go on with the word before them."""
-        return np.array([t.startswith("##") for t in self.vocabulary], bool)
+        mark = wordpiece.CONTINUATION
+        return np.array([t.startswith(mark) for t in self.vocabulary], bool)
 
     def encode(self, texts: Sequence[str]) -> list[np.ndarray]:
         """Ids of documents, int32 [tokens] each, without start and end.
@@ -84,11 +94,15 @@ class Tokenizer:
         words = " ".join(
             self.vocabulary[i] for i in map(int, ids) if i not in silent
         )
-        return words.replace(" ##", "")
+        return words.replace(f" {wordpiece.CONTINUATION}", "")
 
     def save(self, directory: pathlib.Path) -> None:
         """Writes the vocabulary file."""
-        content = {"kind": self.kind, "vocabulary": self.vocabulary}
+        content = {
+            "kind": self.kind,
+            "lowercase": self.lowercase,
+            "vocabulary": self.vocabulary,
+        }
         text = json.dumps(content, ensure_ascii=False, indent=0)
         (directory / _FILE).write_text(text + "\n", encoding="utf-8")
 
@@ -103,13 +117,17 @@ class WordTokenizer(Tokenizer):
 
     @classmethod
     def from_counts(
-        cls, counts: collections.Counter[str], size: int
+        cls,
+        counts: collections.Counter[str],
+        size: int,
+        *,
+        lowercase: bool = True,
     ) -> "WordTokenizer":
         """The `size` - 3 most frequent words, and three special ids."""
         counts = counts.copy()
         del counts[MASK.lower()]
         words = [word for word, _ in _ranked(counts)[: size - 3]]
-        return cls(["", "[UNK]", *words, MASK.lower()])
+        return cls(["", "[UNK]", *words, MASK.lower()], lowercase=lowercase)
 
 
 class UnicodeWordTokenizer(WordTokenizer):
@@ -125,7 +143,12 @@ class WordPieceTokenizer(Tokenizer):
 
     @classmethod
     def learn(
-        cls, texts: Iterable[str], *, characters: Iterable[str], size: int
+        cls,
+        texts: Iterable[str],
+        *,
+        characters: Iterable[str],
+        size: int,
+        lowercase: bool = True,
     ) -> "WordPieceTokenizer":
         """A vocabulary of at most `size` pieces, from documents.
 
@@ -137,15 +160,12 @@ class WordPieceTokenizer(Tokenizer):
           texts: the documents; read once.
           characters: those of the documents, most frequent first.
           size: V, at most.
+          lowercase: whether case and accents are dropped.
 
         Raises:
           ValueError: the characters alone are more.
         """
-        import tokenizers
-
-        learner = tokenizers.BertWordPieceTokenizer(
-            lowercase=True, strip_accents=True
-        )
+        learner = wordpiece.learner(lowercase)
         alphabet = _normal_characters(characters, learner)
         least = len(strings.PIECES_SPECIAL) + 2 * len(alphabet)
         if size < least:
@@ -162,23 +182,27 @@ class WordPieceTokenizer(Tokenizer):
             limit_alphabet=len(alphabet),
             special_tokens=[
                 *strings.PIECES_SPECIAL,
-                *("##" + c for c in alphabet),
+                *(wordpiece.CONTINUATION + c for c in alphabet),
             ],
             show_progress=False,
         )
         ids = learner.get_vocab()
+        most = wordpiece.MAX_CHARACTERS  # No word has a longer piece.
         return cls(
             [
                 piece
                 for piece in sorted(ids, key=ids.__getitem__)
-                if len(piece.removeprefix("##").encode()) <= _MAX_PIECE_BYTES
-            ]
+                if len(piece.removeprefix(wordpiece.CONTINUATION)) <= most
+            ],
+            lowercase=lowercase,
         )
 
 
-def create(kind: str, vocabulary: Sequence[str]) -> Tokenizer:
+def create(
+    kind: str, vocabulary: Sequence[str], *, lowercase: bool = True
+) -> Tokenizer:
     """The tokenizer of a kind, with a vocabulary."""
-    return _KINDS[kind](vocabulary)
+    return _KINDS[kind](vocabulary, lowercase=lowercase)
 
 
 def load(directory: str | pathlib.Path) -> Tokenizer:
@@ -186,7 +210,12 @@ def load(directory: str | pathlib.Path) -> Tokenizer:
     path = storage.path_of(directory) / _FILE
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return create(content["kind"], content["vocabulary"])
+        return create(
+            content["kind"],
+            content["vocabulary"],
+            # Earlier versions knew nothing else, and did not say so.
+            lowercase=content.get("lowercase", True),
+        )
     except FileNotFoundError as error:
         raise storage.DamagedError(f"{path} is missing.") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -215,12 +244,15 @@ def learn(
     tokenizer: Tokenizer
     cls = _KINDS[config.kind]
     if issubclass(cls, WordTokenizer):
-        tokenizer = cls.from_counts(counts, config.vocabulary_size)
+        tokenizer = cls.from_counts(
+            counts, config.vocabulary_size, lowercase=config.lowercase
+        )
     else:
         tokenizer = WordPieceTokenizer.learn(
             texts,
             characters=[item for item, _ in _ranked(counts)],
             size=config.vocabulary_size,
+            lowercase=config.lowercase,
         )
     if tokenizer.is_special.all():
         raise ValueError(
@@ -230,11 +262,14 @@ def learn(
     return tokenizer
 
 
-def count(kind: str, texts: Sequence[str]) -> collections.Counter[str]:
-    """What a tokenizer of this kind is learned from: words or characters."""
-    if kind == "wordpiece":
+def count(
+    config: schema.TokenizerConfig, texts: Sequence[str]
+) -> collections.Counter[str]:
+    """What such a tokenizer is learned from: words or characters."""
+    if config.kind == "wordpiece":
         return collections.Counter("".join(texts))
-    standard = _standardize_in_graph[kind](tf.constant(list(texts), tf.string))
+    standardize = _standardize_in_graph(config.kind, config.lowercase)
+    standard = standardize(tf.constant(list(texts), tf.string))
     # tf.strings.split and bytes.split agree on what is white space.
     words = b" ".join(standard.numpy().tolist()).split()
     counts = collections.Counter(words)
@@ -257,10 +292,16 @@ def _normal_characters(characters: Iterable[str], learner: Any) -> list[str]:
     return list(distinct)[:_MAX_CHARACTERS]
 
 
+@functools.cache
+def _standardize_in_graph(
+    kind: str, lowercase: bool
+) -> Callable[[tf.Tensor], Any]:
+    return _string_function(strings.standardizer(kind, lowercase))
+
+
 def _string_function(
     function: Callable[[tf.Tensor], Any],
 ) -> Callable[[tf.Tensor], Any]:
-    # In a graph: an eager call of KerasHub's tokenizers runs Python code.
     return tf.function(
         function, input_signature=[tf.TensorSpec([None], tf.string)]
     )
@@ -269,7 +310,4 @@ def _string_function(
 _KINDS: dict[str, type[Tokenizer]] = {
     cls.kind: cls
     for cls in (UnicodeWordTokenizer, WordTokenizer, WordPieceTokenizer)
-}
-_standardize_in_graph = {
-    kind: _string_function(rule) for kind, rule in strings.STANDARDIZE.items()
 }

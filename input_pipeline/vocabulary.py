@@ -3,6 +3,7 @@
 import collections
 import functools
 import itertools
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from input_pipeline import tokenizer as tokenizer_lib
 from input_pipeline.documents import Unit
 
 _LONG = 20  # Characters; a text of so many has more than two words.
+# Of scripts without blanks between words: Thai, Lao, Burmese and Khmer.
+_UNSPACED = re.compile("[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff]")
 # What a tokenizer of words may leave unread, and how much text tells.
 _MOST_UNKNOWN, _ENOUGH_TOKENS = 40, 1_000  # Percent.
 _SMALL_VOCABULARY = 1_000
@@ -67,9 +70,15 @@ def unread(
     encoded: Sequence[np.ndarray],
     tokenizer: tokenizer_lib.Tokenizer,
 ) -> packing.RowCounts:
-    """How much of some documents the tokenizer does not know."""
+    """How much of some documents the tokenizer does not know.
+
+    Documents of one or two tokens are not split into words, nor is a script
+    without blanks between words by any tokenizer but that of word pieces.
+    """
     long = [
-        len(ids)
+        1 <= len(ids) <= 2
+        or tokenizer.kind != "wordpiece"
+        and 2 * len(_UNSPACED.findall(text)) > len(text)
         for text, ids in zip(texts, encoded, strict=True)
         if len(text) >= _LONG
     ]
@@ -77,7 +86,7 @@ def unread(
     return packing.RowCounts(
         tokens_unknown=int(is_unknown.sum()),
         documents_long=len(long),
-        documents_long_unread=sum(1 <= number <= 2 for number in long),
+        documents_long_unread=sum(long),
     )
 
 
@@ -113,8 +122,8 @@ def require_readable(
                 f"The word tokenizer cannot read this text: in {role},"
                 f" {unknown:.0f} % of the tokens are unknown (at most"
                 f" {_MOST_UNKNOWN} % may be), and {unread:.0f} % of the"
-                f" documents of {_LONG} characters or more have one or two"
-                f" tokens (at most {_MOST_UNREAD} %). Use"
+                f" documents of {_LONG} characters or more cannot be split into"
+                f" words (at most {_MOST_UNREAD} %). Use"
                 " --config.tokenizer.kind=wordpiece."
             )
 
@@ -131,7 +140,7 @@ def _count_unit(
     documents = reading.documents(config, unit, roles, cleaning.Counts())
     for batch in reading.in_batches(documents, limit):
         texts = [item.text for item in batch if item.role == "train"]
-        total.update(tokenizer_lib.count(config.tokenizer.kind, texts))
+        total.update(tokenizer_lib.count(config.tokenizer, texts))
         by_role.update(item.role for item in batch)
     return total, by_role
 

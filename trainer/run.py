@@ -184,11 +184,8 @@ class Run:
     def rows(self) -> manifest.Prepared:
         """Rows for pretraining, made where they are missing, and verified."""
         start = time.perf_counter()
-        tokenizer = None  # Learned from the text.
-        if self.initial:
-            tokenizer = tokenizer_lib.create(
-                self.initial.kind, self.initial.vocabulary
-            )
+        # None: learned from the text.
+        tokenizer = self.tokenizer if self.initial else None
         rows = self.open_rows(
             preparation.prepare(self.config, tokenizer, self.corpus)
         )
@@ -203,7 +200,9 @@ class Run:
         """That of `init_from`, else that of the rows for pretraining."""
         if self.initial:
             return tokenizer_lib.create(
-                self.initial.kind, self.initial.vocabulary
+                self.initial.kind,
+                self.initial.vocabulary,
+                lowercase=self.initial.lowercase,
             )
         return self.rows.tokenizer
 

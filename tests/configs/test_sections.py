@@ -149,6 +149,12 @@ def test_profiled_steps(text, steps):
     assert config.train.profiled == steps
 
 
+def test_the_rule_of_the_keras_example_is_lower_case():
+    build({"tokenizer.lowercase": False})
+    with pytest.raises(ValueError, match="kind=word.*unicode_word or wordp"):
+        build({"tokenizer.lowercase": False, "tokenizer.kind": "word"})
+
+
 @pytest.mark.parametrize("what", ["input", "serving"])
 def test_what_has_no_reference_is_refused_with_one(what):
     build({"benchmark.what": what})

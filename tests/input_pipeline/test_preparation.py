@@ -307,16 +307,26 @@ def test_without_training_text_nothing_is_left_behind(tmp_path):
     assert [p.suffix for p in (tmp_path / "prepared").iterdir()] == [".lock"]
 
 
-def _chinese(num_documents):
+def _unspaced(num_documents, *, first, phrases=1):
+    """Documents of phrases of the 64 characters from `first` on."""
     generator = random.Random(0)
+    characters = [chr(first + n) for n in range(64)]
     return [
-        "".join(map(chr, generator.choices(range(0x4E00, 0x4F00), k=25)))
+        " ".join(
+            "".join(generator.choices(characters, k=25)) for _ in range(phrases)
+        )
         for _ in range(num_documents)
     ]
 
 
-def test_text_that_words_cannot_read_is_refused(tmp_path):
-    (tmp_path / "a.txt").write_text("\n".join(_chinese(200)))
+@pytest.mark.parametrize(
+    ("first", "phrases"),
+    # Korean, in one word, and Thai, which has blanks between phrases.
+    [(0xAC00, 1), (0x0E01, 4)],
+)
+def test_text_that_words_cannot_read_is_refused(tmp_path, first, phrases):
+    texts = _unspaced(200, first=first, phrases=phrases)
+    (tmp_path / "a.txt").write_text("\n".join(texts))
     with pytest.raises(
         ValueError, match="cannot read.*100 % of the doc.*tokenizer.kind=wordp"
     ):
@@ -333,7 +343,7 @@ def test_text_that_words_cannot_read_is_refused(tmp_path):
     assert (ids[starts & (ids > 0)] == special.start).all()
     assert (ids == special.start).sum() == (ids == special.end).sum()
     # Short documents are what they are; few documents may be anything.
-    lines = [*_chinese(5), *(["so good", "film", "was bad"] * 300)]
+    lines = [*texts[:5], *(["so good", "film", "was bad"] * 300)]
     (tmp_path / "a.txt").write_text("\n".join(lines))
     rows = _open(_config(tmp_path)).report["rows"].values()
     assert 0 < sum(counts["documents_long_unread"] for counts in rows) <= 5

@@ -131,7 +131,12 @@ def test_standardize_is_that_of_the_keras_example(text):
             "film 3 x [mask] [mask] x [mask] y",
         ),
         ("TITLE İstanbul", "title istanbul"),
-        ("नमस्ते e\u0301 中文，字。", "नमस्ते e\u0301 中文 字"),
+        ("नमस्ते e\u0301 中文，字。", "नमस्ते e\u0301 中 文 字"),
+        ("東京タワーへ、ようこそ2ﾊﾟ", "東 京 タ ワ ー へ よ う こ そ 2 ﾊﾟ"),
+        (
+            "か\u3099く 葛\U000e0100x 한국어",
+            "か\u3099 く 葛\U000e0100 x 한국어",
+        ),
         ("", ""),
     ],
 )

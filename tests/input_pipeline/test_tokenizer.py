@@ -1,4 +1,5 @@
 import collections
+import dataclasses
 import functools
 import json
 import os
@@ -11,7 +12,7 @@ import pytest
 
 import storage
 from configs import schema
-from input_pipeline import tokenizer
+from input_pipeline import strings, tokenizer
 
 TEXTS = [
     "The cat sat on the mat, the CAT!",
@@ -19,6 +20,9 @@ TEXTS = [
     'she said "no" \u00a0 2 [MASK] [mask] ##ing 中文',
     "...",
 ]
+
+
+_PIECES = schema.TokenizerConfig(kind="wordpiece")
 
 
 @functools.cache
@@ -47,7 +51,7 @@ def _tokens(request):
 @pytest.mark.parametrize("kind", ["word", "unicode_word"])
 def test_words_are_counted_as_they_are_encoded(kind):
     texts = [*TEXTS, "“The” CAFÉ\u00a0[café]", "Привет ПРИВЕТ"]
-    counts = tokenizer.count(kind, texts)
+    counts = tokenizer.count(schema.TokenizerConfig(kind=kind), texts)
     if kind == "unicode_word":
         assert counts["café"] == 3 and counts["привет"] == 2
         assert counts["no"] == 1  # Notebook: `"no"`.
@@ -59,8 +63,8 @@ def test_words_are_counted_as_they_are_encoded(kind):
     )
     assert encoded.pop("[UNK]") == counts.pop("[mask]") == 2
     assert encoded == counts
-    assert not tokenizer.count(kind, ["", " \t\n"])
-    assert tokenizer.count("wordpiece", ["aba", "b"]) == {"a": 2, "b": 2}
+    assert not tokenizer.count(schema.TokenizerConfig(kind=kind), [" \t\n"])
+    assert tokenizer.count(_PIECES, ["aba", "b"]) == {"a": 2, "b": 2}
 
 
 def test_most_frequent_words_first_and_ties_by_alphabet():
@@ -98,6 +102,18 @@ def test_special_table():
     )
 
 
+def test_words_with_upper_case():
+    texts = ["The the THE [MASK] ÉTÉ Été. [mask]"]
+    config = schema.TokenizerConfig(lowercase=False)
+    words = _learned(config, texts)
+    assert words.vocabulary == (
+        ["", "[UNK]", "THE", "The", "the", "ÉTÉ", "Été", "[mask]"]
+    )
+    (ids,) = words.encode(texts)
+    assert ids.tolist() == [3, 4, 2, 1, 5, 6, 1]
+    assert words.encode_prompt("THE [MASK]").tolist() == [2, 7]
+
+
 def test_encode(tokens):
     texts = ["the cat", "", "cat dog the"]
     ids = [tokens.vocabulary.index(w) for w in ("the", "cat")]
@@ -133,18 +149,30 @@ def test_decode():
     assert words.decode(np.array([2, 3], np.int32)) == "the cat"
 
 
-def test_save_and_load(tokens, tmp_path):
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_save_and_load(tokens, tmp_path, lowercase):
     *words, replaced, last = tokens.vocabulary
-    same = type(tokens)([*words, "naïve", last])
+    same = type(tokens)([*words, "naïve", last], lowercase=lowercase)
     assert replaced not in same.vocabulary
     same.save(tmp_path)
     loaded = tokenizer.load(tmp_path)
     assert type(loaded) is type(same)
     assert loaded.vocabulary == same.vocabulary
     assert loaded.special == same.special
+    assert loaded.lowercase == lowercase
     texts = ["the naïve [MASK] cat", ""]
     for a, b in zip(loaded.encode(texts), same.encode(texts), strict=True):
         assert list(a) == list(b)
+
+
+def test_a_vocabulary_that_does_not_tell_case_is_lower_case(tmp_path):
+    content = {
+        "kind": "unicode_word",
+        "vocabulary": ["", "[UNK]", "a", "[mask]"],
+    }
+    (tmp_path / "vocabulary.json").write_text(json.dumps(content))
+    (ids,) = tokenizer.load(tmp_path).encode(["A"])
+    assert ids.tolist() == [2]
 
 
 @pytest.mark.parametrize(
@@ -156,6 +184,12 @@ def test_save_and_load(tokens, tmp_path):
         # Twice the same word; no [CLS].
         '{"kind": "word", "vocabulary": ["", "[UNK]", "a", "a", "[mask]"]}',
         '{"kind": "wordpiece", "vocabulary": ["[PAD]", "[UNK]", "a"]}',
+        json.dumps(
+            {
+                "kind": "wordpiece",
+                "vocabulary": [*strings.PIECES_SPECIAL, "a", "a"],
+            }
+        ),
         b"\xff\xfe",
     ],
 )
@@ -181,11 +215,13 @@ def test_a_damaged_vocabulary_is_named(tmp_path, content):
 )
 def test_no_word_at_all(kind, texts):
     with pytest.raises(ValueError, match="no word at all"):
-        tokenizer.learn(
-            schema.TokenizerConfig(kind=kind),
-            counts=tokenizer.count(kind, texts),
-            texts=texts,
-        )
+        _learned(schema.TokenizerConfig(kind=kind), texts)
+
+
+def _learned(config, texts):
+    return tokenizer.learn(
+        config, counts=tokenizer.count(config, texts), texts=iter(texts)
+    )
 
 
 def _corpus():
@@ -197,12 +233,8 @@ def _corpus():
 
 
 def _learn(size=300):
-    texts = _corpus()
-    return tokenizer.learn(
-        schema.TokenizerConfig(kind="wordpiece", vocabulary_size=size),
-        counts=tokenizer.count("wordpiece", texts),
-        texts=iter(texts),
-    )
+    config = dataclasses.replace(_PIECES, vocabulary_size=size)
+    return _learned(config, _corpus())
 
 
 @pytest.mark.parametrize("size", [150, 300])
@@ -226,15 +258,11 @@ def test_learned_pieces(size):
 
 @pytest.mark.parametrize("word", ["acgt" * 75, "\N{GRINNING FACE}" * 90])
 def test_words_without_end_are_learned_from(word):
-    texts = [f"{word} a film"] * 20 + _corpus()
-    learned = tokenizer.learn(
-        schema.TokenizerConfig(kind="wordpiece", vocabulary_size=1_000),
-        counts=tokenizer.count("wordpiece", texts),
-        texts=iter(texts),
-    )
+    config = dataclasses.replace(_PIECES, vocabulary_size=1_000)
+    learned = _learned(config, [f"{word} a film"] * 20 + _corpus())
     assert learned.special.unknown not in learned.encode(["a film"])[0]
-    longest = max(len(piece.encode()) for piece in learned.vocabulary)
-    assert 100 < longest <= 256 + len("##")
+    longest = max(len(piece) for piece in learned.vocabulary)
+    assert 50 < longest <= 100 + len("##")
 
 
 def test_a_vocabulary_without_room_for_the_characters_is_refused():

@@ -118,6 +118,7 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
             masked_lm.masked_lm,
             masked_lm.codec.vocabulary,
             kind=masked_lm.codec.kind,
+            lowercase=masked_lm.codec.lowercase,
         )
     config = dataclasses.replace(main.config, export=export)
     tokenizer = data[main.stage].tokenizer

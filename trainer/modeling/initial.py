@@ -77,6 +77,7 @@ class Initial:
       path: its folder.
       form: what the folder is, for messages.
       kind: the kind of the vocabulary, such as "wordpiece".
+      lowercase: whether text is made lower case first.
       vocabulary: the tokens by id, [V].
       model_config: the shape of the model.
       sequence_length: L, how many positions it knows.
@@ -88,6 +89,7 @@ class Initial:
     path: str
     form: str
     kind: str
+    lowercase: bool
     vocabulary: Sequence[str]
     model_config: schema.ModelConfig
     sequence_length: int
@@ -100,7 +102,11 @@ class Initial:
           ValueError: they differ; names the flags that make them equal.
         """
         pairs: dict[str, tuple[Any, Any]] = {
-            "tokenizer.kind": (self.kind, config.tokenizer.kind)
+            "tokenizer.kind": (self.kind, config.tokenizer.kind),
+            "tokenizer.lowercase": (
+                self.lowercase,
+                config.tokenizer.lowercase,
+            ),
         }
         here = dataclasses.asdict(config.model)
         for name, there in dataclasses.asdict(self.model_config).items():

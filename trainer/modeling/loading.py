@@ -102,6 +102,7 @@ def _of_run(path: str) -> Initial:
         path=path,
         form="Cloze run",
         kind=content["kind"],
+        lowercase=content.get("lowercase", True),
         vocabulary=content["vocabulary"],
         model_config=config.model,
         sequence_length=config.data.sequence_length,

@@ -25,6 +25,7 @@ class _TextModel(keras.Model):
         self,
         *,
         kind: str,
+        lowercase: bool = True,
         vocabulary: Sequence[str],
         sequence_length: int,
         model: Mapping[str, Any],
@@ -32,7 +33,7 @@ class _TextModel(keras.Model):
         **kwargs: Any,
     ) -> None:
         super().__init__(name=name, dtype="float32", **kwargs)
-        self.codec = strings.Codec(kind, vocabulary)
+        self.codec = strings.Codec(kind, vocabulary, lowercase=lowercase)
         self.sequence_length = sequence_length
         self.room = sequence_length - self.codec.special.num_wrapping
         self.model_config = schema.ModelConfig(**model)
@@ -60,6 +61,7 @@ class _TextModel(keras.Model):
         return {
             "name": self.name,
             "kind": self.codec.kind,
+            "lowercase": self.codec.lowercase,
             "vocabulary": self.codec.vocabulary,
             "sequence_length": self.sequence_length,
             "model": dataclasses.asdict(self.model_config),
@@ -95,7 +97,7 @@ class TextClassifier(_TextModel):
           finetune: the fields of `schema.FinetuneConfig`.
           num_ngrams: G; 0 = the encoder answers alone.
           name: of the Keras model.
-          kwargs: `kind` and `vocabulary` of the tokenizer,
+          kwargs: `kind`, `lowercase` and `vocabulary` of the tokenizer,
             `sequence_length` (L), and `model`, the fields of
             `schema.ModelConfig`.
         """

@@ -82,7 +82,7 @@ def lines(report: dict[str, Any], sequence_length: int) -> list[str]:
             f"{role}: {100 * unknown:.1f} % of the tokens are unknown;"
             f" {rows['documents_long_unread']:,} of"
             f" {rows['documents_long']:,} documents of 20 characters or more"
-            " have one or two tokens",
+            " cannot be split into words",
         ]
     if not report["rows"]["validation"]["rows"]:
         lines.append(

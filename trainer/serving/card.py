@@ -146,22 +146,16 @@ def _limits(facts: _Facts) -> str:
 
 
 def _loading(facts: _Facts) -> str:
-    wordpiece = facts["tokenizer"] == "wordpiece"
     name = facts["signatures"][0]
     parts = [
         "Every file's sha256 is in `manifest.json`; `python -m trainer.main"
         " --mode=predict --config.predict.export_dir=DIRECTORY` checks them"
         " first. Run the following in this directory."
     ]
-    first = "TensorFlow"
-    if wordpiece:
-        first += " and tensorflow-text (which imports Keras)"
-    parts.append(f"`saved_model/` needs {first} and nothing else:")
-    extra = "import tensorflow_text  # Registers operations.\n"
+    parts.append("`saved_model/` needs TensorFlow and nothing else:")
     parts.append(
-        "```python\nimport tensorflow as tf\n"
-        + (extra if wordpiece else "")
-        + '\nmodel = tf.saved_model.load("saved_model")\n'
+        "```python\nimport tensorflow as tf\n\n"
+        'model = tf.saved_model.load("saved_model")\n'
         f'answers = model.signatures["{name}"](text=tf.constant(["a text"]))\n'
         "```"
     )

@@ -4,7 +4,6 @@ N texts.
 """
 
 import dataclasses
-import importlib
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -60,8 +59,7 @@ def load(directory: str | pathlib.Path) -> Exported:
 
     Raises:
       ValueError: a file is missing or changed, it is no export of this
-        format, its graph has operations that no export has, or it needs a
-        package that is not installed.
+        format, or its graph has operations that no export has.
     """
     try:
         facts = storage.verify(directory)
@@ -77,8 +75,6 @@ def load(directory: str | pathlib.Path) -> Exported:
         )
     folder = str(storage.path_of(directory) / FOLDER)
     operations.check(folder)
-    if facts["tokenizer"] == "wordpiece":
-        _import_operations(directory)
     module = tf.saved_model.load(folder)
     # The module owns the variables: without it they are gone.
     signatures = {
@@ -94,14 +90,3 @@ def _keeping(module: Any, function: Any) -> _Signature:
         return function(text=text)
 
     return call
-
-
-def _import_operations(directory: str | pathlib.Path) -> None:
-    """Registers the operations that split words into pieces."""
-    try:
-        importlib.import_module("tensorflow_text")
-    except ImportError as error:
-        raise ValueError(
-            f"{directory} has a WordPiece tokenizer, whose operations are in"
-            f" the package tensorflow-text; install it: {error}."
-        ) from error

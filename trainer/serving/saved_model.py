@@ -35,7 +35,7 @@ def save(
     module = tf.Module()
     # What the graphs use must hang on what is saved.
     module.weights = [v.value for model in models for v in model.variables]
-    module.words = [model.codec.layer for model in models]
+    module.tables = [model.codec.tables for model in models]
     functions: dict[str, Callable[[tf.Tensor], dict[str, tf.Tensor]]] = {}
     if masked_lm or (classifier and classifier.classifier):
         functions["embed"] = lambda text: {"embeddings": models[0].embed(text)}

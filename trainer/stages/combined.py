@@ -120,6 +120,7 @@ def common(
     assert tokenizer.vocabulary_size == source.resolved["vocabulary_size"]
     return {
         "kind": tokenizer.kind,
+        "lowercase": tokenizer.lowercase,
         "vocabulary": tokenizer.vocabulary,
         "sequence_length": source.config.data.sequence_length,
         "model": dataclasses.asdict(source.config.model),

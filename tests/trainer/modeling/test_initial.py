@@ -27,10 +27,10 @@ def _weights(model):
     return initial.Weights(arrays, ["pooler"])
 
 
-def _config(model=SHAPE, kind="word", length=LENGTH):
+def _config(model=SHAPE, length=LENGTH, **tokenizer):
     return schema.Config(
         model=model,
-        tokenizer=schema.TokenizerConfig(kind=kind),
+        tokenizer=schema.TokenizerConfig(**{"kind": "word", **tokenizer}),
         data=schema.DataConfig(sequence_length=length),
     )
 
@@ -40,6 +40,7 @@ def _initial(**changes):
         "path": "there",
         "form": "Cloze run",
         "kind": "word",
+        "lowercase": True,
         "vocabulary": [],
         "model_config": SHAPE,
         "sequence_length": LENGTH,
@@ -61,12 +62,15 @@ def test_what_fits_is_let_through():
 def test_every_difference_is_shown_with_its_flag():
     other = dataclasses.replace(SHAPE, num_layers=3, token_types=True)
     with pytest.raises(ValueError) as caught:
-        _initial().check_fits(_config(other, kind="wordpiece", length=9))
+        _initial().check_fits(
+            _config(other, length=9, kind="wordpiece", lowercase=False)
+        )
     message = str(caught.value)
     assert "model.num_layers is 1 there, 3 here" in message
     flags = [word for word in message.split() if word.startswith("--")]
     assert flags == [
         "--config.tokenizer.kind=word",
+        "--config.tokenizer.lowercase=True",
         "--config.model.num_layers=1",
         "--config.model.token_types=False",
         "--config.data.sequence_length=8",

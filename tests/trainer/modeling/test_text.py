@@ -217,6 +217,21 @@ def test_the_window_holds_the_masks(kind):
         )
 
 
+@pytest.mark.parametrize("kind", ["unicode_word", "wordpiece"])
+def test_a_saved_model_keeps_upper_case(kind, tmp_path):
+    vocabulary = WORDS if kind == "unicode_word" else PIECES
+    model = modeling.TextMaskedLM(
+        **common("word") | {"kind": kind, "vocabulary": vocabulary},
+        lowercase=False,
+        max_masks=1,
+        top_k=1,
+    )
+    model.save(tmp_path / "model.keras")
+    codec = keras.saving.load_model(tmp_path / "model.keras").codec
+    (ids,) = codec.document_ids(tf.constant(["w3 W3"])).to_list()
+    assert ids == [vocabulary.index("w3"), codec.special.unknown]
+
+
 def test_masks_too_far_apart_have_no_answer():
     result = create_masked_lm()(tf.constant([f"{MASK} {text(20)} {MASK}"]))
     assert result["count"][0] == 2

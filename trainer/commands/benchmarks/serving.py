@@ -23,8 +23,6 @@ _COLD_START = """
 import json, sys, time
 start = time.perf_counter()
 import tensorflow as tf
-for name in sys.argv[3:]:
-    __import__(name)
 imported = time.perf_counter()
 module = tf.saved_model.load(sys.argv[1])
 answer = module.signatures[sys.argv[2]]
@@ -71,9 +69,7 @@ def measure(run: Run) -> dict[str, Any]:
             milliseconds = 1000 * float(np.percentile(timed, percent))
             found[f"milliseconds_p{percent}"] = round(milliseconds, 2)
         result |= {f"batch_{size}_{key}": value for key, value in found.items()}
-    needs_text = exported.facts.get("tokenizer") == "wordpiece"
-    needed = ["tensorflow_text"] if needs_text else []
-    return result | _cold_start(directory, name, texts[0], needed)
+    return result | _cold_start(directory, name, texts[0])
 
 
 def _texts(data: schema.DataConfig, *, number: int) -> list[bytes]:
@@ -87,14 +83,12 @@ def _texts(data: schema.DataConfig, *, number: int) -> list[bytes]:
     return list(itertools.islice(itertools.cycle(first), number))
 
 
-def _cold_start(
-    directory: str, name: str, text: bytes, needed: list[str]
-) -> dict[str, float]:
+def _cold_start(directory: str, name: str, text: bytes) -> dict[str, float]:
     """Seconds of a fresh process: in all, and what they go to."""
     model = storage.path_of(directory) / loading.FOLDER
     start = time.perf_counter()
     printed = subprocess.run(
-        [sys.executable, "-c", _COLD_START, str(model), name, *needed],
+        [sys.executable, "-c", _COLD_START, str(model), name],
         input=text,
         capture_output=True,
         check=True,

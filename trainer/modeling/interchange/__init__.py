@@ -47,6 +47,7 @@ def write_folders(
     vocabulary: Sequence[str],
     *,
     kind: str,
+    lowercase: bool = True,
 ) -> dict[str, str]:
     """Writes `huggingface/` and `keras_hub/` where they can hold the model.
 
@@ -55,6 +56,7 @@ def write_folders(
       model: with the weights to write.
       vocabulary: the tokens by id.
       kind: of the vocabulary, such as "wordpiece".
+      lowercase: whether case and accents are dropped.
 
     Returns:
       For each folder the reason why it was not written; "" = it was.
@@ -66,5 +68,5 @@ def write_folders(
             wrong.insert(0, f"tokenizer.kind={kind} (BERT: wordpiece)")
         reasons[name] = ", ".join(filter(None, wrong))
         if not reasons[name]:
-            write(directory / name, model, vocabulary)
+            write(directory / name, model, vocabulary, lowercase=lowercase)
     return reasons

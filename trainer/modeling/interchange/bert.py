@@ -189,6 +189,7 @@ def initial(
     *,
     form: str,
     sizes: Mapping[str, int],
+    lowercase: bool,
     vocabulary: Sequence[str],
     read_weights: Callable[[], Weights],
     **fields: Any,
@@ -201,6 +202,7 @@ def initial(
       directory: its folder.
       form: what the folder is, for messages.
       sizes: all `SIZES`, by our names.
+      lowercase: whether case and accents are dropped.
       vocabulary: the tokens by id.
       read_weights: see `Initial`.
       fields: the other fields of `ModelConfig`.
@@ -239,6 +241,7 @@ def initial(
         path=str(directory),
         form=form,
         kind="wordpiece",
+        lowercase=lowercase,
         vocabulary=[vocabulary[i] for i in order],
         model_config=schema.ModelConfig(**SHAPE, **fields),
         sequence_length=sizes["sequence_length"],

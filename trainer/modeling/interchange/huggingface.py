@@ -40,12 +40,37 @@ _FIXED = {
     "add_cross_attention": False,
     "tie_word_embeddings": True,
 }
+# File, entry of it, and how the rules of the tokenizer are called there.
+_RULES = (
+    (
+        "tokenizer.json",
+        "normalizer",
+        {
+            "do_lower_case": "lowercase",
+            "strip_accents": "strip_accents",
+            "chinese": "handle_chinese_chars",
+        },
+    ),
+    (
+        "tokenizer_config.json",
+        "",
+        {
+            "do_lower_case": "do_lower_case",
+            "strip_accents": "strip_accents",
+            "chinese": "tokenize_chinese_chars",
+        },
+    ),
+)
 # Formats that run code when they are loaded, or may.
 _PICKLES = ("*.bin", "*.h5", "*.pt", "*.pth", "*.ckpt*", "*.msgpack", "*.pkl")
 
 
 def write_huggingface(
-    directory: pathlib.Path, model: heads.MaskedLM, vocabulary: Sequence[str]
+    directory: pathlib.Path,
+    model: heads.MaskedLM,
+    vocabulary: Sequence[str],
+    *,
+    lowercase: bool = True,
 ) -> None:
     """Writes what `transformers.BertForMaskedLM.from_pretrained` loads.
 
@@ -53,7 +78,7 @@ def write_huggingface(
       directory: created if it is missing.
       model: of BERT's shape; its weights are written as float32.
       vocabulary: word pieces by id.
-
+      lowercase: whether case and accents are dropped.
     """
     shape = model.encoder.model_config
     assert not bert.why_not_bert(shape)
@@ -90,11 +115,11 @@ def write_huggingface(
         for name in ("pad", "unk", "cls", "sep", "mask")
     }
     storage.write_json(directory / "special_tokens_map.json", special)
-    # As `input_pipeline.tokenizer.WordPieceTokenizer` splits words.
+    # As `input_pipeline.wordpiece` splits words.
     splitting = {
         "tokenizer_class": "BertTokenizer",
-        "do_lower_case": True,
-        "strip_accents": True,
+        "do_lower_case": lowercase,
+        "strip_accents": lowercase,
         "tokenize_chinese_chars": True,
         "model_max_length": sizes["sequence_length"],
     }
@@ -106,7 +131,7 @@ def read_huggingface(directory: pathlib.Path) -> Initial:
 
     Raises:
       ValueError: another architecture, a file that is missing or damaged,
-        weights only as a pickle, or a vocabulary that keeps upper case.
+        weights only as a pickle, or a tokenizer that BERT does not have.
     """
     config = read_json(directory / "config.json")
     found = config.get("model_type") or config.get("architectures")
@@ -149,48 +174,64 @@ def read_huggingface(directory: pathlib.Path) -> Initial:
             " model as model.safetensors, with"
             " save_pretrained(..., safe_serialization=True)."
         )
+    vocabulary, lowercase = _read_tokenizer(directory)
     return bert.initial(
         directory,
         form=FORM,
         sizes=sizes,
-        vocabulary=_read_vocabulary(directory),
+        lowercase=lowercase,
+        vocabulary=vocabulary,
         read_weights=lambda: _read_weights(directory, sizes),
         activation=_ACTIVATIONS[activation],
         **fields,
     )
 
 
-def _read_vocabulary(directory: pathlib.Path) -> list[str]:
-    """The tokens of vocab.txt, or of tokenizer.json where there is none."""
-    settings = directory / "tokenizer_config.json"
-    cased = settings.exists() and not read_json(settings).get(
-        "do_lower_case", True
-    )
-    path = directory / "vocab.txt"
+def _read_tokenizer(directory: pathlib.Path) -> tuple[list[str], bool]:
+    """The tokens by id, and whether case and accents are dropped."""
+    path, rules = directory / "vocab.txt", _read_rules(directory)
     if path.exists():
         # Not splitlines(): a piece may be a line break of Unicode.
         vocabulary = path.read_text(encoding="utf-8").split("\n")
         if not vocabulary[-1]:
             del vocabulary[-1]
-    else:
-        content = read_json(directory / "tokenizer.json")
-        try:
-            ids = dict(content["model"]["vocab"])
-            ids |= {t["content"]: t["id"] for t in content["added_tokens"]}
-            normalizer = content["normalizer"] or {}
-        except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(
-                f"{directory} has no vocab.txt, and its tokenizer.json holds"
-                " no WordPiece vocabulary."
-            ) from error
-        vocabulary = sorted(ids, key=ids.__getitem__)
-        cased = cased or not normalizer.get("lowercase", True)
-    if cased:
+        return vocabulary, rules
+    content = read_json(directory / "tokenizer.json")
+    try:
+        ids = dict(content["model"]["vocab"])
+        ids |= {t["content"]: t["id"] for t in content["added_tokens"]}
+    except (KeyError, TypeError, ValueError) as error:
         raise ValueError(
-            f"The vocabulary in {directory} keeps upper case, but Cloze makes"
-            " all text lower case; take the uncased model."
+            f"{directory} has no vocab.txt, and its tokenizer.json holds"
+            " no WordPiece vocabulary."
+        ) from error
+    return sorted(ids, key=ids.__getitem__), rules
+
+
+def _read_rules(directory: pathlib.Path) -> bool:
+    """Whether case and accents are dropped; other rules are refused."""
+    rules: dict[str, Any] = {}
+    # What the second file says counts.
+    for file, key, names in _RULES:
+        if (directory / file).exists():
+            content = read_json(directory / file)
+            content = (content.get(key) or {}) if key else content
+            rules |= {
+                ours: content[theirs]
+                for ours, theirs in names.items()
+                if content.get(theirs) is not None
+            }
+    lowercase = bool(rules.get("do_lower_case", True))
+    stripped = rules.get("strip_accents")  # None: with the case.
+    if stripped not in (None, lowercase) or not rules.get("chinese", True):
+        raise ValueError(
+            f"The tokenizer in {directory} is not BERT's: do_lower_case is"
+            f" {lowercase}, strip_accents {stripped} and"
+            f" tokenize_chinese_chars {rules.get('chinese', True)}; only"
+            " tokenizers that strip accents with the case, and split Chinese"
+            " characters, can be read."
         )
-    return vocabulary
+    return lowercase
 
 
 def _read_weights(directory: pathlib.Path, sizes: dict[str, int]) -> Weights:

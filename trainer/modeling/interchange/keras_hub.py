@@ -33,7 +33,11 @@ def why_not_keras_hub(model: schema.ModelConfig) -> str:
 
 
 def write_keras_hub(
-    directory: pathlib.Path, model: heads.MaskedLM, vocabulary: Sequence[str]
+    directory: pathlib.Path,
+    model: heads.MaskedLM,
+    vocabulary: Sequence[str],
+    *,
+    lowercase: bool = True,
 ) -> None:
     """Writes the encoder so that `Backbone.from_preset` loads it.
 
@@ -45,6 +49,7 @@ def write_keras_hub(
       directory: created if it is missing.
       model: its encoder is written as float32.
       vocabulary: word pieces by id.
+      lowercase: whether case and accents are dropped.
     """
     import keras_hub
 
@@ -63,7 +68,7 @@ def write_keras_hub(
     pooler.assign(draw.astype(np.float32))
     backbone.save_to_preset(str(directory))
     keras_hub.tokenizers.BertTokenizer(
-        list(vocabulary), lowercase=True, strip_accents=True
+        list(vocabulary), lowercase=lowercase, strip_accents=lowercase
     ).save_to_preset(str(directory))
 
 
@@ -71,8 +76,7 @@ def read_keras_hub(directory: pathlib.Path) -> Initial:
     """The encoder of a BERT preset; nothing of the folder is run.
 
     Raises:
-      ValueError: another architecture, a file that is missing or damaged, or
-        a vocabulary that keeps upper case.
+      ValueError: another architecture, or a file that is missing or damaged.
     """
     content = read_json(directory / "config.json")
     found = content.get("registered_name") or content.get("class_name")
@@ -96,10 +100,12 @@ def read_keras_hub(directory: pathlib.Path) -> Initial:
             f"{directory} holds a BERT with num_segments={num_types}; only"
             f" {bert.NUM_TYPES} can be read."
         )
+    settings = read_json(directory / "tokenizer.json")
     return bert.initial(
         directory,
         form=FORM,
         sizes=sizes,
+        lowercase=bool(settings.get("config", {}).get("lowercase", False)),
         vocabulary=_read_vocabulary(directory),
         read_weights=lambda: _read_weights(directory, sizes, dropout=dropout),
         activation=_ACTIVATION,
@@ -110,12 +116,6 @@ def read_keras_hub(directory: pathlib.Path) -> Initial:
 
 
 def _read_vocabulary(directory: pathlib.Path) -> list[str]:
-    settings = read_json(directory / "tokenizer.json")
-    if not settings.get("config", {}).get("lowercase", False):
-        raise ValueError(
-            f"The vocabulary in {directory} keeps upper case, but Cloze makes"
-            " all text lower case; take the uncased model."
-        )
     path = directory / "assets" / "tokenizer" / "vocabulary.txt"
     if not path.is_file():
         raise ValueError(f"{path} is missing.")

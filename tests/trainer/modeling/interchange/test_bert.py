@@ -89,16 +89,20 @@ def test_a_bad_vocabulary_is_refused(
         interchange.read_bert(tmp_path)
 
 
-def test_every_folder_that_can_hold_the_model(create, vocabulary, tmp_path):
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_every_folder_that_can_hold_the_model(
+    create, vocabulary, tmp_path, lowercase
+):
     model = create()
     reasons = interchange.write_folders(
-        tmp_path, model, vocabulary, kind="wordpiece"
+        tmp_path, model, vocabulary, kind="wordpiece", lowercase=lowercase
     )
     assert reasons == {"huggingface": "", "keras_hub": ""}
     for name in reasons:
         initial = interchange.read_bert(tmp_path / name)
         assert initial.model_config == model.encoder.model_config
         assert initial.vocabulary == vocabulary
+        assert initial.lowercase == lowercase
 
 
 @pytest.mark.parametrize(

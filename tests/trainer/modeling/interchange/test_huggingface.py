@@ -17,6 +17,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from input_pipeline import tokenizer
+from tests.input_pipeline import test_wordpiece
 from trainer import modeling
 from trainer.modeling import interchange
 
@@ -143,18 +144,34 @@ def test_the_vocabulary_of_tokenizer_json(folder, vocabulary):
     }
     (path / "tokenizer.json").write_text(json.dumps(content))
     assert interchange.read_bert(path).vocabulary == vocabulary
-    settings = path / "tokenizer_config.json"
-    settings.write_text('{"do_lower_case": false}')
-    with pytest.raises(ValueError, match="keeps upper case"):
-        interchange.read_bert(path)
-    settings.unlink()
-    content["normalizer"]["lowercase"] = False
-    (path / "tokenizer.json").write_text(json.dumps(content))
-    with pytest.raises(ValueError, match="keeps upper case"):
-        interchange.read_bert(path)
     (path / "tokenizer.json").write_text('{"model": {"type": "BPE"}}')
     with pytest.raises(ValueError, match="no WordPiece vocabulary"):
         interchange.read_bert(path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "normalizer", "lowercase"),
+    [
+        ({}, None, True),
+        ({"do_lower_case": False}, None, False),
+        ({"do_lower_case": False}, {"lowercase": True}, False),
+        ({}, {"lowercase": False, "strip_accents": None}, False),
+        ({"do_lower_case": True, "strip_accents": False}, None, None),
+        ({}, {"lowercase": False, "strip_accents": True}, None),
+        ({"tokenize_chinese_chars": False}, None, None),
+    ],
+)
+def test_how_their_tokenizer_treats_case(
+    folder, settings, normalizer, lowercase
+):
+    path = folder()
+    (path / "tokenizer_config.json").write_text(json.dumps(settings))
+    (path / "tokenizer.json").write_text(json.dumps({"normalizer": normalizer}))
+    if lowercase is None:
+        with pytest.raises(ValueError, match="is not BERT's: do_lower_case"):
+            interchange.read_bert(path)
+    else:
+        assert interchange.read_bert(path).lowercase == lowercase
 
 
 class _Bomb:
@@ -246,6 +263,43 @@ for folder in sys.argv[2:]:
     json.dump(answers, open(folder + "/answers", "w"))
 """
 TEXTS = ["The film [MASK] good.", "Badly, Unknown É films"]
+
+
+# Folders with texts: writes the tokens of each text beside them.
+_THEIR_TOKENS = """
+import json, sys
+import transformers
+transformers.logging.set_verbosity_error()
+for folder in sys.argv[1:]:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokens = [tokenizer.tokenize(t) for t in json.load(open(folder + "/texts"))]
+    json.dump(tokens, open(folder + "/tokens", "w"))
+"""
+
+
+def test_transformers_split_awkward_text_in_the_same_way(create, tmp_path):
+    interpreter = _interpreter()
+    texts = test_wordpiece.awkward()
+    vocabulary = test_wordpiece.vocabulary_of(texts)
+    folders = {tmp_path / "uncased": True, tmp_path / "cased": False}
+    for folder, lowercase in folders.items():
+        interchange.write_huggingface(
+            folder, create(), test_wordpiece.SPECIAL, lowercase=lowercase
+        )
+        (folder / "vocab.txt").write_text("\n".join(vocabulary), newline="\n")
+        (folder / "texts").write_text(json.dumps(texts))
+    subprocess.run(
+        [interpreter, "-c", _THEIR_TOKENS, *folders],
+        check=True,
+        env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    for folder, lowercase in folders.items():
+        own = tokenizer.WordPieceTokenizer(vocabulary, lowercase=lowercase)
+        theirs = json.loads((folder / "tokens").read_text())
+        for text, ids, tokens in zip(
+            texts, own.encode(texts), theirs, strict=True
+        ):
+            assert [vocabulary[i] for i in ids] == tokens, text
 
 
 def test_transformers_give_the_same_logits(create, tmp_path, vocabulary):

@@ -66,7 +66,6 @@ def test_what_cannot_be_read_is_refused(preset):
     with pytest.raises(ValueError, match="model.weights.h5 is missing, dam"):
         interchange.read_bert(path).read_weights()
     for name, old, new, message in (
-        ("tokenizer", '"lowercase": true', '"lowercase": false', "upper case"),
         ("config", "BertBackbone", "XBackbone", "another arch.*XBackbone"),
     ):
         text = (path / f"{name}.json").read_text()
