@@ -71,11 +71,12 @@ def run(run: Run) -> None:
             " --mode=finetune and --mode=export."
         )
     shown = summary.evaluation_lines(result)
-    print(summary.table(shown))
+    classes = summary.class_rows(result)
+    print(summary.table(shown, classes))
     if exported:
         result["checkpoints"] = exported.facts["checkpoints"]
         known = export_command.last_validation(workdir)
-        card.rewrite_card(export, {**known, "test": shown})
+        card.rewrite_card(export, {**known, "test": shown}, classes)
     storage.write_json(folder / RESULT, {**result, **wanted(run).to_dict()})
     _log.info("written to %s", folder / RESULT)
 
@@ -181,13 +182,21 @@ def _classifier(
         "documents": dataclasses.asdict(counts),
         "labels": names,
         "classifier": {
-            "f1_of": statistics.label_of_f1(names),
             "loss": dataclasses.asdict(found.loss),
             "accuracy": dataclasses.asdict(found.accuracy),
-            "f1": dataclasses.asdict(found.f1),
+            "macro_f1": dataclasses.asdict(found.macro_f1),
+            "balanced_accuracy": dataclasses.asdict(found.balanced_accuracy),
             "overconfidence": dataclasses.asdict(found.overconfidence),
             "confusion": found.confusion.tolist(),
         },
+        "classes": [
+            {"label": names[c], **dataclasses.asdict(found.classes[c])}
+            for c in found.by_harm
+        ],
+        "confused": [
+            {"label": names[label], "answer": names[answer], "documents": n}
+            for label, answer, n in found.confused(_NUM_WORST)
+        ],
     }
     if "n-grams" in answers.parts:
         right = {

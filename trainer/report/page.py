@@ -29,6 +29,7 @@ def render(
     stages: Mapping[str, Sequence[_Event]],
     config: Mapping[str, Any],
     picture: bytes = b"",
+    classes: Sequence[Sequence[str]] = (),
     mistakes: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The page as HTML, UTF-8 when written; what has no content is left out.
@@ -39,6 +40,7 @@ def render(
       stages: name -> lines of metrics.jsonl, fill-ins among them.
       config: the configuration, JSON-ready.
       picture: a PNG, see `pictures.evaluation_png`.
+      classes: cells of a table, see `summary.class_rows`.
       mistakes: `text`, `label`, `answer` and `probability` of the worst.
     """
     title = _escaped(title)
@@ -46,7 +48,7 @@ def render(
         f"<h1>{title}</h1>",
         _table(summary.items()),
         *(_stage(name, events) for name, events in stages.items()),
-        _classifier(picture, mistakes),
+        _classifier(picture, classes, mistakes),
         _section(
             "Configuration",
             f"<details><summary>every field</summary><pre>"
@@ -98,11 +100,17 @@ def _fill_ins(events: Sequence[_Event]) -> list[str]:
     ]
 
 
-def _classifier(picture: bytes, mistakes: Sequence[Mapping[str, Any]]) -> str:
+def _classifier(
+    picture: bytes,
+    classes: Sequence[Sequence[str]],
+    mistakes: Sequence[Mapping[str, Any]],
+) -> str:
     parts = []
     if picture:
-        what = "confusion matrix and reliability diagram"
+        what = "what is confused, and reliability diagram"
         parts.append(_image(what, picture, "png"))
+    if classes:
+        parts += ["<h3>Classes, most errors first</h3>", _table(classes)]
     if mistakes:
         parts.append("<h3>What it gets most wrong</h3>")
     parts += [
@@ -126,10 +134,12 @@ def _section(title: str, *parts: str) -> str:
     return f"<section><h2>{_escaped(title)}</h2>\n{content}\n</section>"
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
+def _table(rows: Iterable[Sequence[str]]) -> str:
     cells = [
-        f"<tr><th>{_escaped(name)}</th><td>{_escaped(value)}</td></tr>"
-        for name, value in rows
+        f"<tr><th>{_escaped(name)}</th>"
+        + "".join(f"<td>{_escaped(value)}</td>" for value in values)
+        + "</tr>"
+        for name, *values in rows
     ]
     if not cells:
         return ""

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Events = Sequence[Mapping[str, Any]]
+_MOST_CONFUSED, _MOST_CLASSES = 3, 10  # That a terminal shows.
 
 
 def lines(
@@ -39,10 +40,50 @@ def lines(
     return {**found, **places}
 
 
-def table(found: Mapping[str, str]) -> str:
-    """The lines as text, with the values in one column."""
-    width = max(map(len, found), default=0) + 2
-    return "\n".join(f"{name:<{width}}{value}" for name, value in found.items())
+def table(
+    found: Mapping[str, str], classes: Sequence[Sequence[str]] = ()
+) -> str:
+    """The lines as text, and below them the first of the classes.
+
+    Args:
+      found: name -> value.
+      classes: from `class_rows`.
+    """
+    parts = [columns([*found.items()])]
+    if classes:
+        parts += ["", columns(classes[: 1 + _MOST_CLASSES])]
+    if (more := len(classes) - 1 - _MOST_CLASSES) > 0:
+        parts.append(f"… and {more:,} more classes in the report")
+    return "\n".join(parts)
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as text, every column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(map(str.rstrip, lines))
+
+
+def class_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """A header and a row of cells for each class, the most errors first.
+
+    Empty where no class was evaluated, or by an older version.
+    """
+    classes = evaluation.get("classes", ())
+    header = ("class", "documents", "errors", "precision", "recall", "F1")
+    rows = [
+        (
+            found["label"],
+            f"{found['support']:,}",
+            f"{found['errors']:,}",
+            *(_with_range(found[key]) for key in ("precision", "recall", "f1")),
+        )
+        for found in classes
+    ]
+    return [header, *rows] if rows else []
 
 
 def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
@@ -58,14 +99,22 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
         accuracy = _with_range(classifier["accuracy"])
         found["test accuracy"] = f"{accuracy}, of {number:,} documents"
         found["test loss"] = _with_range(classifier["loss"])
-        found[f"test F1 of {classifier['f1_of']}"] = _with_range(
-            classifier["f1"]
-        )
-        # Evaluations by older versions have none.
+        # Evaluations by older versions lack some of them.
+        for key, name in (
+            ("macro_f1", "macro F1"),
+            ("balanced_accuracy", "balanced accuracy"),
+        ):
+            if key in classifier:
+                found[f"test {name}"] = _with_range(classifier[key])
         if overconfidence := classifier.get("overconfidence"):
             found["test overconfidence"] = (
                 f"{_with_range(overconfidence)}, mean confidence minus accuracy"
             )
+    if confused := evaluation.get("confused"):
+        found["most confused"] = "; ".join(
+            f"{pair['label']} answered {pair['answer']}: {pair['documents']:,}"
+            for pair in confused[:_MOST_CONFUSED]
+        )
     for name, accuracy in evaluation.get("parts", {}).items():
         found[f"test accuracy, {name} alone"] = _with_range(accuracy)
     if gain := evaluation.get("gain_over_ngrams"):

@@ -74,6 +74,7 @@ def full():
         mistakes=[
             {"text": EVIL, "label": EVIL, "answer": EVIL, "probability": 0.991}
         ],
+        classes=[("class", "errors"), (EVIL, "7,654")],
         title=EVIL,
         summary={EVIL: EVIL},
         config={"data": {"path": EVIL}},
@@ -83,7 +84,13 @@ def full():
 def test_everything_is_there_and_no_text_becomes_markup(full):
     checked = Checker(full)
     assert checked.tags.count("img") == 7  # Three of a stage, and one.
-    for text in ("Stage pretrain", "Stage finetune", "99.1 %", "alert(1)"):
+    for text in (
+        "Stage pretrain",
+        "Stage finetune",
+        "99.1 %",
+        "7,654",
+        "alert(1)",
+    ):
         assert text in full
     assert 'src="data:image/png;base64,iVBORw=="' in full
     assert "script" not in checked.tags
