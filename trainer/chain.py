@@ -15,9 +15,15 @@ from configs import schema
 # Kind -> kinds whose knobs its artifacts record, so that a difference can be
 # named by the knob that caused it.
 _KNOBS = {
-    "n-grams": (),
+    "n-grams": ("n-grams",),
     "encoder": ("rows", "encoder"),
-    "classifier": ("rows", "labelled rows", "encoder", "classifier"),
+    "classifier": (
+        "rows",
+        "labelled rows",
+        "encoder",
+        "n-grams",
+        "classifier",
+    ),
     "export": ("export",),
     "evaluation": ("evaluation",),
 }

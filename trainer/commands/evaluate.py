@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -19,9 +20,9 @@ import tensorflow as tf
 
 import storage
 from input_pipeline import held_out
-from trainer import chain, checkpoint, ngrams, trained
+from trainer import chain, checkpoint, modeling, ngrams, trained
 from trainer.commands import export as export_command
-from trainer.report import pictures, statistics, summary
+from trainer.report import pictures, selective, statistics, summary
 from trainer.run import Run
 from trainer.serving import card, loading
 from trainer.stages import pretraining_task
@@ -71,12 +72,12 @@ def run(run: Run) -> None:
             " --mode=finetune and --mode=export."
         )
     shown = summary.evaluation_lines(result)
-    classes = summary.class_rows(result)
-    print(summary.table(shown, classes))
+    tables = summary.tables(result)
+    print(summary.table(shown, tables))
     if exported:
         result["checkpoints"] = exported.facts["checkpoints"]
         known = export_command.last_validation(workdir)
-        card.rewrite_card(export, {**known, "test": shown}, classes)
+        card.rewrite_card(export, {**known, "test": shown}, tables)
     storage.write_json(folder / RESULT, {**result, **wanted(run).to_dict()})
     _log.info("written to %s", folder / RESULT)
 
@@ -167,7 +168,10 @@ def _classifier(
         _log.info("no labelled test document: the masked-LM half alone")
         return {"documents": dataclasses.asdict(counts)}
     labels, probabilities = answers.labels, answers.parts["both"]
-    found = statistics.results(labels, probabilities)
+    confidences = answers.confidences
+    found = statistics.results(labels, probabilities, confidences)
+    is_right = probabilities.argmax(axis=1) == labels
+    curve = selective.curve(is_right, confidences)
     predictions = io.BytesIO()
     np.savez(
         predictions,
@@ -177,7 +181,7 @@ def _classifier(
         names=np.array(names),
     )
     (folder / PREDICTIONS).write_bytes(predictions.getvalue())
-    (folder / PICTURE).write_bytes(pictures.evaluation_png(found, names))
+    (folder / PICTURE).write_bytes(pictures.evaluation_png(found, names, curve))
     result: dict[str, Any] = {
         "documents": dataclasses.asdict(counts),
         "labels": names,
@@ -197,7 +201,21 @@ def _classifier(
             {"label": names[label], "answer": names[answer], "documents": n}
             for label, answer, n in found.confused(_NUM_WORST)
         ],
+        "curve": [dataclasses.asdict(point) for point in curve],
     }
+    if decided := exported.facts.get("validation", {}).get("decisions"):
+        limits = [found["threshold"] for found in decided["classes"]]
+        result["decisions"] = {
+            "min_precision": decided["min_precision"],
+            **selective.decisions(
+                labels,
+                probabilities.argmax(axis=1),
+                answers.is_decided,
+                names=names,
+                thresholds=[math.inf if t is None else t for t in limits],
+            ),
+            "on_validation": decided,
+        }
     if "n-grams" in answers.parts:
         right = {
             name: int((rates.argmax(axis=1) == labels).sum())
@@ -234,6 +252,8 @@ class _Answers:
       digests: uint64 [N], of the clean texts.
       excerpts: the beginnings of the texts.
       parts: float32 [N, C] by who answers; "both" is the classifier.
+      confidences: float32 [N], of the likeliest class.
+      is_decided: bool [N].
       seconds: spent by the model.
     """
 
@@ -242,6 +262,8 @@ class _Answers:
     digests: np.ndarray
     excerpts: list[str]
     parts: dict[str, np.ndarray]
+    confidences: np.ndarray
+    is_decided: np.ndarray
     seconds: float
 
 
@@ -252,7 +274,7 @@ def _ask(
     size = run.config.predict.batch_size
     counts, seconds = held_out.Counts(), 0.0
     labels, digests, excerpts = [], [], []
-    parts: dict[str, list[np.ndarray]] = {}
+    outputs: dict[str, list[np.ndarray]] = {}
     examples = held_out.known(held_out.examples(run.corpus, counts), names)
     while window := list(itertools.islice(examples, size * _SORTED_BATCHES)):
         for example in window:
@@ -267,17 +289,27 @@ def _ask(
             classify(text=tf.constant([window[i].raw for i in batch]))
             for batch in np.split(order, [*range(size, len(order), size)])
         ]
-        for name, key in _OUTPUTS.items():
-            if key in answers[0]:
-                found = np.concatenate([a[key].numpy() for a in answers])
-                parts.setdefault(name, []).append(found[np.argsort(order)])
+        for key in answers[0]:
+            found = np.concatenate([a[key].numpy() for a in answers])
+            outputs.setdefault(key, []).append(found[np.argsort(order)])
         seconds += time.perf_counter() - start
+    none = [np.zeros([0, len(names)])]
+    rates = np.concatenate(outputs.get("probabilities", none))
+    # Older exports have no confidence and no decision.
+    confidences = outputs.get("confidence", [rates.max(axis=1)])
+    decided = outputs.get("decision", [np.full(len(rates), b"")])
     return _Answers(
         counts,
         np.array(labels, np.int64),
         np.array(digests, np.uint64),
         excerpts,
-        {name: np.concatenate(found) for name, found in parts.items()},
+        {
+            name: np.concatenate(outputs[key])
+            for name, key in _OUTPUTS.items()
+            if key in outputs
+        },
+        np.concatenate(confidences),
+        np.concatenate(decided) != modeling.UNSURE.encode(),
         seconds,
     )
 

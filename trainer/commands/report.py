@@ -48,7 +48,7 @@ def run(run: Run) -> None:
         },
         best_by=config.checkpoint.best_by,
     )
-    classes = summary.class_rows(evaluation)
+    tables = summary.tables(evaluation)
     picture = folder / evaluate.PICTURE
     # A picture of an older evaluation says nothing about this one.
     is_shown = "classifier" in evaluation and picture.exists()
@@ -57,9 +57,9 @@ def run(run: Run) -> None:
         summary=lines,
         stages=stages,
         picture=picture.read_bytes() if is_shown else b"",
-        classes=classes,
+        tables=tables,
         mistakes=evaluation.get("most_wrong", ()),
         config=config.to_dict(),
     )
     (folder / FILE).write_text(text, encoding="utf-8")
-    print(summary.table(lines, classes))
+    print(summary.table(lines, tables))

@@ -29,7 +29,7 @@ def render(
     stages: Mapping[str, Sequence[_Event]],
     config: Mapping[str, Any],
     picture: bytes = b"",
-    classes: Sequence[Sequence[str]] = (),
+    tables: Mapping[str, Sequence[Sequence[str]]] | None = None,
     mistakes: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """The page as HTML, UTF-8 when written; what has no content is left out.
@@ -40,7 +40,7 @@ def render(
       stages: name -> lines of metrics.jsonl, fill-ins among them.
       config: the configuration, JSON-ready.
       picture: a PNG, see `pictures.evaluation_png`.
-      classes: cells of a table, see `summary.class_rows`.
+      tables: title -> rows of cells, see `summary.tables`.
       mistakes: `text`, `label`, `answer` and `probability` of the worst.
     """
     title = _escaped(title)
@@ -48,7 +48,7 @@ def render(
         f"<h1>{title}</h1>",
         _table(summary.items()),
         *(_stage(name, events) for name, events in stages.items()),
-        _classifier(picture, classes, mistakes),
+        _classifier(picture, tables or {}, mistakes),
         _section(
             "Configuration",
             f"<details><summary>every field</summary><pre>"
@@ -102,15 +102,15 @@ def _fill_ins(events: Sequence[_Event]) -> list[str]:
 
 def _classifier(
     picture: bytes,
-    classes: Sequence[Sequence[str]],
+    tables: Mapping[str, Sequence[Sequence[str]]],
     mistakes: Sequence[Mapping[str, Any]],
 ) -> str:
     parts = []
     if picture:
-        what = "what is confused, and reliability diagram"
+        what = "what is confused, reliability, precision by coverage"
         parts.append(_image(what, picture, "png"))
-    if classes:
-        parts += ["<h3>Classes, most errors first</h3>", _table(classes)]
+    for title, rows in tables.items():
+        parts += [f"<h3>{_escaped(title)}</h3>", _table(rows)]
     if mistakes:
         parts.append("<h3>What it gets most wrong</h3>")
     parts += [

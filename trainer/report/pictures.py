@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from trainer.report import statistics
+from trainer.report import selective, statistics
 
 _MAX_POINTS = 500  # Of a curve; more than a screen shows.
 _MAX_MATRIX = 12  # Classes; more leave no room for numbers in the cells.
@@ -67,15 +67,19 @@ def curves_svg(
     return _bytes(figure, "svg")
 
 
-def evaluation_png(results: statistics.Results, names: Sequence[str]) -> bytes:
-    """What is confused and the reliability diagram side by side, as a PNG file.
+def evaluation_png(
+    results: statistics.Results,
+    names: Sequence[str],
+    curve: Sequence[selective.Point],
+) -> bytes:
+    """What is confused, reliability and precision by coverage, as a PNG file.
 
     For many classes, the pairs that are confused most stand in the place of
     the confusion matrix, which nobody could read. Characters that
     Matplotlib's own font lacks appear as boxes.
     """
-    figure = _figure(12, 6)
-    left, right = figure.subplots(1, 2)
+    figure = _figure(18, 6)
+    left, middle, right = figure.subplots(1, 3)
     shown = [
         name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
         for name in names
@@ -84,7 +88,8 @@ def evaluation_png(results: statistics.Results, names: Sequence[str]) -> bytes:
         _draw_confused(left, results.confused(_MAX_PAIRS), shown)
     else:
         _draw_confusion(left, results.confusion, shown)
-    _draw_reliability(right, results)
+    _draw_reliability(middle, results)
+    _draw_curve(right, curve)
     return _bytes(figure, "png")
 
 
@@ -161,6 +166,25 @@ def _draw_reliability(axes: Any, results: statistics.Results) -> None:
         ylim=(0, 1),
         aspect="equal",
     )
+
+
+def _draw_curve(axes: Any, curve: Sequence[selective.Point]) -> None:
+    """Precision by coverage, with its 95 % interval."""
+    coverage = [100 * point.coverage for point in curve]
+    # [value, low, high] of each point.
+    precision = (
+        100
+        * np.array([dataclasses.astuple(point.precision) for point in curve]).T
+    )
+    axes.fill_between(coverage, *precision[1:], color=_BLUE, alpha=0.2)
+    axes.plot(coverage, precision[0], color=_BLUE, marker=".")
+    axes.set(
+        title="if only the surest documents are decided",
+        xlabel="coverage: % that is decided",
+        ylabel="precision: % of it that is right",
+        xlim=(0, 100),
+    )
+    axes.grid(alpha=0.3)
 
 
 def _figure(width: float, height: float) -> Any:

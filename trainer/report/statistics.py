@@ -120,10 +120,18 @@ class Results:
         ]
 
 
-def results(labels: np.ndarray, probabilities: np.ndarray) -> Results:
-    """Every metric, from labels int [N] and probabilities float [N, C].
+def results(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    confidences: np.ndarray | None = None,
+) -> Results:
+    """Every metric of at least one document.
 
-    N is at least 1 and C at least 2.
+    Args:
+      labels: int [N].
+      probabilities: float [N, C] of at least 2 classes.
+      confidences: float [N], the calibrated probability of the likeliest
+        class; None = its probability.
 
     The ranges of loss, F1 and balanced accuracy are percentiles of a bootstrap
     over documents. The interval of a single document is all that is possible.
@@ -133,7 +141,9 @@ def results(labels: np.ndarray, probabilities: np.ndarray) -> Results:
     number, num_classes = probabilities.shape
     answers = probabilities.argmax(axis=1)
     accuracy = wilson(int((answers == labels).sum()), number)
-    confidence = float(probabilities.max(axis=1).mean())
+    if confidences is None:
+        confidences = probabilities.max(axis=1)
+    confidence = float(confidences.mean())
     cells = np.bincount(
         labels * num_classes + answers, minlength=num_classes**2
     )
@@ -175,7 +185,7 @@ def results(labels: np.ndarray, probabilities: np.ndarray) -> Results:
             confidence - accuracy.low,
         ),
         confusion=confusion,
-        reliability=_reliability(labels, probabilities),
+        reliability=_reliability(answers == labels, confidences),
     )
 
 
@@ -289,15 +299,14 @@ def _scores(
     return np.concatenate([f1, np.stack(means, axis=-1)], axis=-1)
 
 
-def _reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
+def _reliability(is_right: np.ndarray, confidences: np.ndarray) -> Reliability:
     """Bin m holds the confidences in (m / 15, (m + 1) / 15]."""
-    confidences = probabilities.max(axis=1)
     places = np.ceil(confidences * NUM_BINS).astype(np.int64) - 1
     places = np.clip(places, 0, NUM_BINS - 1)
     counts = np.bincount(places, minlength=NUM_BINS)
     confidence, accuracy = (
         np.bincount(places, weights=values, minlength=NUM_BINS)
         / np.maximum(counts, 1)
-        for values in (confidences, probabilities.argmax(axis=1) == labels)
+        for values in (confidences, is_right)
     )
     return Reliability(counts, confidence, accuracy)

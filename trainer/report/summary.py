@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Events = Sequence[Mapping[str, Any]]
+Cells = Sequence[str]
 _MOST_CONFUSED, _MOST_CLASSES = 3, 10  # That a terminal shows.
 
 
@@ -41,23 +42,23 @@ def lines(
 
 
 def table(
-    found: Mapping[str, str], classes: Sequence[Sequence[str]] = ()
+    found: Mapping[str, str], more: Mapping[str, Sequence[Cells]] | None = None
 ) -> str:
-    """The lines as text, and below them the first of the classes.
+    """The lines as text, and below them the first classes of each table.
 
     Args:
       found: name -> value.
-      classes: from `class_rows`.
+      more: from `tables`.
     """
     parts = [columns([*found.items()])]
-    if classes:
-        parts += ["", columns(classes[: 1 + _MOST_CLASSES])]
-    if (more := len(classes) - 1 - _MOST_CLASSES) > 0:
-        parts.append(f"… and {more:,} more classes in the report")
+    for rows in (more or {}).values():
+        parts += ["", columns(rows[: 1 + _MOST_CLASSES])]
+        if (left := len(rows) - 1 - _MOST_CLASSES) > 0:
+            parts.append(f"… and {left:,} more classes in the report")
     return "\n".join(parts)
 
 
-def columns(rows: Sequence[Sequence[str]]) -> str:
+def columns(rows: Sequence[Cells]) -> str:
     """Rows of cells as text, every column as wide as its widest cell."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = (
@@ -67,23 +68,42 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(map(str.rstrip, lines))
 
 
-def class_rows(evaluation: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """A header and a row of cells for each class, the most errors first.
+def tables(evaluation: Mapping[str, Any]) -> dict[str, list[Cells]]:
+    """Title -> a header and a row of cells for each class.
 
-    Empty where no class was evaluated, or by an older version.
+    What was not measured, or not by an older version, has no table.
     """
-    classes = evaluation.get("classes", ())
-    header = ("class", "documents", "errors", "precision", "recall", "F1")
-    rows = [
-        (
-            found["label"],
-            f"{found['support']:,}",
-            f"{found['errors']:,}",
-            *(_with_range(found[key]) for key in ("precision", "recall", "f1")),
-        )
-        for found in classes
-    ]
-    return [header, *rows] if rows else []
+    found = dict[str, list[Cells]]()
+    if classes := evaluation.get("classes"):
+        measures = ("precision", "recall", "f1")
+        found["Classes, most errors first"] = [
+            ("class", "documents", "errors", "precision", "recall", "F1"),
+            *(
+                (
+                    one["label"],
+                    f"{one['support']:,}",
+                    f"{one['errors']:,}",
+                    *(_with_range(one[measure]) for measure in measures),
+                )
+                for one in classes
+            ),
+        ]
+    if decided := evaluation.get("decisions"):
+        found["Decisions"] = [
+            ("decision", "from confidence", "of these right", "decided"),
+            *(
+                (
+                    one["label"],
+                    "never"
+                    if one["threshold"] is None
+                    else f"{one['threshold']:.4f}",
+                    _with_range(one["precision"]),
+                    _with_range(one["coverage"]),
+                )
+                for one in decided["classes"]
+            ),
+        ]
+    return found
 
 
 def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
@@ -109,6 +129,16 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
         if overconfidence := classifier.get("overconfidence"):
             found["test overconfidence"] = (
                 f"{_with_range(overconfidence)}, mean confidence minus accuracy"
+            )
+    if decided := evaluation.get("decisions"):
+        for split, one in (
+            ("test", decided),
+            ("validation", decided["on_validation"]),
+        ):
+            found[f"{split} decisions"] = (
+                f"{_with_range(one['precision'])} right,"
+                f" {decided['min_precision']:g} wanted; decided:"
+                f" {_with_range(one['coverage'])}"
             )
     if confused := evaluation.get("confused"):
         found["most confused"] = "; ".join(

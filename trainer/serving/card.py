@@ -29,7 +29,7 @@ _FOLDERS = {
 def write_card(
     facts: _Facts,
     metrics: Mapping[str, _Facts],
-    classes: Sequence[Sequence[str]] = (),
+    tables: Mapping[str, Sequence[Sequence[str]]] | None = None,
 ) -> str:
     """The text of README.md.
 
@@ -38,8 +38,8 @@ def write_card(
       metrics: stage to numbers by name. "pretrain" and "finetune" are the
         validation of the stages; "test", which `--mode=evaluate` adds, goes
         into a place of its own.
-      classes: cells of a table of the classes in the test split, with its
-        header; from `--mode=evaluate`, too.
+      tables: of the test split, title -> rows of cells with a header; from
+        `--mode=evaluate`, too.
     """
     parts = [
         "# A text model made with Cloze",
@@ -51,7 +51,10 @@ def write_card(
         "## Results",
         "<!-- evaluate: begin -->",
         _table(metrics.get("test", {})) or _NOT_EVALUATED,
-        *([_grid(classes)] if classes else ()),
+        *(
+            f"{title}:\n\n{_grid(rows)}"
+            for title, rows in (tables or {}).items()
+        ),
         "<!-- evaluate: end -->",
         "## Limits",
         _limits(facts),
@@ -64,11 +67,11 @@ def write_card(
 def rewrite_card(
     directory: str | pathlib.Path,
     metrics: Mapping[str, _Facts],
-    classes: Sequence[Sequence[str]],
+    tables: Mapping[str, Sequence[Sequence[str]]],
 ) -> None:
     """Writes README.md of an export again; raises DamagedError."""
     facts = storage.read_manifest(directory)
-    text = write_card(facts, metrics, classes)
+    text = write_card(facts, metrics, tables)
     storage.replace_file(directory, FILE, text.encode())
 
 
