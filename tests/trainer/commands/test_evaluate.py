@@ -143,9 +143,13 @@ def test_every_labelled_document_is_measured_in_order(
         -np.log(true).mean(), rel=1e-6
     )
     assert result["masked_lm"] == {}
-    ((directory, metrics, classes),) = cards
+    assert "decisions" not in result  # As of an older version.
+    assert result["curve"][0]["precision"]["value"] == 0  # 0.9 and wrong.
+    assert result["curve"][-1]["precision"]["value"] == 3 / 5
+    ((directory, metrics, tables),) = cards
     assert directory == workdir / "export"
-    assert [row[0] for row in classes] == ["class", "pos", "neg"]
+    (rows,) = tables.values()
+    assert [row[0] for row in rows] == ["class", "pos", "neg"]
     shown = "0.6000 (0.2307 to 0.8824)"
     assert metrics["test"]["test accuracy"].startswith(shown)
     assert shown in capsys.readouterr().out

@@ -74,7 +74,7 @@ def full():
         mistakes=[
             {"text": EVIL, "label": EVIL, "answer": EVIL, "probability": 0.991}
         ],
-        classes=[("class", "errors"), (EVIL, "7,654")],
+        tables={EVIL: [("class", "errors"), (EVIL, "7,654")]},
         title=EVIL,
         summary={EVIL: EVIL},
         config={"data": {"path": EVIL}},

@@ -75,9 +75,10 @@ def test_what_is_not_there_is_not_said():
 
 
 def test_a_terminal_shows_ten_classes_and_says_how_many_there_are_more():
-    rows = summary.class_rows(EVALUATION)
+    tables = summary.tables(EVALUATION)
+    (rows,) = tables.values()
     assert len(rows) == 1 + 12
-    text = summary.table({"a": "1"}, rows)
+    text = summary.table({"a": "1"}, tables)
     a, empty, header, first, *_, tenth, more = text.splitlines()
     assert (a, empty, more) == (
         "a  1",
@@ -87,7 +88,33 @@ def test_a_terminal_shows_ten_classes_and_says_how_many_there_are_more():
     assert header.split()[:3] == ["class", "documents", "errors"]
     assert first.startswith("class 0  0          3       0.5000 (0.4900 to")
     assert tenth.startswith("class 9  9,000 ")
-    assert summary.class_rows({"classifier": {}}) == []
+    assert summary.tables({"classifier": {}}) == {}
+
+
+def test_decisions_of_both_splits_are_shown():
+    def decided(coverage):
+        return {"precision": estimate(0.5), "coverage": estimate(coverage)}
+
+    classes = [
+        {"label": "a", "threshold": None, **decided(0.0)},
+        {"label": "b", "threshold": 0.75, **decided(0.25)},
+    ]
+    evaluation = {
+        "decisions": {
+            "min_precision": 0.45,
+            **decided(0.125),
+            "classes": classes,
+            "on_validation": decided(0.375),
+        }
+    }
+    lines = summary.evaluation_lines(evaluation)
+    right = "0.5000 (0.4900 to 0.5100) right, 0.45 wanted; decided: "
+    assert lines == {
+        "test decisions": right + "0.1250 (0.1150 to 0.1350)",
+        "validation decisions": right + "0.3750 (0.3650 to 0.3850)",
+    }
+    (rows,) = summary.tables(evaluation).values()
+    assert [row[:2] for row in rows[1:]] == [("a", "never"), ("b", "0.7500")]
 
 
 def test_the_best_classifier_by_accuracy_and_pretraining_by_loss():

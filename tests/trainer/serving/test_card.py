@@ -100,9 +100,9 @@ def test_evaluation_is_filled_in_later(tmp_path):
     with storage.new_directory(directory, facts=FACTS) as temporary:
         (temporary / card.FILE).write_text(card.write_card(FACTS, METRICS))
         (temporary / "other").write_text("as it was")
-    classes = [("class", "errors"), ("a|b", "7,654")]
+    tables = {"Classes": [("class", "errors"), ("a|b", "7,654")]}
     metrics = {**METRICS, "test": {"accuracy": 0.987}}
-    card.rewrite_card(directory, metrics, classes)
+    card.rewrite_card(directory, metrics, tables)
     assert storage.verify(directory)["labels"] == ["bad", "good"]
     text = (directory / card.FILE).read_text()
     assert "| accuracy | 0.987 |" in text
