@@ -60,11 +60,14 @@ def wordpiece(create):
 def expected(classifier, masked_lm, texts):
     texts = tf.constant(texts, tf.string)
     rates = classifier(texts).numpy()
+    labels = np.array(LABELS)[rates.argmax(-1)]
     filled = {k: v.numpy() for k, v in masked_lm(texts).items()}
     return {
         "classify": {
             "probabilities": rates,
-            "label": np.array(LABELS)[rates.argmax(-1)],
+            "label": labels,
+            "decision": labels,  # Every text is decided.
+            "confidence": rates.max(-1),
             "unread": classifier.classify(texts)["unread"].numpy(),
         },
         "fill_mask": {**filled, "tokens": filled["tokens"].astype(str)},
