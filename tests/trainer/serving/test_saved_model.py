@@ -134,6 +134,8 @@ def test_any_number_of_texts(word):
         "classify": {
             "label": (tf.string, ()),
             "probabilities": (tf.float32, (3,)),
+            "decision": (tf.string, ()),
+            "confidence": (tf.float32, ()),
             "unread": (tf.int32, ()),
         },
         "embed": {"embeddings": (tf.float32, (8,))},
