@@ -203,19 +203,8 @@ def _classifier(
         ],
         "curve": [dataclasses.asdict(point) for point in curve],
     }
-    if decided := exported.facts.get("validation", {}).get("decisions"):
-        limits = [found["threshold"] for found in decided["classes"]]
-        result["decisions"] = {
-            "min_precision": decided["min_precision"],
-            **selective.decisions(
-                labels,
-                probabilities.argmax(axis=1),
-                answers.is_decided,
-                names=names,
-                thresholds=[math.inf if t is None else t for t in limits],
-            ),
-            "on_validation": decided,
-        }
+    if fitted := exported.facts.get("validation", {}).get("decisions"):
+        result["decisions"] = _decisions(answers, fitted, names)
     if "n-grams" in answers.parts:
         right = {
             name: int((rates.argmax(axis=1) == labels).sum())
@@ -312,6 +301,24 @@ def _ask(
         np.concatenate(decided) != modeling.UNSURE.encode(),
         seconds,
     )
+
+
+def _decisions(
+    answers: _Answers, fitted: dict[str, Any], names: list[str]
+) -> dict[str, Any]:
+    """Precision and coverage, beside what they were on validation."""
+    limits = [found["threshold"] for found in fitted["classes"]]
+    return {
+        "min_precision": fitted["min_precision"],
+        **selective.decisions(
+            answers.labels,
+            answers.parts["both"].argmax(axis=1),
+            answers.is_decided,
+            names=names,
+            thresholds=[math.inf if t is None else t for t in limits],
+        ),
+        "on_validation": fitted,
+    }
 
 
 def _most_wrong(answers: _Answers, names: list[str]) -> list[dict[str, Any]]:
