@@ -88,6 +88,8 @@ _DECIDES = {
     "finetune.self_training_rounds": "",
     "finetune.ngrams": "",
     "finetune.encoder": "",
+    "finetune.class_weights": "n-grams",
+    "finetune.min_precision": "export",
     "finetune.num_steps": "",
     "finetune.num_epochs": "",
     "finetune.patience": "",

@@ -12,6 +12,9 @@ from configs import checks
 # Ids are stored with one flag bit, in 32 bits at most.
 MAX_VOCABULARY_SIZE = 2**31 - 1
 _SCHEDULES = ("linear", "cosine", "constant")
+_CLASS_WEIGHT = re.compile(
+    r"\s*(.+?)\s*:\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*(?:,|$)"
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -237,6 +240,10 @@ class FinetuneConfig:
     self_training_rounds: int = 0
     ngrams: bool = True  # A linear model of n-grams beside the encoder.
     encoder: bool = True  # False: n-grams alone, nothing is pretrained.
+    # What a document counts by its class: none | balanced | spam:5,ham:1
+    class_weights: str = "none"
+    # Share of the decisions that has to be right; other answers are "unsure".
+    min_precision: float = 0.0  # 0 = every text is decided.
     from_scratch: bool = False  # The control: an encoder without pretraining.
     frozen_epochs: int = 0  # First, with the encoder frozen.
     num_steps: int = 0  # Then, with everything trained; 0 = num_epochs.
@@ -278,6 +285,8 @@ class FinetuneConfig:
             "num_steps num_epochs patience self_training_rounds hidden_size"
             " global_batch_size pieces_per_row frozen_epochs weight_decay",
         )
+        checks.rate("finetune.min_precision", self.min_precision, below_1=True)
+        self.named_class_weights()
         checks.choice("finetune.packing", self.packing, ("fill", "document"))
         checks.choice(
             "finetune.pooling",
@@ -296,3 +305,25 @@ class FinetuneConfig:
             f"finetune.average_decay={self.average_decay} must be at least 0"
             " and below 1, or be -1 to fit the steps.",
         )
+
+    def named_class_weights(self) -> dict[str, float]:
+        """Label -> weight, of the classes that `class_weights` names.
+
+        A label may hold commas and colons: it ends at the last colon before a
+        number.
+        """
+        given = self.class_weights
+        if given in ("none", "balanced"):
+            return {}
+        pairs = [*_CLASS_WEIGHT.finditer(given)]
+        checks.require(
+            bool(pairs) and "".join(pair[0] for pair in pairs) == given,
+            f"finetune.class_weights={given!r} must be none, balanced, or a"
+            " weight for each of some classes, such as spam:5,ham:1.",
+        )
+        for pair in pairs:
+            checks.above_zero(
+                f"finetune.class_weights: the weight of {pair[1]!r},",
+                float(pair[2]),
+            )
+        return {pair[1]: float(pair[2]) for pair in pairs}

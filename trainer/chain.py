@@ -16,9 +16,16 @@ from configs import schema
 # named by the knob that caused it.
 _KNOBS = {
     "audit": (),
-    "n-grams": (),
+    "n-grams": ("n-grams",),
     "encoder": ("text", "rows", "encoder"),
-    "classifier": ("text", "rows", "labelled rows", "encoder", "classifier"),
+    "classifier": (
+        "text",
+        "rows",
+        "labelled rows",
+        "encoder",
+        "n-grams",
+        "classifier",
+    ),
     "export": ("export",),
     "evaluation": ("evaluation",),
 }

@@ -160,18 +160,27 @@ def logits(
     return tf.math.divide_no_nan(sums, norms[:, tf.newaxis]) + model.bias
 
 
-def measure(found: np.ndarray, labels: np.ndarray) -> tuple[float, float]:
-    """Mean loss in nats and accuracy of logits [N, K]; 0 of no documents."""
+def measure(
+    found: np.ndarray, labels: np.ndarray, weights: np.ndarray
+) -> tuple[float, float]:
+    """Mean loss in nats and accuracy of logits [N, K]; 0 of no documents.
+
+    `weights`, float [N], says what a document counts.
+    """
     if not len(labels):
         return 0.0, 0.0
     z = by_class(found.astype(np.float64))
     z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
-    loss = -z[np.arange(len(labels)), labels].mean()
-    return float(loss), float((z.argmax(axis=1) == labels).mean())
+    losses = -z[np.arange(len(labels)), labels]
+    loss, accuracy = (
+        float(np.average(values, weights=weights))
+        for values in (losses, z.argmax(axis=1) == labels)
+    )
+    return loss, accuracy
 
 
 def combine(
-    parts: list[np.ndarray], labels: np.ndarray
+    parts: list[np.ndarray], labels: np.ndarray, weights: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Weights [P] and bias [K] that make one calibrated answer of P parts.
 
@@ -182,6 +191,7 @@ def combine(
     Args:
       parts: logits, float [N, K] each.
       labels: int [N].
+      weights: float [N], what a document counts.
     """
     from scipy import optimize
 
@@ -191,13 +201,14 @@ def combine(
     wanted = labels[:, np.newaxis] == np.arange(max(width, 2))
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
-        weights, bias = values[:number], values[number:]
-        z = by_class(np.tensordot(weights, stacked, 1) + bias)
+        shares, bias = values[:number], values[number:]
+        z = by_class(np.tensordot(shares, stacked, 1) + bias)
         z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
-        error = (np.exp(z) - wanted)[:, -width:]  # [N, K]
-        away = weights - middle
+        error = weights[:, np.newaxis] * (np.exp(z) - wanted)
+        error = error[:, -width:]  # [N, K]
+        away = shares - middle
         total = (
-            -z[wanted].sum()
+            -weights @ z[wanted]
             + (_PRIOR_WEIGHT * away @ away + _PRIOR_BIAS * bias @ bias) / 2
         )
         slopes = np.einsum("pnk,nk->p", stacked, error) + _PRIOR_WEIGHT * away

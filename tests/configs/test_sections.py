@@ -63,6 +63,12 @@ BAD = [
     ("train.precision", "fp16", "auto, float32, bfloat16, float16"),
     ("train.jit", "yes", "auto, on, off"),
     ("model.positions", "absolute", "learned, rotary"),
+    ("finetune.class_weights", "even", "none, balanced, or a weight"),
+    ("finetune.class_weights", "", "none, balanced, or a weight"),
+    ("finetune.class_weights", "a:1,b", "none, balanced, or a weight"),
+    ("finetune.class_weights", "a:1,b:0", "weight of 'b', *=0.0 .*above 0"),
+    ("finetune.class_weights", "a:-1", "above 0"),
+    ("finetune.min_precision", 1.0, "below 1"),
     ("finetune.seed", -1, "between 0 and 2147483647"),
     ("finetune.pieces_per_row", -1, "at least 0"),
     ("finetune.weight_decay", -0.1, "at least 0"),
@@ -160,3 +166,9 @@ def test_what_has_no_reference_is_refused_with_one(what):
     build({"benchmark.what": what})
     with pytest.raises(ValueError, match=f"what=step, but it is {what}"):
         build({"benchmark.what": what, "benchmark.reference": True})
+
+
+def test_a_label_with_a_weight_may_hold_commas_and_colons():
+    config = build({"finetune.class_weights": "yes, please:5, no: 2:.5"})
+    weights = config.finetune.named_class_weights()
+    assert weights == {"yes, please": 5.0, "no: 2": 0.5}

@@ -112,6 +112,7 @@ def labelled(tiny, tmp_path_factory):
         "finetune.average_decay": 0.5,
         "finetune.layer_decay": 0.9,
         "finetune.word_dropout": 0.1,
+        "finetune.class_weights": "bad:2",
         "checkpoint.every_steps": 5,
     }
     return lambda more=(): tiny({**changes, **dict(more)})

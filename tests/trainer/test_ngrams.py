@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from sklearn import metrics
 
 import storage
 from input_pipeline.documents import Documents
@@ -29,6 +30,10 @@ def keys_of(ids, segments):
         tf.constant(ids, tf.int32), tf.constant(segments, tf.int32), IS_SPECIAL
     )
     return sorted(zip(keys.numpy(), places.numpy(), strict=True))
+
+
+def accuracy(found, labels):
+    return ngrams.measure(found, labels, np.ones(len(labels)))[1]
 
 
 def planted(number, num_classes, seed=0):
@@ -96,7 +101,7 @@ def test_word_order_is_learned_and_a_graph_answers_alike(num_classes):
         )
 
     found = answer(*map(tf.constant, test[:3]))
-    assert ngrams.measure(found.numpy(), test.labels)[1] == 1.0
+    assert accuracy(found.numpy(), test.labels) == 1.0
     # By hand, from the definition: present or absent, length 1.
     first = test.owners == 0
     keys = {key for key, _ in keys_of(test.token_ids[first], [0] * first.sum())}
@@ -161,7 +166,7 @@ def test_text_without_labels_teaches_what_labels_do_not_cover(
         is_special=known["is_special"],
         num_documents=200,
     )
-    assert ngrams.measure(found.numpy(), test.labels)[1] > 0.95
+    assert accuracy(found.numpy(), test.labels) > 0.95
     wrong = unlabelled._replace(labels=1 - unlabelled.labels)
     again, _ = ngram_fitting.fit(train, validation, unlabelled=wrong, **known)
     np.testing.assert_array_equal(model.coefficients, again.coefficients)
@@ -281,18 +286,78 @@ def test_a_useless_part_gets_no_weight_and_the_sum_is_calibrated(width):
     logits = random.normal(size=wanted.shape) + 2 * wanted
     true = (logits - logits[:, :1])[:, 1:] if width == 1 else logits
     noise = random.normal(size=true.shape)
-    weights, bias = ngrams.combine([4 * true, noise], labels)
+    alike = np.ones(len(labels))
+    weights, bias = ngrams.combine([4 * true, noise], labels, alike)
     assert weights[1] < 0.1
     mixed = np.tensordot(weights, [4 * true, noise], 1) + bias
-    before, _ = ngrams.measure(4 * true, labels)
-    after, _ = ngrams.measure(mixed, labels)
-    best, _ = ngrams.measure(true * 2 if width > 1 else true * 2, labels)
+    before, _ = ngrams.measure(4 * true, labels, alike)
+    after, _ = ngrams.measure(mixed, labels, alike)
+    best, _ = ngrams.measure(2 * true, labels, alike)
     assert after < before and after < best + 0.01
 
 
 def test_without_documents_the_parts_count_alike():
     weights, bias = ngrams.combine(
-        [np.zeros([0, 3]), np.zeros([0, 3])], np.zeros([0], np.int64)
+        [np.zeros([0, 3])] * 2, np.zeros([0], np.int64), np.zeros([0])
     )
     np.testing.assert_allclose(weights, 0.5, atol=1e-6)
     np.testing.assert_allclose(bias, 0.0, atol=1e-6)
+
+
+def test_a_document_counts_as_many_as_its_weight_says():
+    random = np.random.default_rng(2)
+    labels, logits = random.integers(0, 3, 300), random.normal(size=[300, 3])
+    often = random.integers(1, 4, 300)
+    repeated = [np.repeat(logits, often, axis=0)], np.repeat(labels, often)
+    for found, expected in (
+        (
+            ngrams.combine([logits], labels, often),
+            ngrams.combine(*repeated, np.ones(often.sum())),
+        ),
+        (
+            ngrams.measure(logits, labels, often),
+            ngrams.measure(*repeated[0], repeated[1], np.ones(often.sum())),
+        ),
+    ):
+        for one, two in zip(found, expected, strict=True):
+            np.testing.assert_allclose(one, two, atol=1e-3)
+
+
+def test_balanced_classes_have_the_higher_macro_f1():
+    """One document of the rare class in 20, and words that only hint at it."""
+
+    def imbalanced(number, seed):
+        random = np.random.default_rng(seed)
+        labels = (np.arange(number) % 21 == 0).astype(np.int64)
+        words = random.integers(2, 62, [number, 12])
+        hints = np.flatnonzero(random.random(number) < 0.05 + 0.85 * labels)
+        words[hints, 0] = 62 + random.integers(0, 8, len(hints))
+        return documents([*words], labels)
+
+    train, validation, test = map(imbalanced, (2_100, 420, 2_100), (0, 1, 2))
+    scores = []
+    for weights in ([1, 1], [21 / 40, 21 / 2]):
+        class_weights = np.array(weights, np.float32)
+        model, _ = ngram_fitting.fit(
+            train,
+            validation,
+            is_special=np.arange(70) < 2,
+            num_classes=2,
+            class_weights=class_weights,
+        )
+        found = ngrams.logits(
+            model,
+            *map(tf.constant, test[:3]),
+            is_special=np.arange(70) < 2,
+            num_documents=2_100,
+        )
+        # As in the classifier.
+        (slope,), bias = ngrams.combine(
+            [model.validation],
+            validation.labels,
+            class_weights[validation.labels],
+        )
+        answers = slope * found.numpy()[:, 0] + bias[0] > 0
+        scores.append(metrics.f1_score(test.labels, answers, average="macro"))
+    none, balanced = scores
+    assert balanced > none + 0.1

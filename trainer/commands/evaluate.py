@@ -9,6 +9,7 @@ import io
 import itertools
 import json
 import logging
+import math
 import pathlib
 import time
 from collections.abc import Callable
@@ -19,9 +20,9 @@ import tensorflow as tf
 
 import storage
 from input_pipeline import held_out
-from trainer import chain, checkpoint, ngrams, trained
+from trainer import chain, checkpoint, modeling, ngrams, trained
 from trainer.commands import export as export_command
-from trainer.report import pictures, statistics, summary
+from trainer.report import pictures, selective, statistics, summary
 from trainer.run import Run
 from trainer.serving import card, loading
 from trainer.stages import pretraining_task
@@ -71,11 +72,12 @@ def run(run: Run) -> None:
             " --mode=finetune and --mode=export."
         )
     shown = summary.evaluation_lines(result)
-    print(summary.table(shown))
+    tables = summary.tables(result)
+    print(summary.table(shown, tables))
     if exported:
         result["checkpoints"] = exported.facts["checkpoints"]
         known = export_command.last_validation(workdir)
-        card.rewrite_card(export, {**known, "test": shown})
+        card.rewrite_card(export, {**known, "test": shown}, tables)
     storage.write_json(folder / RESULT, {**result, **wanted(run).to_dict()})
     _log.info("written to %s", folder / RESULT)
 
@@ -166,7 +168,10 @@ def _classifier(
         _log.info("no labelled test document: the masked-LM half alone")
         return {"documents": dataclasses.asdict(counts)}
     labels, probabilities = answers.labels, answers.parts["both"]
-    found = statistics.results(labels, probabilities)
+    confidences = answers.confidences
+    found = statistics.results(labels, probabilities, confidences)
+    is_right = probabilities.argmax(axis=1) == labels
+    curve = selective.curve(is_right, confidences)
     predictions = io.BytesIO()
     np.savez(
         predictions,
@@ -176,19 +181,30 @@ def _classifier(
         names=np.array(names),
     )
     (folder / PREDICTIONS).write_bytes(predictions.getvalue())
-    (folder / PICTURE).write_bytes(pictures.evaluation_png(found, names))
+    (folder / PICTURE).write_bytes(pictures.evaluation_png(found, names, curve))
     result: dict[str, Any] = {
         "documents": dataclasses.asdict(counts),
         "labels": names,
         "classifier": {
-            "f1_of": statistics.label_of_f1(names),
             "loss": dataclasses.asdict(found.loss),
             "accuracy": dataclasses.asdict(found.accuracy),
-            "f1": dataclasses.asdict(found.f1),
+            "macro_f1": dataclasses.asdict(found.macro_f1),
+            "balanced_accuracy": dataclasses.asdict(found.balanced_accuracy),
             "overconfidence": dataclasses.asdict(found.overconfidence),
             "confusion": found.confusion.tolist(),
         },
+        "classes": [
+            {"label": names[c], **dataclasses.asdict(found.classes[c])}
+            for c in found.by_harm
+        ],
+        "confused": [
+            {"label": names[label], "answer": names[answer], "documents": n}
+            for label, answer, n in found.confused(_NUM_WORST)
+        ],
+        "curve": [dataclasses.asdict(point) for point in curve],
     }
+    if fitted := exported.facts.get("validation", {}).get("decisions"):
+        result["decisions"] = _decisions(answers, fitted, names)
     if "n-grams" in answers.parts:
         right = {
             name: int((rates.argmax(axis=1) == labels).sum())
@@ -225,6 +241,8 @@ class _Answers:
       digests: uint64 [N], of the clean texts.
       excerpts: the beginnings of the texts.
       parts: float32 [N, C] by who answers; "both" is the classifier.
+      confidences: float32 [N], of the likeliest class.
+      is_decided: bool [N].
       seconds: spent by the model.
     """
 
@@ -233,6 +251,8 @@ class _Answers:
     digests: np.ndarray
     excerpts: list[str]
     parts: dict[str, np.ndarray]
+    confidences: np.ndarray
+    is_decided: np.ndarray
     seconds: float
 
 
@@ -243,7 +263,7 @@ def _ask(
     size = run.config.predict.batch_size
     counts, seconds = held_out.Counts(), 0.0
     labels, digests, excerpts = [], [], []
-    parts: dict[str, list[np.ndarray]] = {}
+    outputs: dict[str, list[np.ndarray]] = {}
     examples = held_out.known(held_out.examples(run.corpus, counts), names)
     while window := list(itertools.islice(examples, size * _SORTED_BATCHES)):
         for example in window:
@@ -258,19 +278,47 @@ def _ask(
             classify(text=tf.constant([window[i].raw for i in batch]))
             for batch in np.split(order, [*range(size, len(order), size)])
         ]
-        for name, key in _OUTPUTS.items():
-            if key in answers[0]:
-                found = np.concatenate([a[key].numpy() for a in answers])
-                parts.setdefault(name, []).append(found[np.argsort(order)])
+        for key in answers[0]:
+            found = np.concatenate([a[key].numpy() for a in answers])
+            outputs.setdefault(key, []).append(found[np.argsort(order)])
         seconds += time.perf_counter() - start
+    none = [np.zeros([0, len(names)])]
+    rates = np.concatenate(outputs.get("probabilities", none))
+    # Older exports have no confidence and no decision.
+    confidences = outputs.get("confidence", [rates.max(axis=1)])
+    decided = outputs.get("decision", [np.full(len(rates), b"")])
     return _Answers(
         counts,
         np.array(labels, np.int64),
         np.array(digests, np.uint64),
         excerpts,
-        {name: np.concatenate(found) for name, found in parts.items()},
+        {
+            name: np.concatenate(outputs[key])
+            for name, key in _OUTPUTS.items()
+            if key in outputs
+        },
+        np.concatenate(confidences),
+        np.concatenate(decided) != modeling.UNSURE.encode(),
         seconds,
     )
+
+
+def _decisions(
+    answers: _Answers, fitted: dict[str, Any], names: list[str]
+) -> dict[str, Any]:
+    """Precision and coverage, beside what they were on validation."""
+    limits = [found["threshold"] for found in fitted["classes"]]
+    return {
+        "min_precision": fitted["min_precision"],
+        **selective.decisions(
+            answers.labels,
+            answers.parts["both"].argmax(axis=1),
+            answers.is_decided,
+            names=names,
+            thresholds=[math.inf if t is None else t for t in limits],
+        ),
+        "on_validation": fitted,
+    }
 
 
 def _most_wrong(answers: _Answers, names: list[str]) -> list[dict[str, Any]]:

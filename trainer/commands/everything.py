@@ -16,7 +16,7 @@ from trainer.commands import (
 )
 from trainer.run import Run
 from trainer.serving import loading
-from trainer.stages import audit, budget, ngram_fitting
+from trainer.stages import audit, budget, decisions, ngram_fitting
 from trainer.training import loop, strategies
 
 _log = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ def run(run: Run) -> None:
             _log.info("no fine-tuning: %s", error)
         if rows:
             finetune.check(run)
+            decisions.check(run.config.finetune, rows)
             _ = run.unlabelled_rows  # Missing ones are refused here.
             held_out.check(run.corpus, rows.labels)
             if run.is_chief:

@@ -80,6 +80,10 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
     """Writes every form; returns the facts for the manifest."""
     export, workdir = run.config.export, run.workdir
     tuned, pretrained = trained.best(workdir)
+    if tuned:
+        # It is the export's own: the classifier does not depend on it.
+        own = {"finetune.min_precision": run.config.finetune.min_precision}
+        tuned = dataclasses.replace(tuned, config=tuned.config.changed(own))
     main = tuned or pretrained
     if not main:
         raise ValueError(

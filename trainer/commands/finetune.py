@@ -9,6 +9,7 @@ from trainer import checkpoint, modeling
 from trainer.run import Run
 from trainer.stages import (
     budget,
+    decisions,
     finetuning_task,
     ngram_fitting,
     seeds,
@@ -43,6 +44,7 @@ def run(run: Run) -> None:
             made_from = run.classifier_sources()
             require_same_classifier(run, made_from)
         rows, unlabelled = run.labelled_rows, run.unlabelled_rows
+        decisions.check(run.config.finetune, rows)
         run.require_same_rows_on_workers(rows)
         run.record(
             precision=run.arithmetic.precision,

@@ -24,8 +24,9 @@ def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
 
     A line with [MASK] gives {"line": n, "masks": [[{"token", "probability"},
     …], …]}, the likeliest token first. Any other line gives {"line": n,
-    "label": …, "probabilities": {label: …}}, with "unread_tokens" if the line
-    is longer than what the classifier reads. A line that cannot be answered
+    "label": …, "decision": …, "confidence": …, "probabilities": {label: …}},
+    with "unread_tokens" if the line is longer than what the classifier reads.
+    The decision is the label, or "unsure". A line that cannot be answered
     gives {"line": n, "error": …}.
 
     Raises:
@@ -112,8 +113,13 @@ def answers(
 def _classes(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
     rates = map(float, output["probabilities"])
     unread = int(output.get("unread", 0))  # Older exports have none.
+    decided = {}
+    if "decision" in output:  # Older exports have none.
+        decided["decision"] = output["decision"].decode()
+        decided["confidence"] = float(output["confidence"])
     return {
         "label": output["label"].decode(),
+        **decided,
         "probabilities": dict(zip(facts["labels"], rates, strict=True)),
         **({"unread_tokens": unread} if unread else {}),
     }

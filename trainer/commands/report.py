@@ -49,6 +49,7 @@ def run(run: Run) -> None:
         },
         best_by=config.checkpoint.best_by,
     )
+    tables = summary.tables(evaluation)
     picture = folder / evaluate.PICTURE
     # A picture of an older evaluation says nothing about this one.
     is_shown = "classifier" in evaluation and picture.exists()
@@ -57,9 +58,10 @@ def run(run: Run) -> None:
         summary=lines,
         stages=stages,
         picture=picture.read_bytes() if is_shown else b"",
+        tables=tables,
         mistakes=evaluation.get("most_wrong", ()),
         config=config.to_dict(),
         audit=audit.read(workdir),
     )
     (folder / FILE).write_text(text, encoding="utf-8")
-    print(summary.table(lines))
+    print(summary.table(lines, tables))

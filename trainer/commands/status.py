@@ -7,6 +7,7 @@ import storage
 from input_pipeline import preparation
 from trainer import chain, checkpoint, ngrams, trained
 from trainer.commands import evaluate, export
+from trainer.report import summary
 from trainer.run import Run
 from trainer.serving import loading
 from trainer.stages import budget
@@ -27,10 +28,7 @@ def run(run: Run) -> None:
       ValueError: the text of the config, or `init_from`, cannot be read.
     """
     rows = [_COLUMNS, *_chain(run)]
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (f"{c:<{w}}" for c, w in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
+    print(summary.columns(rows))
     states = [row[-1] for row in rows[1:]]
     if any(state.startswith("stale") for state in states):
         print("What is stale belongs to another config or text: go on with")

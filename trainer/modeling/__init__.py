@@ -10,9 +10,10 @@ from trainer.modeling.heads import MaskedLM, create_masked_lm
 from trainer.modeling.initial import Initial
 from trainer.modeling.layers import Noise, create_noise
 from trainer.modeling.loading import initial_weights, load_encoder
-from trainer.modeling.text import TextClassifier, TextMaskedLM
+from trainer.modeling.text import UNSURE, TextClassifier, TextMaskedLM
 
 __all__ = [
+    "UNSURE",
     "Encoder",
     "Initial",
     "MaskedLM",

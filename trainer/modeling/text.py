@@ -17,6 +17,9 @@ from trainer.modeling import classifier as classifiers
 from trainer.modeling import encoder as encoders
 from trainer.modeling import heads, ngram_head, pieces
 
+# The decision on a text whose class is not sure enough.
+UNSURE = "unsure"
+
 
 class _TextModel(keras.Model):
     """The base of both: a codec, an encoder in float32, a plain config."""
@@ -79,6 +82,10 @@ class TextClassifier(_TextModel):
     Attributes:
       classifier: encoder and head; None where `finetune.encoder` is False.
       ngrams: None where `num_ngrams` is 0.
+      mixture: the weights of the parts, then the bias; None where the encoder
+        alone answers, as it was trained.
+      thresholds: float32 [C], the confidences from which on the classes are
+        decided; None where `finetune.min_precision` is 0 and all are.
     """
 
     def __init__(
@@ -87,6 +94,7 @@ class TextClassifier(_TextModel):
         labels: Sequence[str],
         finetune: Mapping[str, Any],
         num_ngrams: int = 0,
+        class_weights: Sequence[float] = (),
         name: str = "text_classifier",
         **kwargs: Any,
     ) -> None:
@@ -96,6 +104,8 @@ class TextClassifier(_TextModel):
           labels: the names of the C classes, in order.
           finetune: the fields of `schema.FinetuneConfig`.
           num_ngrams: G; 0 = the encoder answers alone.
+          class_weights: by which the documents of the C classes counted in
+            training and validation; () = alike.
           name: of the Keras model.
           kwargs: `kind`, `lowercase` and `vocabulary` of the tokenizer,
             `sequence_length` (L), and `model`, the fields of
@@ -106,7 +116,8 @@ class TextClassifier(_TextModel):
         self.finetune = schema.FinetuneConfig(**finetune)
         self.num_ngrams = num_ngrams
         self.num_logits = 1 if len(labels) == 2 else len(labels)
-        self.classifier = self.ngrams = self.mixture = None
+        self.class_weights = [*map(float, class_weights)]
+        self.classifier = self.ngrams = self.mixture = self.thresholds = None
         if self.finetune.encoder:
             self.classifier = classifiers.create_classifier(
                 self.model_config,
@@ -120,13 +131,20 @@ class TextClassifier(_TextModel):
             self.ngrams = ngram_head.NGramHead(
                 num_ngrams, self.num_logits, is_special=self.codec.is_special
             )
-            num_parts = 1 + (self.classifier is not None)
-            # A weight for each part, then the bias.
+        if num_ngrams or self.finetune.min_precision:
+            num_parts = bool(num_ngrams) + (self.classifier is not None)
             self.mixture = self.add_weight(
                 shape=(num_parts + self.num_logits,),
                 initializer="zeros",
                 trainable=False,
                 name="mixture",
+            )
+        if self.finetune.min_precision:
+            self.thresholds = self.add_weight(
+                shape=(len(self.labels),),
+                initializer="zeros",
+                trainable=False,
+                name="thresholds",
             )
         self.built = True
 
@@ -151,6 +169,10 @@ class TextClassifier(_TextModel):
         Returns:
           `probabilities`: float32 [N, C].
           `label`: string [N], the likeliest.
+          `confidence`: float32 [N], the calibrated probability of `label`; see
+            `calibrated`.
+          `decision`: string [N], `label` where the confidence reaches the
+            threshold of this class, else `UNSURE`.
           `unread`: int32 [N], the tokens of a text after its last piece.
           `encoder_probabilities`, `ngram_probabilities`: float32 [N, C], the
             answer of each part alone, if there are two.
@@ -162,10 +184,19 @@ class TextClassifier(_TextModel):
             for name, logits in self._parts(ids[:, :most]).items()
         }
         rates = classifiers.probabilities(self.mixed([*parts.values()]))
+        place = tf.argmax(rates, axis=-1)
+        label = tf.gather(self.labels, place)
+        confidence = tf.gather(self.calibrated(rates), place, batch_dims=1)
+        decision = label
+        if self.thresholds is not None:
+            is_sure = confidence >= tf.gather(self.thresholds, place)
+            decision = tf.where(is_sure, label, UNSURE)
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         answers = {
             "probabilities": rates,
-            "label": tf.gather(self.labels, tf.argmax(rates, axis=-1)),
+            "label": label,
+            "confidence": confidence,
+            "decision": decision,
             "unread": tf.maximum(lengths - most, 0),
         }
         if len(parts) > 1:
@@ -202,6 +233,19 @@ class TextClassifier(_TextModel):
         total = tf.add_n([w * p for w, p in zip(weights, parts, strict=True)])
         return total + self.mixture[len(parts) :]
 
+    def calibrated(self, rates: tf.Tensor) -> tf.Tensor:
+        """Probabilities [N, C] without what the class weights did to them.
+
+        Documents that counted w times as much are answered as if they were w
+        times as frequent; this is undone by Bayes' rule (Saerens et al.,
+        "Adjusting the Outputs of a Classifier to New a Priori Probabilities",
+        2002).
+        """
+        if not self.class_weights:
+            return rates
+        rates = rates / tf.constant(self.class_weights)
+        return rates / tf.reduce_sum(rates, axis=-1, keepdims=True)
+
     def _encoder_logits(self, ids: tf.RaggedTensor) -> list[tf.Tensor]:
         assert self.classifier is not None
         parts, owners = pieces.cut(ids, room=self.room)
@@ -225,6 +269,7 @@ class TextClassifier(_TextModel):
             "labels": self.labels,
             "finetune": dataclasses.asdict(self.finetune),
             "num_ngrams": self.num_ngrams,
+            "class_weights": self.class_weights,
         }
 
 

@@ -29,6 +29,7 @@ def render(
     stages: Mapping[str, Sequence[_Event]],
     config: Mapping[str, Any],
     picture: bytes = b"",
+    tables: Mapping[str, Sequence[Sequence[str]]] | None = None,
     mistakes: Sequence[Mapping[str, Any]] = (),
     audit: Mapping[str, Any] | None = None,
 ) -> str:
@@ -40,6 +41,7 @@ def render(
       stages: name -> lines of metrics.jsonl, fill-ins among them.
       config: the configuration, JSON-ready.
       picture: a PNG, see `pictures.evaluation_png`.
+      tables: title -> rows of cells, see `summary.tables`.
       mistakes: `text`, `label`, `answer` and `probability` of the worst.
       audit: what was found out about the labelled text.
     """
@@ -49,7 +51,7 @@ def render(
         _table(summary.items()),
         _labelled_text(audit) if audit else "",
         *(_stage(name, events) for name, events in stages.items()),
-        _classifier(picture, mistakes),
+        _classifier(picture, tables or {}, mistakes),
         _section(
             "Configuration",
             f"<details><summary>every field</summary><pre>"
@@ -117,11 +119,17 @@ def _fill_ins(events: Sequence[_Event]) -> list[str]:
     ]
 
 
-def _classifier(picture: bytes, mistakes: Sequence[Mapping[str, Any]]) -> str:
+def _classifier(
+    picture: bytes,
+    tables: Mapping[str, Sequence[Sequence[str]]],
+    mistakes: Sequence[Mapping[str, Any]],
+) -> str:
     parts = []
     if picture:
-        what = "confusion matrix and reliability diagram"
+        what = "what is confused, reliability, precision by coverage"
         parts.append(_image(what, picture, "png"))
+    for title, rows in tables.items():
+        parts += [f"<h3>{_escaped(title)}</h3>", _table(rows)]
     if mistakes:
         parts.append("<h3>What it gets most wrong</h3>")
     parts += _articles(mistakes)
@@ -149,10 +157,12 @@ def _section(title: str, *parts: str) -> str:
     return f"<section><h2>{_escaped(title)}</h2>\n{content}\n</section>"
 
 
-def _table(rows: Iterable[tuple[str, str]]) -> str:
+def _table(rows: Iterable[Sequence[str]]) -> str:
     cells = [
-        f"<tr><th>{_escaped(name)}</th><td>{_escaped(value)}</td></tr>"
-        for name, value in rows
+        f"<tr><th>{_escaped(name)}</th>"
+        + "".join(f"<td>{_escaped(value)}</td>" for value in values)
+        + "</tr>"
+        for name, *values in rows
     ]
     if not cells:
         return ""

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
-from trainer.report import statistics
+from trainer.report import selective, statistics
 
 _MAX_POINTS = 500  # Of a curve; more than a screen shows.
-_MAX_NUMBERS = 12  # Classes; more leave no room for numbers in the cells.
-_MAX_NAMES = 40  # Classes; more leave no room for their names.
+_MAX_MATRIX = 12  # Classes; more leave no room for numbers in the cells.
+_MAX_PAIRS = 20  # Of classes that are confused.
 _MAX_NAME = 14  # Characters.
 _BLUE, _ORANGE = "#2563eb", "#d97706"
 
@@ -67,15 +67,29 @@ def curves_svg(
     return _bytes(figure, "svg")
 
 
-def evaluation_png(results: statistics.Results, names: Sequence[str]) -> bytes:
-    """Confusion matrix and reliability diagram side by side, as a PNG file.
+def evaluation_png(
+    results: statistics.Results,
+    names: Sequence[str],
+    curve: Sequence[selective.Point],
+) -> bytes:
+    """What is confused, reliability and precision by coverage, as a PNG file.
 
-    Characters that Matplotlib's own font lacks appear as boxes.
+    For many classes, the pairs that are confused most stand in the place of
+    the confusion matrix, which nobody could read. Characters that
+    Matplotlib's own font lacks appear as boxes.
     """
-    figure = _figure(12, 6)
-    left, right = figure.subplots(1, 2)
-    _draw_confusion(left, results.confusion, names)
-    _draw_reliability(right, results)
+    figure = _figure(18, 6)
+    left, middle, right = figure.subplots(1, 3)
+    shown = [
+        name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
+        for name in names
+    ]
+    if len(names) > _MAX_MATRIX:
+        _draw_confused(left, results.confused(_MAX_PAIRS), shown)
+    else:
+        _draw_confusion(left, results.confusion, shown)
+    _draw_reliability(middle, results)
+    _draw_curve(right, curve)
     return _bytes(figure, "png")
 
 
@@ -86,17 +100,11 @@ def _draw_confusion(
     shares = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     axes.set(title="confusion matrix", xlabel="answer", ylabel="label")
-    shown = [
-        name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
-        for name in (names if len(names) <= _MAX_NAMES else ())
-    ]
-    options = {"labels": shown, "parse_math": False}
-    axes.set_yticks(range(len(shown)), **options)
+    options = {"labels": names, "parse_math": False}
+    axes.set_yticks(range(len(names)), **options)
     axes.set_xticks(
-        range(len(shown)), rotation=90 * (len(names) > 6), **options
+        range(len(names)), rotation=90 * (len(names) > 6), **options
     )
-    if len(names) > _MAX_NUMBERS:
-        return
     for (row, column), share in np.ndenumerate(shares):
         axes.text(
             column,
@@ -107,6 +115,20 @@ def _draw_confusion(
             size=14 if len(names) <= 6 else 8,
             color="white" if share > 0.6 else "black",
         )
+
+
+def _draw_confused(
+    axes: Any, pairs: Sequence[tuple[int, int, int]], names: Sequence[str]
+) -> None:
+    """How many documents of a label have another answer, the most on top."""
+    axes.barh(range(len(pairs)), [number for *_, number in pairs], color=_BLUE)
+    axes.set_yticks(
+        range(len(pairs)),
+        labels=[f"{names[a]} → {names[b]}" for a, b, _ in pairs],
+        parse_math=False,
+    )
+    axes.invert_yaxis()
+    axes.set(title="most confused: label → answer", xlabel="documents")
 
 
 def _draw_reliability(axes: Any, results: statistics.Results) -> None:
@@ -144,6 +166,25 @@ def _draw_reliability(axes: Any, results: statistics.Results) -> None:
         ylim=(0, 1),
         aspect="equal",
     )
+
+
+def _draw_curve(axes: Any, curve: Sequence[selective.Point]) -> None:
+    """Precision by coverage, with its 95 % interval."""
+    coverage = [100 * point.coverage for point in curve]
+    # [value, low, high] of each point.
+    precision = (
+        100
+        * np.array([dataclasses.astuple(point.precision) for point in curve]).T
+    )
+    axes.fill_between(coverage, *precision[1:], color=_BLUE, alpha=0.2)
+    axes.plot(coverage, precision[0], color=_BLUE, marker=".")
+    axes.set(
+        title="if only the surest documents are decided",
+        xlabel="coverage: % that is decided",
+        ylabel="precision: % of it that is right",
+        xlim=(0, 100),
+    )
+    axes.grid(alpha=0.3)
 
 
 def _figure(width: float, height: float) -> Any:

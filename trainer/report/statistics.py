@@ -5,7 +5,6 @@ Every range is a 95 % interval. N documents, C classes, R resamples.
 
 import dataclasses
 import math
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -51,6 +50,28 @@ class Reliability:
 
 
 @dataclasses.dataclass(frozen=True)
+class OfClass:
+    """How well one class is told from the others.
+
+    Attributes:
+      support: documents with this label.
+      errors: those of them with another answer, and those of other classes
+        with this answer.
+      precision: share of the documents with this answer that have the label,
+        with Wilson's range; 0 to 1 where there is none.
+      recall: share of the documents with the label that have the answer,
+        likewise.
+      f1: harmonic mean of both; 0 where neither label nor answer occurs.
+    """
+
+    support: int
+    errors: int
+    precision: Estimate
+    recall: Estimate
+    f1: Estimate
+
+
+@dataclasses.dataclass(frozen=True)
 class Results:
     """A classifier on N documents.
 
@@ -58,8 +79,9 @@ class Results:
       loss: cross-entropy in nats, probabilities clipped to 1e-7.
       accuracy: share of documents whose likeliest class is right. Its range
         is Wilson's, because a bootstrap of no errors at all has no width.
-      f1: of the second of two classes, else the mean over the classes that
-        occur among labels or answers; 0 if there is none.
+      macro_f1: mean F1 of the classes that occur among labels or answers.
+      balanced_accuracy: mean recall of the classes that occur among labels.
+      classes: each of the C classes.
       overconfidence: mean confidence minus accuracy; below 0, the classifier
         is too careful ("calibration in the large", Cox 1958, "Two Further
         Applications of a Model for Binary Regression"). The confidences are
@@ -72,51 +94,98 @@ class Results:
 
     loss: Estimate
     accuracy: Estimate
-    f1: Estimate
+    macro_f1: Estimate
+    balanced_accuracy: Estimate
+    classes: list[OfClass]
     overconfidence: Estimate
     confusion: np.ndarray
     reliability: Reliability
 
+    @property
+    def by_harm(self) -> list[int]:
+        """The classes, those with most errors first, then by lower F1."""
+        found = self.classes
+        return sorted(
+            range(len(found)),
+            key=lambda c: (-found[c].errors, found[c].f1.value),
+        )
 
-def results(labels: np.ndarray, probabilities: np.ndarray) -> Results:
-    """Every metric, from labels int [N] and probabilities float [N, C].
+    def confused(self, most: int) -> list[tuple[int, int, int]]:
+        """The commonest errors: (label, answer, number of documents)."""
+        wrong = self.confusion - np.diag(np.diag(self.confusion))
+        order = np.argsort(-wrong, axis=None, kind="stable")[:most]
+        pairs = zip(*np.unravel_index(order, wrong.shape), strict=True)
+        return [
+            (int(a), int(b), int(wrong[a, b])) for a, b in pairs if wrong[a, b]
+        ]
 
-    N is at least 1 and C at least 2.
 
-    The ranges of loss and F1 are percentiles of a bootstrap over documents.
-    The interval of a single document is all that is possible.
+def results(
+    labels: np.ndarray,
+    probabilities: np.ndarray,
+    confidences: np.ndarray | None = None,
+) -> Results:
+    """Every metric of at least one document.
+
+    Args:
+      labels: int [N].
+      probabilities: float [N, C] of at least 2 classes.
+      confidences: float [N], the calibrated probability of the likeliest
+        class; None = its probability.
+
+    The ranges of loss, F1 and balanced accuracy are percentiles of a bootstrap
+    over documents. The interval of a single document is all that is possible.
     """
     probabilities = np.asarray(probabilities, np.float64)
     _require_distributions(labels, probabilities)
     number, num_classes = probabilities.shape
     answers = probabilities.argmax(axis=1)
     accuracy = wilson(int((answers == labels).sum()), number)
-    confidence = float(probabilities.max(axis=1).mean())
+    if confidences is None:
+        confidences = probabilities.max(axis=1)
+    confidence = float(confidences.mean())
     cells = np.bincount(
         labels * num_classes + answers, minlength=num_classes**2
     )
-    # The F1 depends on the counts of the confusion matrix alone, and the
-    # counts of a resample have a multinomial distribution.
-    drawn = np.random.default_rng(_SEED).multinomial(
-        number, cells / number, size=NUM_RESAMPLES
-    )
-    low, high = np.quantile(
-        _f1(drawn.reshape(-1, num_classes, num_classes)), _LEVEL
-    )
-    if number == 1:  # Every resample is the document itself.
-        low, high = 0.0, 1.0
     confusion = cells.reshape(num_classes, num_classes)
+    right, supports, answered = (
+        np.diag(confusion),
+        confusion.sum(axis=1),
+        confusion.sum(axis=0),
+    )
+    # The scores depend on the counts of the confusion matrix alone, and those
+    # of a resample have a multinomial distribution.
+    pairs = np.nonzero(confusion)
+    drawn = np.random.default_rng(_SEED).multinomial(
+        number, confusion[pairs] / number, size=NUM_RESAMPLES
+    )
+    low, high = np.quantile(_scores(drawn, pairs, num_classes), _LEVEL, axis=0)
+    if number == 1:  # Every resample is the document itself.
+        low, high = np.zeros_like(low), np.ones_like(high)
+    values = _scores(confusion[pairs], pairs, num_classes)
+    *f1, macro_f1, balanced_accuracy = map(Estimate.within, values, low, high)
     return Results(
         loss=_mean(_losses(labels, probabilities), 0.0, _WORST_LOSS),
         accuracy=accuracy,
-        f1=Estimate.within(float(_f1(confusion)), low, high),
+        macro_f1=macro_f1,
+        balanced_accuracy=balanced_accuracy,
+        classes=[
+            OfClass(
+                support=int(supports[c]),
+                errors=int(supports[c] + answered[c] - 2 * right[c]),
+                precision=wilson(int(right[c]), int(answered[c])),
+                recall=wilson(int(right[c]), int(supports[c])),
+                f1=f1[c],
+            )
+            for c in range(num_classes)
+        ],
         overconfidence=Estimate.within(
             confidence - accuracy.value,
             confidence - accuracy.high,
             confidence - accuracy.low,
         ),
         confusion=confusion,
-        reliability=_reliability(labels, probabilities),
+        reliability=_reliability(answers == labels, confidences),
     )
 
 
@@ -152,16 +221,16 @@ def paired_gain(
 
 
 def wilson(right: int, number: int) -> Estimate:
-    """The share `right` of `number`, with Wilson's score interval (1927)."""
+    """The share `right` of `number`, with Wilson's score interval (1927).
+
+    Of no documents at all it is 0, with a range from 0 to 1.
+    """
     from scipy import stats  # Takes a second to import.
 
+    if not number:
+        return Estimate(0.0, 0.0, 1.0)
     interval = stats.binomtest(right, number).proportion_ci(method="wilson")
     return Estimate.within(right / number, interval.low, interval.high)
-
-
-def label_of_f1(names: Sequence[str]) -> str:
-    """What the F1 of these classes is the F1 of."""
-    return f"“{names[1]}”" if len(names) == 2 else "mean over classes"
 
 
 def _require_distributions(
@@ -198,25 +267,46 @@ def _mean(values: np.ndarray, lowest: float, highest: float) -> Estimate:
     return Estimate.within(value, *found.confidence_interval)
 
 
-def _f1(confusion: np.ndarray) -> np.ndarray:
-    """From counts [..., C, C] to [...]."""
-    right = np.diagonal(confusion, axis1=-2, axis2=-1)
-    total = confusion.sum(axis=-1) + confusion.sum(axis=-2)
-    scores = 2 * right / np.maximum(total, 1)
-    if scores.shape[-1] == 2:
-        return scores[..., 1]
-    return scores.sum(axis=-1) / np.maximum((total > 0).sum(axis=-1), 1)
+def _scores(
+    counts: np.ndarray, pairs: tuple[np.ndarray, ...], num_classes: int
+) -> np.ndarray:
+    """The F1 of each class, their mean, and the mean recall: [..., C + 2].
+
+    Args:
+      counts: [..., P], documents of each pair.
+      pairs: labels and answers, int [P] each.
+      num_classes: C.
+    """
+    from scipy import sparse
+
+    one_hot = [
+        sparse.csr_array(
+            (np.ones(len(of)), of, np.arange(len(of) + 1)),
+            shape=(len(of), num_classes),
+        )
+        for of in pairs
+    ]  # [P, C] each
+    label, answer = (counts @ of for of in one_hot)  # [..., C]
+    right = np.where(pairs[0] == pairs[1], counts, 0) @ one_hot[0]
+    f1 = 2 * right / np.maximum(label + answer, 1)
+    means = [
+        score.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
+        for score, occurs in (
+            (f1, label + answer > 0),
+            (right / np.maximum(label, 1), label > 0),
+        )
+    ]
+    return np.concatenate([f1, np.stack(means, axis=-1)], axis=-1)
 
 
-def _reliability(labels: np.ndarray, probabilities: np.ndarray) -> Reliability:
+def _reliability(is_right: np.ndarray, confidences: np.ndarray) -> Reliability:
     """Bin m holds the confidences in (m / 15, (m + 1) / 15]."""
-    confidences = probabilities.max(axis=1)
     places = np.ceil(confidences * NUM_BINS).astype(np.int64) - 1
     places = np.clip(places, 0, NUM_BINS - 1)
     counts = np.bincount(places, minlength=NUM_BINS)
     confidence, accuracy = (
         np.bincount(places, weights=values, minlength=NUM_BINS)
         / np.maximum(counts, 1)
-        for values in (confidences, probabilities.argmax(axis=1) == labels)
+        for values in (confidences, is_right)
     )
     return Reliability(counts, confidence, accuracy)

@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 Events = Sequence[Mapping[str, Any]]
+Cells = Sequence[str]
+_MOST_CONFUSED, _MOST_CLASSES = 3, 10  # That a terminal shows.
 
 
 def lines(
@@ -39,10 +41,69 @@ def lines(
     return {**found, **places}
 
 
-def table(found: Mapping[str, str]) -> str:
-    """The lines as text, with the values in one column."""
-    width = max(map(len, found), default=0) + 2
-    return "\n".join(f"{name:<{width}}{value}" for name, value in found.items())
+def table(
+    found: Mapping[str, str], more: Mapping[str, Sequence[Cells]] | None = None
+) -> str:
+    """The lines as text, and below them the first classes of each table.
+
+    Args:
+      found: name -> value.
+      more: from `tables`.
+    """
+    parts = [columns([*found.items()])]
+    for rows in (more or {}).values():
+        parts += ["", columns(rows[: 1 + _MOST_CLASSES])]
+        if (left := len(rows) - 1 - _MOST_CLASSES) > 0:
+            parts.append(f"… and {left:,} more classes in the report")
+    return "\n".join(parts)
+
+
+def columns(rows: Sequence[Cells]) -> str:
+    """Rows of cells as text, every column as wide as its widest cell."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = (
+        "  ".join(f"{c:<{w}}" for c, w in zip(row, widths, strict=True))
+        for row in rows
+    )
+    return "\n".join(map(str.rstrip, lines))
+
+
+def tables(evaluation: Mapping[str, Any]) -> dict[str, list[Cells]]:
+    """Title -> a header and a row of cells for each class.
+
+    What was not measured, or not by an older version, has no table.
+    """
+    found = dict[str, list[Cells]]()
+    if classes := evaluation.get("classes"):
+        measures = ("precision", "recall", "f1")
+        found["Classes, most errors first"] = [
+            ("class", "documents", "errors", "precision", "recall", "F1"),
+            *(
+                (
+                    one["label"],
+                    f"{one['support']:,}",
+                    f"{one['errors']:,}",
+                    *(_with_range(one[measure]) for measure in measures),
+                )
+                for one in classes
+            ),
+        ]
+    if decided := evaluation.get("decisions"):
+        found["Decisions"] = [
+            ("decision", "from confidence", "of these right", "decided"),
+            *(
+                (
+                    one["label"],
+                    "never"
+                    if one["threshold"] is None
+                    else f"{one['threshold']:.4f}",
+                    _with_range(one["precision"]),
+                    _with_range(one["coverage"]),
+                )
+                for one in decided["classes"]
+            ),
+        ]
+    return found
 
 
 def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
@@ -58,14 +119,32 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
         accuracy = _with_range(classifier["accuracy"])
         found["test accuracy"] = f"{accuracy}, of {number:,} documents"
         found["test loss"] = _with_range(classifier["loss"])
-        found[f"test F1 of {classifier['f1_of']}"] = _with_range(
-            classifier["f1"]
-        )
-        # Evaluations by older versions have none.
+        # Evaluations by older versions lack some of them.
+        for key, name in (
+            ("macro_f1", "macro F1"),
+            ("balanced_accuracy", "balanced accuracy"),
+        ):
+            if key in classifier:
+                found[f"test {name}"] = _with_range(classifier[key])
         if overconfidence := classifier.get("overconfidence"):
             found["test overconfidence"] = (
                 f"{_with_range(overconfidence)}, mean confidence minus accuracy"
             )
+    if decided := evaluation.get("decisions"):
+        for split, one in (
+            ("test", decided),
+            ("validation", decided["on_validation"]),
+        ):
+            found[f"{split} decisions"] = (
+                f"{_with_range(one['precision'])} right,"
+                f" {decided['min_precision']:g} wanted; decided:"
+                f" {_with_range(one['coverage'])}"
+            )
+    if confused := evaluation.get("confused"):
+        found["most confused"] = "; ".join(
+            f"{pair['label']} answered {pair['answer']}: {pair['documents']:,}"
+            for pair in confused[:_MOST_CONFUSED]
+        )
     for name, accuracy in evaluation.get("parts", {}).items():
         found[f"test accuracy, {name} alone"] = _with_range(accuracy)
     if gain := evaluation.get("gain_over_ngrams"):

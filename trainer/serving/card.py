@@ -2,7 +2,7 @@
 
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import storage
@@ -26,7 +26,11 @@ _FOLDERS = {
 }
 
 
-def write_card(facts: _Facts, metrics: Mapping[str, _Facts]) -> str:
+def write_card(
+    facts: _Facts,
+    metrics: Mapping[str, _Facts],
+    tables: Mapping[str, Sequence[Sequence[str]]] | None = None,
+) -> str:
     """The text of README.md.
 
     Args:
@@ -34,6 +38,8 @@ def write_card(facts: _Facts, metrics: Mapping[str, _Facts]) -> str:
       metrics: stage to numbers by name. "pretrain" and "finetune" are the
         validation of the stages; "test", which `--mode=evaluate` adds, goes
         into a place of its own.
+      tables: of the test split, title -> rows of cells with a header; from
+        `--mode=evaluate`, too.
     """
     parts = [
         "# A text model made with Cloze",
@@ -45,6 +51,10 @@ def write_card(facts: _Facts, metrics: Mapping[str, _Facts]) -> str:
         "## Results",
         "<!-- evaluate: begin -->",
         _table(metrics.get("test", {})) or _NOT_EVALUATED,
+        *(
+            f"{title}:\n\n{_grid(rows)}"
+            for title, rows in (tables or {}).items()
+        ),
         "<!-- evaluate: end -->",
         "## Limits",
         _limits(facts),
@@ -55,11 +65,13 @@ def write_card(facts: _Facts, metrics: Mapping[str, _Facts]) -> str:
 
 
 def rewrite_card(
-    directory: str | pathlib.Path, metrics: Mapping[str, _Facts]
+    directory: str | pathlib.Path,
+    metrics: Mapping[str, _Facts],
+    tables: Mapping[str, Sequence[Sequence[str]]],
 ) -> None:
     """Writes README.md of an export again; raises DamagedError."""
     facts = storage.read_manifest(directory)
-    text = write_card(facts, metrics)
+    text = write_card(facts, metrics, tables)
     storage.replace_file(directory, FILE, text.encode())
 
 
@@ -182,18 +194,24 @@ def _table(values: _Facts) -> str:
     """Two columns; "" if there is nothing to show."""
     if not values:
         return ""
-    rows = [
-        f"| {_escaped(name)} | {_shown(value)} |"
-        for name, value in values.items()
-    ]
-    return "\n".join(["| what | value |", "|---|---|", *rows])
+    rows = [(name, _number(value)) for name, value in values.items()]
+    return _grid([("what", "value"), *rows])
 
 
-def _shown(value: Any) -> str:
+def _grid(rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table whose first row is the header."""
+    header, *others = (
+        f"| {' | '.join(map(_escaped, cells))} |" for cells in rows
+    )
+    return "\n".join([header, f"|{'---|' * len(rows[0])}", *others])
+
+
+def _number(value: Any) -> str:
+    """A value as text, numbers in the form that people read."""
     if isinstance(value, float):
         return f"{value:.6g}"
     is_count = isinstance(value, int) and not isinstance(value, bool)
-    return f"{value:,}" if is_count else _escaped(str(value))
+    return f"{value:,}" if is_count else str(value)
 
 
 def _escaped(text: str) -> str:

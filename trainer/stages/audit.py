@@ -98,7 +98,7 @@ def of(
         documents,
         None,
         rows.tokenizer.is_special,
-        len(names),
+        np.ones(len(names), np.float32),
         max_weights=_MAX_WEIGHTS,
     )
     rates = _out_of_fold(fitter, texts.marks)
@@ -153,7 +153,8 @@ def _out_of_fold(fitter: ngram_fitting.Fitter, marks: np.ndarray) -> np.ndarray:
             model = fitter.regression(_STRENGTH, weights)
         found.append(fitter.answers(model))
     logits = np.choose(folds[:, np.newaxis], found)
-    scale, bias = ngrams.combine([logits], fitter.labels)
+    same = np.ones(len(logits), np.float32)
+    scale, bias = ngrams.combine([logits], fitter.labels, same)
     return special.softmax(ngrams.by_class(scale[0] * logits + bias), axis=1)
 
 

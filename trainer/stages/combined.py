@@ -11,6 +11,7 @@ from configs import schema
 from input_pipeline import classification, manifest
 from input_pipeline.documents import Documents
 from trainer import checkpoint, modeling, ngrams, trained
+from trainer.stages import decisions
 
 _log = logging.getLogger(__name__)
 
@@ -25,19 +26,24 @@ def create(
     made_from = facts.get("artifact", {}).get("made_from", {})
     if config.ngrams and made_from.get("labelled rows") == prepared.fingerprint:
         fitted = ngrams.NGrams.load(workdir)
+    weights = decisions.class_weights(config, prepared)
     model = modeling.TextClassifier(
         **common(tuned, prepared),
         finetune=dataclasses.asdict(config),
         labels=tuned.resolved["labels"],
         num_ngrams=len(fitted.keys) if fitted else 0,
+        class_weights=()
+        if config.class_weights == "none"
+        else weights.tolist(),
     )
     if model.classifier:
         assert tuned.checkpoint is not None
         checkpoint.read_weights(tuned.checkpoint, model.classifier.variables)
-    if not (fitted and model.ngrams):
+    if model.mixture is None:
         return model, {}
-    model.ngrams.assign(fitted)
-    return model, _mix(model, fitted, prepared, tuned.config)
+    if fitted and model.ngrams:
+        model.ngrams.assign(fitted)
+    return model, _mix(model, fitted, prepared, tuned.config, weights)
 
 
 def logits(
@@ -67,18 +73,21 @@ def logits(
 
 def _mix(
     classifier: modeling.TextClassifier,
-    fitted: ngrams.NGrams,
+    fitted: ngrams.NGrams | None,
     prepared: manifest.Prepared,
     config: schema.Config,
+    class_weights: np.ndarray,
 ) -> dict[str, Any]:
-    """Fits the weights of the parts; returns the loss and accuracy of each.
+    """Fits the weights of the parts, and the thresholds if there are any.
 
-    They are fitted on the validation documents, by which the encoder and the
-    strength of the n-grams were chosen too: all these numbers are a little too
-    good, unlike those of the test split.
+    Returns the loss and accuracy of each part, and how well it decides. All
+    these numbers are a little too good, unlike those of the test split: what is
+    fitted here, and before it the encoder and the strength of the n-grams, was
+    chosen on these validation documents.
     """
     truth = classification.documents(prepared, config, "validation").labels
-    named = {"n-grams": fitted.validation}
+    counted = class_weights[truth]
+    named = {"n-grams": fitted.validation} if fitted else {}
     if classifier.classifier is not None:
         found = [np.zeros([0, classifier.num_logits])]
         labels = []
@@ -90,17 +99,18 @@ def _mix(
         assert np.array_equal(labels, truth), "documents in another order"
         named = {"encoder": np.concatenate(found), **named}
     parts = [*named.values()]
-    weights, bias = ngrams.combine(parts, truth)
+    weights, bias = ngrams.combine(parts, truth, counted)
     assert classifier.mixture is not None
     classifier.mixture.assign(np.concatenate([weights, bias]))
     results: dict[str, Any] = {
         "documents": len(truth),
         "weights": dict(zip(named, map(float, weights), strict=True)),
     }
+    together = np.tensordot(weights, np.stack(parts), 1) + bias
     if len(parts) > 1:
-        named["together"] = np.tensordot(weights, np.stack(parts), 1) + bias
+        named["together"] = together
     for name, part in named.items():
-        loss, accuracy = ngrams.measure(part, truth)
+        loss, accuracy = ngrams.measure(part, truth, counted)
         results[name] = {"loss": loss, "accuracy": accuracy}
         _log.info(
             "validation, %s: accuracy %.2f %%, loss %.4f, of %s documents",
@@ -108,6 +118,10 @@ def _mix(
             100 * accuracy,
             loss,
             f"{len(truth):,}",
+        )
+    if classifier.thresholds is not None:
+        results["decisions"] = decisions.on_validation(
+            classifier, truth, together
         )
     return results
 

@@ -2,19 +2,27 @@
 
 import dataclasses
 
+import numpy as np
 import tensorflow as tf
 
 from configs import automatic, schema
 from input_pipeline import classification, manifest
 from trainer import chain, modeling
-from trainer.stages import tasks
+from trainer.stages import decisions, tasks
 from trainer.training import loop, optimizers, strategies
 from trainer.training import objective as objective_lib
 from trainer.training import step as step_lib
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class FinetuningTask(tasks.Task):
-    """An encoder and its classifier head, which learn from labels."""
+    """An encoder and its classifier head, which learn from labels.
+
+    Attributes:
+      class_weights: float32 [C], see `decisions.class_weights`; None = all 1.
+    """
+
+    class_weights: np.ndarray | None = None
 
     create_training_batches = staticmethod(classification.training_batches)
     create_validation_batches = staticmethod(classification.validation_batches)
@@ -32,12 +40,13 @@ class FinetuningTask(tasks.Task):
             unknown_id=tokenizer.special.unknown,
         )
         logits = self.model({**batch, "token_ids": shown}, noise=noise)
-        return objective_lib.classification(logits, batch)
+        return objective_lib.classification(logits, batch, self.class_weights)
 
     def evaluation_objective(  # noqa: D102
         self, batch: step_lib.Batch
     ) -> objective_lib.Sums:
-        return objective_lib.classification(self.model(batch), batch)
+        logits = self.model(batch)
+        return objective_lib.classification(logits, batch, self.class_weights)
 
 
 def create(
@@ -64,6 +73,9 @@ def create(
             dtype=arithmetic.policy,
         )
         model.encoder.rematerialize = config.train.rematerialize
+    class_weights = None
+    if config.finetune.class_weights != "none":
+        class_weights = decisions.class_weights(config.finetune, prepared)
     num_rows = prepared.roles["train"].num_rows
     artifact = chain.Artifact.of("classifier", config, made_from or {})
     finetune, created = config.finetune, list[FinetuningTask]()
@@ -116,6 +128,7 @@ def create(
                 schedule=schedule,
                 stage=name,
                 artifact=artifact,
+                class_weights=class_weights,
             )
         )
     return created

@@ -16,6 +16,7 @@ from input_pipeline import classification, preparation
 from input_pipeline.documents import Documents
 from trainer import chain, ngrams
 from trainer.run import Run
+from trainer.stages import decisions
 
 _log = logging.getLogger(__name__)
 
@@ -50,13 +51,16 @@ def run(run: Run) -> None:
     """
     rows, unlabelled = run.labelled_rows, None
     made_from = {"labelled rows": rows.fingerprint}
+    facts = ngrams.read_facts(run.workdir)
     if run.has_few_labels:
         unlabelled = run.unlabelled_rows
     if unlabelled:
         made_from["unlabelled rows"] = unlabelled.fingerprint
     wanted = chain.Artifact.of("n-grams", run.config, made_from)
-    before = ngrams.read_facts(run.workdir).get("artifact", {}).get("id")
-    if not run.config.finetune.ngrams or before == wanted.id:
+    if not run.config.finetune.ngrams or (
+        "artifact" in facts
+        and not chain.Artifact.read(facts, run.workdir).stale_because(wanted)
+    ):
         return
     train, validation = (
         classification.documents(rows, run.config, role)
@@ -75,6 +79,7 @@ def run(run: Run) -> None:
         is_special=rows.tokenizer.is_special,
         num_classes=len(rows.labels),
         unlabelled=others if unlabelled else None,
+        class_weights=decisions.class_weights(run.config.finetune, rows),
     )
     model.save(run.workdir, {**facts, **wanted.to_dict()})
     _log.info(
@@ -93,6 +98,7 @@ def fit(
     is_special: np.ndarray,
     num_classes: int,
     unlabelled: Documents | None = None,
+    class_weights: np.ndarray | None = None,
 ) -> tuple[ngrams.NGrams, dict[str, Any]]:
     """The model whose calibrated loss on validation is lowest, and its facts.
 
@@ -112,12 +118,17 @@ def fit(
       is_special: bool [V], see `ngrams.keys_of`.
       num_classes: C.
       unlabelled: documents whose labels are not looked at.
+      class_weights: float32 [C], what a document counts by its class, in
+        training and validation; None = 1.
 
     Raises:
       ValueError: V is too large for keys.
     """
     start = time.perf_counter()
-    fitter = Fitter(train, unlabelled, is_special, num_classes)
+    if class_weights is None:
+        class_weights = np.ones(num_classes, np.float32)
+    counted = class_weights[validation.labels]
+    fitter = Fitter(train, unlabelled, is_special, class_weights)
 
     def judged(
         model: ngrams.NGrams, **recipe: Any
@@ -129,9 +140,9 @@ def fit(
             is_special=is_special,
             num_documents=len(validation.labels),
         ).numpy()
-        weights, bias = ngrams.combine([found], validation.labels)
+        weights, bias = ngrams.combine([found], validation.labels, counted)
         loss, accuracy = ngrams.measure(
-            weights[0] * found + bias, validation.labels
+            weights[0] * found + bias, validation.labels, counted
         )
         facts = {**recipe, "loss": loss, "accuracy": accuracy}
         return dataclasses.replace(model, validation=found), facts
@@ -150,7 +161,7 @@ def fit(
     best, facts = min(tried, key=by_loss)
     if len(validation.labels) > _MANY * len(train.labels):
         both = Documents.joined([train, validation])
-        fitter = Fitter(both, unlabelled, is_special, num_classes)
+        fitter = Fitter(both, unlabelled, is_special, class_weights)
         again = fitter.of_recipe(facts)
         best = dataclasses.replace(again, validation=best.validation)
     used = best.scales > 0
@@ -182,7 +193,7 @@ class Fitter:
         labelled: Documents,
         unlabelled: Documents | None,
         is_special: np.ndarray,
-        num_classes: int,
+        class_weights: np.ndarray,
         *,
         max_weights: int = MAX_WEIGHTS,
     ):
@@ -199,13 +210,13 @@ class Fitter:
         documents = Documents.joined(every)
         keys, owners, columns = _occurrences(documents, is_special)
         most = _MOST_UNLABELLED_NGRAMS if unlabelled else MAX_NGRAMS
-        most = min(most, max(1, max_weights // num_classes))
+        self.class_weights, self.num_classes = class_weights, len(class_weights)
+        most = min(most, max(1, max_weights // self.num_classes))
         self.keys, self.features = _kept(
             keys, owners, columns, len(documents.labels), most
         )
         self.labels = labelled.labels
         self.vocabulary_size = len(is_special)
-        self.num_classes = num_classes
         # Most n-grams are rare, and their entries in the gradient of the mean
         # loss are small: scikit-learn's own tolerance, 1e-4, ends the fit too
         # early.
@@ -227,7 +238,7 @@ class Fitter:
     ) -> ngrams.NGrams:
         """Fitted on the labelled documents alone, float32 [n] weights."""
         if weights is None:
-            weights = np.ones(len(self.labels), np.float32)
+            weights = self.class_weights[self.labels]
         return self._regression(self.labels, weights, strength)
 
     def answers(self, model: ngrams.NGrams) -> np.ndarray:
@@ -243,8 +254,8 @@ class Fitter:
         """
         labels = ngrams.by_class(self.answers(teacher)).argmax(axis=1)
         labels[: len(self.labels)] = self.labels
-        weights = np.ones(len(labels), np.float32)
-        weights[: len(self.labels)] = _LABELLED_WEIGHT
+        weights = self.class_weights[labels]
+        weights[: len(self.labels)] *= _LABELLED_WEIGHT
         self.solver.set_params(max_iter=_MOST_STEPS)
         return self._regression(labels, weights, _STUDENT_STRENGTH)
 
@@ -284,6 +295,7 @@ class Fitter:
                 bias += np.log(
                     frequencies / np.maximum(belief.mean(axis=0), 1e-9)
                 )
+        bias += np.log(self.class_weights)
         if self.num_classes == 2:
             logs, bias = logs[:, 1:] - logs[:, :1], bias[1:] - bias[:1]
         return ngrams.NGrams(

@@ -180,7 +180,9 @@ def _write(
         batch = labelled_rows.unpack(rows, layout)
         documents = classification.documents_of(batch)
         parts = combined.logits(classifier, batch, documents)
-        answers = modeling.probabilities(classifier.mixed(parts)).numpy()
+        answers = modeling.probabilities(classifier.mixed(parts))
+        # As frequent as they are, not as they count.
+        answers = classifier.calibrated(answers).numpy()
         drawn = draw(answers, documents, number)
         counts += np.bincount(drawn, minlength=len(counts))
         answered = rows.numpy().copy()
@@ -217,7 +219,7 @@ def _write(
         "rows_per_block": prepared.rows_per_block,
         "labels": prepared.labels,
         "roles": roles,
-        "report": {},
+        "report": prepared.report,
     }
 
 

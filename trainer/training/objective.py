@@ -81,18 +81,26 @@ def masked_lm_by_kind(
     return sums
 
 
-def classification(logits: tf.Tensor, batch: dict[str, tf.Tensor]) -> Sums:
+def classification(
+    logits: tf.Tensor,
+    batch: dict[str, tf.Tensor],
+    class_weights: np.ndarray | None = None,
+) -> Sums:
     """Sums of a classification batch; gradients flow through `loss`.
 
     Args:
       logits: float32 [B, S, C], or [B, S, 1] where there are two classes.
       batch: `labels`, `label_weights` [B, S] and `segment_ids` [B, R].
+      class_weights: float32 [C], what a document counts in all sums but
+        `tokens`; None = 1.
 
     Returns:
       loss: cross-entropy in nats; weight: documents; correct: those whose
       best guess is right; tokens: slots that are not padding.
     """
     labels, weights = batch["labels"], batch["label_weights"]
+    if class_weights is not None:
+        weights *= tf.gather(class_weights, labels)
     if logits.shape[-1] == 1:
         logit = logits[..., 0]
         losses = tf.nn.sigmoid_cross_entropy_with_logits(

@@ -128,15 +128,28 @@ def test_every_labelled_document_is_measured_in_order(
     found = result["classifier"]
     assert found["accuracy"]["value"] == 3 / 5
     assert found["confusion"] == [[2, 1], [1, 1]]
-    assert found["f1"]["value"] == pytest.approx(0.5)
-    assert found["f1_of"] == "“pos”"
+    assert found["macro_f1"]["value"] == pytest.approx((2 / 3 + 1 / 2) / 2)
+    assert found["balanced_accuracy"]["value"] == pytest.approx(7 / 12)
+    # Both have two errors; "pos" has the lower F1.
+    pos, neg = result["classes"]
+    assert (pos["label"], pos["support"], pos["errors"]) == ("pos", 2, 2)
+    assert neg["precision"]["value"] == pytest.approx(2 / 3)
+    assert result["confused"] == [
+        {"label": "neg", "answer": "pos", "documents": 1},
+        {"label": "pos", "answer": "neg", "documents": 1},
+    ]
     true = [0.7, 0.6, 0.1, 0.6, 0.4]
     assert found["loss"]["value"] == pytest.approx(
         -np.log(true).mean(), rel=1e-6
     )
     assert result["masked_lm"] == {}
-    ((directory, metrics),) = cards
+    assert "decisions" not in result  # As of an older version.
+    assert result["curve"][0]["precision"]["value"] == 0  # 0.9 and wrong.
+    assert result["curve"][-1]["precision"]["value"] == 3 / 5
+    ((directory, metrics, tables),) = cards
     assert directory == workdir / "export"
+    (rows,) = tables.values()
+    assert [row[0] for row in rows] == ["class", "pos", "neg"]
     shown = "0.6000 (0.2307 to 0.8824)"
     assert metrics["test"]["test accuracy"].startswith(shown)
     assert shown in capsys.readouterr().out

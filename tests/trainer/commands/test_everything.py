@@ -112,12 +112,20 @@ def test_from_text_to_a_report_and_the_second_time_nothing_is_done(
 
 def test_ngrams_alone_need_no_training(create, tmp_path, capsys, monkeypatch):
     alone, workdir = {"finetune.encoder": False}, tmp_path / "run"
+    alone["finetune.min_precision"] = 0.5  # Five right ones are enough.
     everything.run(create(alone))
     assert "test accuracy" in capsys.readouterr().out
     result = evaluate.read(str(workdir))
     assert {*trained.sources(str(workdir))} == {"n-grams"}
     # A word of each review gives its label away.
     assert result["classifier"]["accuracy"]["value"] == 1
+    decided = result["decisions"]
+    for found in (decided, decided["on_validation"]):
+        assert found["precision"]["value"] == 1
+        assert found["coverage"]["value"] > 0.5
+    # Another precision makes another export of the same n-grams.
+    more = {**alone, "finetune.min_precision": 0.75}
+    assert not export.is_done(create(more))
     assert not (workdir / "checkpoints").exists()
     for command in (export, evaluate):
         monkeypatch.setattr(command, "run", None)  # Would fail.

@@ -40,8 +40,16 @@ def check(answers):
     answers = [*answers]
     assert [answer["line"] for answer in answers] == [*range(1, 10)]
     for answer in (answers[0], answers[7], answers[8]):
-        assert answer.keys() == {"line", "label", "probabilities"}
+        assert answer.keys() == {
+            "line",
+            "label",
+            "decision",
+            "confidence",
+            "probabilities",
+        }
         rates = answer["probabilities"]
+        assert answer["decision"] == answer["label"]
+        assert answer["confidence"] == max(rates.values())
         assert list(rates) == ["bad", "good", "so so"]
         assert sum(rates.values()) == pytest.approx(1, abs=1e-5)
         assert rates[answer["label"]] == max(rates.values())

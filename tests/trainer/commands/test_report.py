@@ -40,10 +40,10 @@ def test_a_pretraining_alone(workdir, table):
 
 def test_with_an_evaluation(workdir, table):
     some = {"value": 0.9, "low": 0.8, "high": 0.95}
-    names = ("accuracy", "loss", "f1", "overconfidence")
+    names = ("accuracy", "loss", "overconfidence")
     evaluation = {
         "documents": {"evaluated": 7},
-        "classifier": {"f1_of": "x", **dict.fromkeys(names, some)},
+        "classifier": dict.fromkeys(names, some),
         "most_wrong": [
             {"text": "so <so>", "label": "a", "answer": "b", "probability": 1.0}
         ],

@@ -115,6 +115,48 @@ def test_probabilities_are_those_of_training(kind, changes):
     np.testing.assert_allclose(alone[0], found[-2], atol=1e-5)
 
 
+@pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "c")])
+def test_decisions_are_those_of_training(labels):
+    weights = [1.0, 4.0, 0.5][: len(labels)]
+    model = modeling.TextClassifier(
+        **common("word"),
+        labels=labels,
+        finetune=fields(schema.FinetuneConfig, min_precision=0.9),
+        class_weights=weights,
+    )
+    bias = np.linspace(0.5, -0.5, model.num_logits)
+    model.mixture.assign(np.concatenate([[1.5], bias]))
+    trained = [trained_on(model, tokenizer_of("word"), one) for one in TEXTS]
+    logits = np.log(np.stack(trained))
+    if len(labels) == 2:
+        logits -= logits[:, :1]
+    added = np.concatenate([[0.0], bias]) if len(labels) == 2 else bias
+    rates = np.exp(1.5 * logits + added)
+    places = rates.argmax(axis=1)
+    natural = rates / weights
+    natural /= natural.sum(axis=1, keepdims=True)
+    expected = natural[np.arange(len(TEXTS)), places]
+    limits = np.full(len(labels), np.median(expected) + 1e-4)
+    limits[1] = np.inf
+    model.thresholds.assign(limits)
+    graph = tf.function(
+        model.classify, input_signature=[tf.TensorSpec([None], "string")]
+    )
+    found = graph(tf.constant(TEXTS))
+    np.testing.assert_allclose(found["confidence"], expected, atol=1e-5)
+    words = [labels[place].encode() for place in places]
+    assert found["label"].numpy().tolist() == words
+    is_sure = expected >= limits[places]
+    assert found["decision"].numpy().tolist() == [
+        word if sure else b"unsure"
+        for word, sure in zip(words, is_sure, strict=True)
+    ]
+    assert 0 < is_sure.sum() < len(TEXTS)
+    again = modeling.TextClassifier.from_config(model.get_config())
+    assert again.class_weights == weights
+    assert again.thresholds is not None
+
+
 @pytest.mark.parametrize(("kind", "room"), [("word", 8), ("wordpiece", 6)])
 def test_tokens_behind_the_last_piece_are_counted(kind, room):
     model = create_classifier(kind, pieces_per_row=3)

@@ -102,6 +102,7 @@ def full():
             "wanted_gap": 0.02,
             "validation_wanted": 1_201,
         },
+        tables={EVIL: [("class", "errors"), (EVIL, "7,654")]},
         title=EVIL,
         summary={EVIL: EVIL},
         config={"data": {"path": EVIL}},
@@ -111,7 +112,13 @@ def full():
 def test_everything_is_there_and_no_text_becomes_markup(full):
     checked = Checker(full)
     assert checked.tags.count("img") == 7  # Three of a stage, and one.
-    for text in ("Stage pretrain", "Stage finetune", "99.1 %", "alert(1)"):
+    for text in (
+        "Stage pretrain",
+        "Stage finetune",
+        "99.1 %",
+        "7,654",
+        "alert(1)",
+    ):
         assert text in full
     for text in (
         "1,234 documents, and 5 for validation; of 6 tokens (median), 95 %",

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 
-from trainer.report import pictures, statistics
+from trainer.report import pictures, selective, statistics
 
 SVG = "{http://www.w3.org/2000/svg}"
 NAMES = {"loss": "training", "validation_loss": "validation"}
@@ -76,7 +76,8 @@ def results(classes):
 def test_any_number_of_classes_with_any_name_can_be_drawn(classes):
     names = ["a$x_{" * 60, "很好 <b>", *map(str, range(2, classes))]
     found = results(classes)
-    one, two = (pictures.evaluation_png(found, names) for _ in range(2))
+    curve = selective.curve(np.arange(7) < 5, np.linspace(0.9, 0.5, 7))
+    one, two = (pictures.evaluation_png(found, names, curve) for _ in range(2))
     assert one.startswith(b"\x89PNG")
     assert one == two
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from sklearn import metrics
 
 from trainer.report import statistics
 
@@ -27,7 +28,14 @@ def test_four_documents_by_hand():
     )
     assert results.accuracy.value == 0.75
     # Of class 1: two right, none missed, one false: 2 * 2 / (2 + 3).
-    assert results.f1.value == pytest.approx(0.8)
+    second = results.classes[1]
+    assert second.f1.value == pytest.approx(0.8)
+    assert (second.support, second.errors) == (2, 1)
+    assert second.precision == statistics.wilson(2, 3)
+    assert second.recall == statistics.wilson(2, 2)
+    # Of class 0: one right, one missed.
+    assert results.macro_f1.value == pytest.approx((0.8 + 2 / 3) / 2)
+    assert results.balanced_accuracy.value == 0.75
     assert results.confusion.tolist() == [[1, 1], [0, 2]]
     assert results.overconfidence.value == pytest.approx(0)
     bins = results.reliability
@@ -51,18 +59,41 @@ def test_a_bin_ends_at_its_upper_edge(confidence, place):
     assert results.reliability.counts[place] == 1
 
 
-def test_macro_f1_by_hand():
-    labels = np.array([0, 0, 1, 2, 2])
-    answers = np.array([0, 1, 1, 2, 0])
-    results = statistics.results(labels, np.eye(4)[answers])
-    # 2 * 1 / (2 + 2), 2 * 1 / (1 + 2), 2 * 1 / (2 + 1); class 3 is nowhere.
-    assert results.f1.value == pytest.approx((1 / 2 + 2 / 3 + 2 / 3) / 3)
-
-
-def test_no_positive_at_all_is_an_f1_of_zero():
-    assert (
-        statistics.results(np.zeros(3, int), np.eye(2)[[0] * 3]).f1.value == 0
+def test_scores_by_class_are_those_of_scikit_learn():
+    random = np.random.default_rng(3)
+    labels = random.integers(0, 4, 300)  # Class 4 has no document,
+    answers = random.choice([0, 1, 3, 4], 300)  # class 2 no answer,
+    results = statistics.results(labels, np.eye(6)[answers])  # 5 is nowhere.
+    expected = metrics.precision_recall_fscore_support(
+        labels, answers, labels=range(6), zero_division=0
     )
+    for found, *values in zip(results.classes, *expected, strict=True):
+        assert values == pytest.approx(
+            [
+                found.precision.value,
+                found.recall.value,
+                found.f1.value,
+                found.support,
+            ]
+        )
+    assert results.macro_f1.value == pytest.approx(
+        metrics.f1_score(labels, answers, average="macro")
+    )
+    assert results.balanced_accuracy.value == pytest.approx(
+        metrics.recall_score(labels, answers, labels=range(4), average="macro")
+    )
+    nowhere = results.classes[5]
+    assert (nowhere.precision.low, nowhere.precision.high) == (0, 1)
+
+
+def test_what_is_confused_most_comes_first():
+    labels = np.array([0, 0, 0, 1, 1, 2, 2, 2, 2])
+    answers = np.array([1, 1, 0, 0, 1, 2, 2, 2, 0])
+    found = statistics.results(labels, np.eye(3)[answers])
+    assert found.confused(2) == [(0, 1, 2), (1, 0, 1)]
+    assert len(found.confused(9)) == 3
+    assert found.by_harm == [0, 1, 2]
+    assert [c.errors for c in found.classes] == [4, 3, 1]
 
 
 def test_sure_and_wrong_costs_what_the_clip_says():
@@ -74,7 +105,7 @@ def test_sure_and_wrong_costs_what_the_clip_says():
 
 def test_one_document_says_nothing_about_others():
     results = statistics.results(LABELS[:1], PROBABILITIES[:1])
-    assert (results.f1.low, results.f1.high) == (0, 1)
+    assert (results.macro_f1.low, results.macro_f1.high) == (0, 1)
     assert results.loss.low == 0
     assert results.accuracy.low == pytest.approx(0.2065, abs=1e-4)
     assert results.accuracy.high == 1
@@ -109,7 +140,7 @@ def test_the_range_of_f1_is_that_of_resampling_one_by_one():
         a, b = answers[drawn], labels[drawn]
         scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
     low, high = np.quantile(scores, [0.025, 0.975])
-    f1 = statistics.results(labels, probabilities).f1
+    f1 = statistics.results(labels, probabilities).classes[1].f1
     assert f1.low == pytest.approx(low, abs=0.01)
     assert f1.high == pytest.approx(high, abs=0.01)
     assert f1.low < f1.value < f1.high
@@ -156,12 +187,14 @@ def test_every_interval_contains_its_estimate(seed):
     for estimate in (
         found.loss,
         found.accuracy,
-        found.f1,
+        found.macro_f1,
+        found.balanced_accuracy,
+        *(c.f1 for c in found.classes),
         found.overconfidence,
         *gains.values(),
     ):
         assert estimate.low <= estimate.value <= estimate.high
-    assert 0 <= found.f1.low <= found.f1.high <= 1
+    assert 0 <= found.macro_f1.low <= found.macro_f1.high <= 1
     assert 0 <= found.loss.low
 
 

@@ -18,13 +18,27 @@ def estimate(value):
 EVALUATION = {
     "documents": {"evaluated": 25_000},
     "classifier": {
-        "f1_of": "“pos”",
         "accuracy": estimate(0.9),
         "loss": estimate(0.25),
-        "f1": estimate(0.91),
+        "macro_f1": estimate(0.91),
         "overconfidence": estimate(0.02),
     },
     "gain_over_control": {"accuracy": estimate(0.05)},
+    "classes": [
+        {
+            "label": f"class {n}",
+            "support": 1_000 * n,
+            "errors": 3,
+            "precision": estimate(0.5),
+            "recall": estimate(0.25),
+            "f1": estimate(1 / 3),
+        }
+        for n in range(12)
+    ],
+    "confused": [
+        {"label": "b", "answer": "a", "documents": 7},
+        {"label": "a", "answer": "b", "documents": 3},
+    ],
 }
 
 
@@ -44,7 +58,8 @@ def test_results_are_added_up_and_come_with_their_ranges():
         "pretrain: best validation loss": "5.0000 after step 50",
         "pretrain: validation perplexity there": "148.4000",
         "test accuracy": "0.9000 (0.8900 to 0.9100), of 25,000 documents",
-        "test F1 of “pos”": "0.9100 (0.9000 to 0.9200)",
+        "test macro F1": "0.9100 (0.9000 to 0.9200)",
+        "most confused": "b answered a: 7; a answered b: 3",
         "accuracy gained over control": "0.0500 (0.0400 to 0.0600)",
         "artifact": "runs/a/export",
     }.items() <= lines.items()
@@ -57,6 +72,49 @@ def test_what_is_not_there_is_not_said():
     assert nothing == {}
     assert summary.table({}) == ""
     assert summary.table({"a": "1", "long": "2"}) == "a     1\nlong  2"
+
+
+def test_a_terminal_shows_ten_classes_and_says_how_many_there_are_more():
+    tables = summary.tables(EVALUATION)
+    (rows,) = tables.values()
+    assert len(rows) == 1 + 12
+    text = summary.table({"a": "1"}, tables)
+    a, empty, header, first, *_, tenth, more = text.splitlines()
+    assert (a, empty, more) == (
+        "a  1",
+        "",
+        "… and 2 more classes in the report",
+    )
+    assert header.split()[:3] == ["class", "documents", "errors"]
+    assert first.startswith("class 0  0          3       0.5000 (0.4900 to")
+    assert tenth.startswith("class 9  9,000 ")
+    assert summary.tables({"classifier": {}}) == {}
+
+
+def test_decisions_of_both_splits_are_shown():
+    def decided(coverage):
+        return {"precision": estimate(0.5), "coverage": estimate(coverage)}
+
+    classes = [
+        {"label": "a", "threshold": None, **decided(0.0)},
+        {"label": "b", "threshold": 0.75, **decided(0.25)},
+    ]
+    evaluation = {
+        "decisions": {
+            "min_precision": 0.45,
+            **decided(0.125),
+            "classes": classes,
+            "on_validation": decided(0.375),
+        }
+    }
+    lines = summary.evaluation_lines(evaluation)
+    right = "0.5000 (0.4900 to 0.5100) right, 0.45 wanted; decided: "
+    assert lines == {
+        "test decisions": right + "0.1250 (0.1150 to 0.1350)",
+        "validation decisions": right + "0.3750 (0.3650 to 0.3850)",
+    }
+    (rows,) = summary.tables(evaluation).values()
+    assert [row[:2] for row in rows[1:]] == [("a", "never"), ("b", "0.7500")]
 
 
 def test_the_best_classifier_by_accuracy_and_pretraining_by_loss():

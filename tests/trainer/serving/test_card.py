@@ -98,9 +98,12 @@ def test_evaluation_is_filled_in_later(tmp_path):
     with storage.new_directory(directory, facts=FACTS) as temporary:
         (temporary / card.FILE).write_text(card.write_card(FACTS, METRICS))
         (temporary / "other").write_text("as it was")
-    card.rewrite_card(directory, {**METRICS, "test": {"accuracy": 0.987}})
+    tables = {"Classes": [("class", "errors"), ("a|b", "7,654")]}
+    metrics = {**METRICS, "test": {"accuracy": 0.987}}
+    card.rewrite_card(directory, metrics, tables)
     assert storage.verify(directory)["labels"] == ["bad", "good"]
     text = (directory / card.FILE).read_text()
     assert "| accuracy | 0.987 |" in text
+    assert r"| a\|b | 7,654 |" in text
     assert "Not evaluated yet" not in text
     assert "| last validation: validation_loss | 2.625 |" in text

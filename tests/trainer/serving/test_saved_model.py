@@ -59,11 +59,14 @@ def wordpiece(create):
 def expected(classifier, masked_lm, texts):
     texts = tf.constant(texts, tf.string)
     rates = classifier(texts).numpy()
+    labels = np.array(LABELS)[rates.argmax(-1)]
     filled = {k: v.numpy() for k, v in masked_lm(texts).items()}
     return {
         "classify": {
             "probabilities": rates,
-            "label": np.array(LABELS)[rates.argmax(-1)],
+            "label": labels,
+            "decision": labels,  # Every text is decided.
+            "confidence": rates.max(-1),
             "unread": classifier.classify(texts)["unread"].numpy(),
         },
         "fill_mask": {**filled, "tokens": filled["tokens"].astype(str)},
@@ -127,6 +130,8 @@ def test_any_number_of_texts(word):
         "classify": {
             "label": (tf.string, ()),
             "probabilities": (tf.float32, (3,)),
+            "decision": (tf.string, ()),
+            "confidence": (tf.float32, ()),
             "unread": (tf.int32, ()),
         },
         "embed": {"embeddings": (tf.float32, (8,))},

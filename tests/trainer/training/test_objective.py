@@ -97,6 +97,31 @@ def test_means_divide_by_their_own_weight():
 
 
 @pytest.mark.parametrize("num_classes", [2, 4])
+def test_a_document_of_weight_two_counts_as_two(num_classes):
+    random = np.random.default_rng(5)
+    labels = np.arange(num_classes)
+    logits = random.normal(size=[num_classes, num_classes])
+    given = logits if num_classes > 2 else logits[:, 1:] - logits[:, :1]
+
+    def sums(often, class_weights):
+        places = np.repeat(labels, often)
+        return objective.classification(
+            tf.constant(given[places][np.newaxis], tf.float32),
+            {
+                "labels": tf.constant(labels[places][np.newaxis], tf.int32),
+                "label_weights": tf.ones([1, len(places)]),
+                "segment_ids": tf.ones([1, 3], tf.int32),
+            },
+            class_weights,
+        )
+
+    twice = np.where(labels == 1, 2, 1)
+    found = sums(1, twice.astype(np.float32))
+    for name, expected in sums(twice, None).items():
+        np.testing.assert_allclose(found[name], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_classes", [2, 4])
 def test_classification_by_hand(num_classes):
     random = np.random.default_rng(3)
     rows, documents = 3, 4
