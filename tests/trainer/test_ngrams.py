@@ -84,7 +84,7 @@ def test_word_order_is_learned_and_a_graph_answers_alike(num_classes):
         planted(400, num_classes),
         planted(60, num_classes, seed=1),
         is_special=IS_SPECIAL,
-        num_classes=num_classes,
+        class_weights=np.ones(num_classes),
     )
     assert facts["accuracy"] == 1.0
     test = planted(80, num_classes, seed=2)
@@ -119,7 +119,7 @@ def test_many_rare_words_are_learned():
     texts = [[*random.integers(2, 10, 12), word] for word in words]
     text = documents(texts, labels)
     model, facts = ngram_fitting.fit(
-        text, text, is_special=np.arange(1_010) < 2, num_classes=2
+        text, text, is_special=np.arange(1_010) < 2, class_weights=np.ones(2)
     )
     assert facts["accuracy"] == 1.0
     assert facts["loss"] < 0.1
@@ -149,7 +149,7 @@ def test_text_without_labels_teaches_what_labels_do_not_cover(
     without a label have as labels is not looked at.
     """
     monkeypatch.setattr(ngram_fitting, alone, value)
-    known = {"is_special": np.arange(202) < 2, "num_classes": 2}
+    known = {"is_special": np.arange(202) < 2, "class_weights": np.ones(2)}
     train, validation = rare_words(12, 0), rare_words(300, 1)
     unlabelled = rare_words(3_000, 2)
     _, before = ngram_fitting.fit(train, validation, **known)
@@ -182,7 +182,7 @@ def test_a_class_may_have_no_ngram_that_counts():
             rare_words(100, 1),
             unlabelled=rare_words(3_000, 2),
             is_special=np.arange(210) < 2,
-            num_classes=3,
+            class_weights=np.ones(3),
         )
     assert facts["accuracy"] > 0.9
     assert np.isfinite(model.coefficients).all()
@@ -193,7 +193,7 @@ def test_repeated_and_unknown_ngrams_change_nothing():
         planted(100, 2),
         planted(20, 2),
         is_special=IS_SPECIAL,
-        num_classes=2,
+        class_weights=np.ones(2),
     )
     texts = [[5, 6, 1, 5, 6], [5, 6], [1, 1], []]
     found = ngrams.logits(
@@ -209,7 +209,7 @@ def test_repeated_and_unknown_ngrams_change_nothing():
 def test_text_of_unknown_words_gives_the_bias():
     nothing = documents([[1], [1], [1]], [0, 1, 1])
     model, facts = ngram_fitting.fit(
-        nothing, nothing, is_special=IS_SPECIAL, num_classes=2
+        nothing, nothing, is_special=IS_SPECIAL, class_weights=np.ones(2)
     )
     assert facts["accuracy"] == pytest.approx(2 / 3)
     assert model.coefficients.shape == (1, 1)
@@ -220,10 +220,10 @@ def test_many_validation_documents_are_learned_too(number, again):
     train, words = planted(100, 2), [[2, 2]] * number
     validation = documents(words, [0, 1] * (number // 2) + [1])
     model, _ = ngram_fitting.fit(
-        train, validation, is_special=IS_SPECIAL, num_classes=2
+        train, validation, is_special=IS_SPECIAL, class_weights=np.ones(2)
     )
     before, _ = ngram_fitting.fit(
-        train, planted(9, 2), is_special=IS_SPECIAL, num_classes=2
+        train, planted(9, 2), is_special=IS_SPECIAL, class_weights=np.ones(2)
     )
     key = 2 * V + 2
     assert key not in before.keys
@@ -237,7 +237,7 @@ def test_the_commonest_are_kept(monkeypatch):
     monkeypatch.setattr(ngram_fitting, "MAX_NGRAMS", 2)
     train = documents([[2, 3], [2, 3], [4, 2], [2]], [0, 0, 1, 1])
     model, _ = ngram_fitting.fit(
-        train, train, is_special=IS_SPECIAL, num_classes=2
+        train, train, is_special=IS_SPECIAL, class_weights=np.ones(2)
     )
     # Four documents have 2 and two have 3; the bigram (2, 3) comes behind.
     assert list(model.keys) == [2, 3]
@@ -249,7 +249,7 @@ def test_a_vocabulary_that_does_not_fit_is_refused():
             planted(4, 2),
             planted(4, 2),
             is_special=np.zeros(2**21 + 1, bool),
-            num_classes=2,
+            class_weights=np.ones(2),
         )
 
 
@@ -264,7 +264,7 @@ def test_joined_groups_keep_documents_apart():
 
 def test_it_is_saved_whole(tmp_path):
     model, facts = ngram_fitting.fit(
-        planted(50, 3), planted(9, 3), is_special=IS_SPECIAL, num_classes=3
+        planted(50, 3), planted(9, 3), is_special=IS_SPECIAL, class_weights=np.ones(3)
     )
     assert ngrams.read_facts(str(tmp_path)) == {}
     model.save(str(tmp_path), {**facts, "fingerprint": "abc"})
@@ -342,7 +342,6 @@ def test_balanced_classes_have_the_higher_macro_f1():
             train,
             validation,
             is_special=np.arange(70) < 2,
-            num_classes=2,
             class_weights=class_weights,
         )
         found = ngrams.logits(

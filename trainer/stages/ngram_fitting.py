@@ -77,7 +77,6 @@ def run(run: Run) -> None:
         train,
         validation,
         is_special=rows.tokenizer.is_special,
-        num_classes=len(rows.labels),
         unlabelled=others if unlabelled else None,
         class_weights=decisions.class_weights(run.config.finetune, rows),
     )
@@ -96,9 +95,8 @@ def fit(
     validation: Documents,
     *,
     is_special: np.ndarray,
-    num_classes: int,
+    class_weights: np.ndarray,
     unlabelled: Documents | None = None,
-    class_weights: np.ndarray | None = None,
 ) -> tuple[ngrams.NGrams, dict[str, Any]]:
     """The model whose calibrated loss on validation is lowest, and its facts.
 
@@ -116,17 +114,14 @@ def fit(
       train: labelled documents.
       validation: labelled documents.
       is_special: bool [V], see `ngrams.keys_of`.
-      num_classes: C.
-      unlabelled: documents whose labels are not looked at.
       class_weights: float32 [C], what a document counts by its class, in
-        training and validation; None = 1.
+        training and validation.
+      unlabelled: documents whose labels are not looked at.
 
     Raises:
       ValueError: V is too large for keys.
     """
     start = time.perf_counter()
-    if class_weights is None:
-        class_weights = np.ones(num_classes, np.float32)
     counted = class_weights[validation.labels]
     fitter = Fitter(train, unlabelled, is_special, class_weights)
 
