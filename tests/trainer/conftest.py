@@ -103,6 +103,8 @@ def labelled(tiny, tmp_path_factory):
         "data.source": "jsonl",
         "data.path": str(path),
         "data.prepared_dir": str(path.parent / "prepared"),
+        # The sentences are variations of one.
+        "data.near_duplicates": False,
         "train.num_steps": 20,
         "model.dropout": 0.1,
         "finetune.frozen_epochs": 1,

@@ -263,7 +263,7 @@ def test_help_names_every_flag_and_mode(command, capsys, argv):
 def test_full_help_has_every_field_with_default_and_comment(command, capsys):
     assert cli.main(["--helpfull", "--config=configs/imdb.py"]) == 0
     assert (
-        "  --config.data.text_field: tfds, csv, jsonl: the field with the text."
+        "  --config.data.text_field: tfds and records: the field with the text."
         "\n    (default: 'text')\n"
     ) in capsys.readouterr().out
     assert not command.calls
