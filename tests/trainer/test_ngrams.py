@@ -264,7 +264,10 @@ def test_joined_groups_keep_documents_apart():
 
 def test_it_is_saved_whole(tmp_path):
     model, facts = ngram_fitting.fit(
-        planted(50, 3), planted(9, 3), is_special=IS_SPECIAL, class_weights=np.ones(3)
+        planted(50, 3),
+        planted(9, 3),
+        is_special=IS_SPECIAL,
+        class_weights=np.ones(3),
     )
     assert ngrams.read_facts(str(tmp_path)) == {}
     model.save(str(tmp_path), {**facts, "fingerprint": "abc"})

@@ -64,10 +64,9 @@ def _chain(run: Run) -> Iterator[tuple[str, ...]]:
         yield row
 
     tuned, _ = trained.best(workdir)
-    if config.finetune.encoder and labelled or tuned:
-        facts = {}
-        if tuned and tuned.checkpoint:
-            facts = checkpoint.read_state(tuned.checkpoint)
+    best = tuned.checkpoint if tuned else None  # n-grams alone have none.
+    if config.finetune.encoder and labelled or best:
+        facts = checkpoint.read_state(best) if best else {}
         # A student has rows of its own, an average is made from classifiers.
         sources = dict(facts.get("artifact", {}).get("made_from", {}))
         if sources.get("encoder", "scratch") != "scratch":

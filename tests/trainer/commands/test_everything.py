@@ -10,7 +10,7 @@ import storage
 from tests.trainer import conftest as tiny_runs
 from tests.trainer.training import conftest as processes
 from trainer import trained
-from trainer.commands import evaluate, everything, export, pretrain
+from trainer.commands import evaluate, everything, export, pretrain, status
 from trainer.run import Run
 
 
@@ -123,6 +123,8 @@ def test_ngrams_alone_need_no_training(create, tmp_path, capsys, monkeypatch):
     for found in (decided, decided["on_validation"]):
         assert found["precision"]["value"] == 1
         assert found["coverage"]["value"] > 0.5
+    status.run(create(alone))
+    assert "missing" not in capsys.readouterr().out
     # Another precision makes another export of the same n-grams.
     more = {**alone, "finetune.min_precision": 0.75}
     assert not export.is_done(create(more))
