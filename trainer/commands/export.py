@@ -90,11 +90,8 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
             f"{workdir} has no checkpoint to export; train first, with"
             " --mode=pretrain or --mode=finetune."
         )
-    data = {
-        source.stage: _open_rows(run, source)
-        for source in (pretrained, tuned)
-        if source
-    }
+    sources = [source for source in (pretrained, tuned) if source]
+    data = {source.stage: _open_rows(run, source) for source in sources}
     models: dict[str, Any] = {}
     classifier = masked_lm = None
     validation, left_out = dict[str, Any](), dict[str, str]()
@@ -149,8 +146,8 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         "reports": {stage: d.report for stage, d in data.items()},
         "checkpoints": {
             source.stage: _state(source.checkpoint)
-            for source in (tuned, pretrained)
-            if source and source.checkpoint
+            for source in sources
+            if source.checkpoint
         },
         "config": config.to_dict(),
         "versions": workdir_lib.read(workdir)["versions"],

@@ -19,10 +19,10 @@ class FinetuningTask(tasks.Task):
     """An encoder and its classifier head, which learn from labels.
 
     Attributes:
-      class_weights: float32 [C], see `decisions.class_weights`; None = all 1.
+      class_weights: float32 [C], see `decisions.class_weights`.
     """
 
-    class_weights: np.ndarray | None = None
+    class_weights: np.ndarray
 
     create_training_batches = staticmethod(classification.training_batches)
     create_validation_batches = staticmethod(classification.validation_batches)
@@ -73,9 +73,6 @@ def create(
             dtype=arithmetic.policy,
         )
         model.encoder.rematerialize = config.train.rematerialize
-    class_weights = None
-    if config.finetune.class_weights != "none":
-        class_weights = decisions.class_weights(config.finetune, prepared)
     num_rows = prepared.roles["train"].num_rows
     artifact = chain.Artifact.of("classifier", config, made_from or {})
     finetune, created = config.finetune, list[FinetuningTask]()
@@ -128,7 +125,7 @@ def create(
                 schedule=schedule,
                 stage=name,
                 artifact=artifact,
-                class_weights=class_weights,
+                class_weights=decisions.class_weights(finetune, prepared),
             )
         )
     return created

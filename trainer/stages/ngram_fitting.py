@@ -142,18 +142,15 @@ def fit(
         facts = {**recipe, "loss": loss, "accuracy": accuracy}
         return dataclasses.replace(model, validation=found), facts
 
-    def by_loss(candidate: tuple[ngrams.NGrams, dict[str, Any]]) -> float:
-        return float(candidate[1]["loss"])
-
     tried = [judged(fitter.regression(s), strength=s) for s in STRENGTHS]
     if unlabelled:
-        model, facts = min(tried, key=by_loss)
+        model, facts = min(tried, key=lambda one: one[1]["loss"])
         for rounds in range(1, _ROUNDS + 1):
             model = fitter.student(model)
             recipe = {"strength": facts["strength"], "rounds": rounds}
             tried.append(judged(model, **recipe))
         tried.append(judged(fitter.naive_bayes(), naive_bayes=True))
-    best, facts = min(tried, key=by_loss)
+    best, facts = min(tried, key=lambda one: one[1]["loss"])
     if len(validation.labels) > _MANY * len(train.labels):
         both = Documents.joined([train, validation])
         fitter = Fitter(both, unlabelled, is_special, class_weights)

@@ -84,7 +84,7 @@ def masked_lm_by_kind(
 def classification(
     logits: tf.Tensor,
     batch: dict[str, tf.Tensor],
-    class_weights: np.ndarray | None = None,
+    class_weights: np.ndarray,
 ) -> Sums:
     """Sums of a classification batch; gradients flow through `loss`.
 
@@ -92,15 +92,14 @@ def classification(
       logits: float32 [B, S, C], or [B, S, 1] where there are two classes.
       batch: `labels`, `label_weights` [B, S] and `segment_ids` [B, R].
       class_weights: float32 [C], what a document counts in all sums but
-        `tokens`; None = 1.
+        `tokens`.
 
     Returns:
       loss: cross-entropy in nats; weight: documents; correct: those whose
       best guess is right; tokens: slots that are not padding.
     """
-    labels, weights = batch["labels"], batch["label_weights"]
-    if class_weights is not None:
-        weights *= tf.gather(class_weights, labels)
+    labels = batch["labels"]
+    weights = batch["label_weights"] * tf.gather(class_weights, labels)
     if logits.shape[-1] == 1:
         logit = logits[..., 0]
         losses = tf.nn.sigmoid_cross_entropy_with_logits(

@@ -117,7 +117,7 @@ def test_a_document_of_weight_two_counts_as_two(num_classes):
 
     twice = np.where(labels == 1, 2, 1)
     found = sums(1, twice.astype(np.float32))
-    for name, expected in sums(twice, None).items():
+    for name, expected in sums(twice, np.ones(num_classes, np.float32)).items():
         np.testing.assert_allclose(found[name], expected, rtol=1e-5)
 
 
@@ -136,6 +136,7 @@ def test_classification_by_hand(num_classes):
             "label_weights": tf.constant(weights),
             "segment_ids": tf.constant([[1, 2, 0]]),
         },
+        np.ones(num_classes, np.float32),
     )
     powers = np.exp(logits)
     shares = powers / powers.sum(-1, keepdims=True)
