@@ -74,6 +74,20 @@ def test_200_planted_among_20_000_are_found_and_little_else():
     assert len(found.groups) - 2 * right <= 5
 
 
+@pytest.mark.parametrize(
+    ("shared", "expected"),
+    # Of 40 words each; of a third of the first pairs, some band is equal.
+    [(30, range(3)), (38, range(97, 101))],
+)
+def test_four_of_five_words_must_be_shared(shared, expected):
+    rng = random.Random(9)
+    some = []
+    for _ in range(100):
+        words = rng.sample(WORDS, 80 - shared)
+        some += [" ".join(words[:40]), " ".join(words[-40:])]
+    assert find(some).num_groups in expected
+
+
 def test_the_order_of_the_texts_and_repetitions_decide_nothing():
     rng = random.Random(8)
     some = texts(60, rng)
