@@ -112,6 +112,34 @@ def test_pooling_by_hand():
     assert 7.0 <= attended[2, 0] <= 8.0
 
 
+def test_the_gradient_of_the_maximum_goes_to_the_slots_that_have_it():
+    states = tf.constant(
+        [
+            [[1.0, 5.0], [3.0, 5.0], [9.0, 9.0]],
+            [[2.0, 4.0], [7.0, 8.0], [8.0, 0.0]],
+        ]
+    )
+    owners = tf.constant([[0, 0, -1], [0, 2, 2]])
+    make = layers.LayerFactory(
+        schema.ModelConfig(hidden_size=2, num_heads=1),
+        seed=0,
+        stream=0,
+        dtype=None,
+    )
+    pool = classifier.DocumentPooling(make, "max")
+    pool.build((None, 3, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(states)
+        found = pool(states, owners, num_documents=3)
+    upstream = tf.constant([[10.0, 20.0], [30.0, 40.0], [50.0, 60.0]])
+    gradient = tape.gradient(found, states, upstream)
+    # Two slots of the first document are equal; the second has none.
+    assert gradient.numpy().tolist() == [
+        [[0.0, 10.0], [10.0, 10.0], [0.0, 0.0]],
+        [[0.0, 0.0], [0.0, 60.0], [50.0, 0.0]],
+    ]
+
+
 def test_xla_finds_the_gradient_of_the_maximum():
     # It may compute a slot twice, and then the two differ in the last bit.
     model = _model(pooling="mean_max", num_classes=2)
