@@ -9,6 +9,8 @@ import subprocess
 import sys
 from typing import Any
 
+from trainer.training import metrics
+
 # The sample run, short; its precision and its layout vary.
 SAMPLE = (
     "--config=sample",
@@ -88,14 +90,12 @@ class Proof:
 
     def losses(self, name: str) -> dict[tuple[int, str], float]:
         """Every loss that a sample run has logged."""
-        found = {}
-        path = self.workdir(name) / "metrics.jsonl"
-        for line in path.read_text().splitlines():
-            event = json.loads(line)
-            for key in ("loss", "validation_loss"):
-                if key in event:
-                    found[event["step"], key] = event[key]
-        return found
+        return {
+            (event["step"], key): event[key]
+            for event in metrics.read(self.workdir(name), "pretrain")
+            for key in ("loss", "validation_loss")
+            if key in event
+        }
 
     def compare(self, what: str, one: str, other: str, limit: float) -> None:
         """Records the largest relative difference of two sample runs."""

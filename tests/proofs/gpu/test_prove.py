@@ -46,7 +46,10 @@ def test_runs_are_compared_where_both_have_logged(tmp_path, other, good):
         ]
         # A step that only one of them has logged.
         events.append({"step": 10 if name == "gpu" else 11, "loss": last})
-        text = "".join(json.dumps(event) + "\n" for event in events)
+        text = "".join(
+            json.dumps({"stage": "pretrain", **event}) + "\n"
+            for event in events
+        )
         (workdir / "metrics.jsonl").write_text(text)
     proof.compare("losses", "gpu", "cpu", 1e-3)
     [row] = proof.found()
