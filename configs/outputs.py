@@ -59,6 +59,26 @@ class PredictConfig:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class ServeConfig:
+    """Where `--mode=serve` answers, and what a request may hold."""
+
+    host: str = "127.0.0.1"  # "0.0.0.0" answers other machines, too.
+    port: int = 8000  # 0 = any that is free.
+    max_bytes: int = 10_000_000  # Of the body of a request.
+    max_texts: int = 1_000  # Of a request.
+    max_characters: int = 100_000  # Of a text.
+
+    def __post_init__(self) -> None:
+        checks.require(
+            0 <= self.port < 2**16,
+            f"serve.port={self.port} must lie between 0 and 65535.",
+        )
+        checks.all_at_least(
+            1, "serve", self, "max_bytes max_texts max_characters"
+        )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class InspectConfig:
     """What `--mode=inspect` shows."""
 

@@ -23,6 +23,7 @@ from configs.outputs import (
     ExportConfig,
     InspectConfig,
     PredictConfig,
+    ServeConfig,
 )
 from configs.sections import (
     FinetuneConfig,
@@ -48,6 +49,7 @@ __all__ = [
     "ModelConfig",
     "OptimizerConfig",
     "PredictConfig",
+    "ServeConfig",
     "TokenizerConfig",
     "TrainConfig",
 ]
@@ -99,6 +101,7 @@ _DECIDES = {
     "checkpoint.best_by": "classifier",
     "export": "export",
     "predict": "",
+    "serve": "",
     "inspect": "",
     "benchmark": "",
 }
@@ -135,6 +138,7 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
     export: ExportConfig = ExportConfig()
     predict: PredictConfig = PredictConfig()
+    serve: ServeConfig = ServeConfig()
     inspect: InspectConfig = InspectConfig()
     benchmark: BenchmarkConfig = BenchmarkConfig()
 

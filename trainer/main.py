@@ -35,6 +35,7 @@ MODES = {
     "finetune": ("finetune", "encoder and labelled text -> classifier"),
     "export": ("export", "checkpoints -> export/, which takes strings"),
     "predict": ("predict", "lines of text -> classes and fill-ins, as JSON"),
+    "serve": ("serve", "the export behind a local page and JSON endpoints"),
     "evaluate": ("evaluate", "the exported model on the test split"),
     "report": ("report", "what the workdir holds -> report.html"),
     "status": ("status", "what the workdir holds, and what is stale"),
@@ -43,10 +44,10 @@ MODES = {
     "doctor": ("doctor", "is this machine ready? a line for every check"),
 }
 # Modes that need no text; to the doctor a missing text is a fault to report.
-_WITHOUT_TEXT = ("export", "predict", "report", "doctor")
-# Modes that take no `Run`: `predict` builds no model, and the doctor must work
-# without TensorFlow.
-_WITHOUT_RUN = ("predict", "doctor")
+_WITHOUT_TEXT = ("export", "predict", "serve", "report", "doctor")
+# Modes that take no `Run`: two build no model, and the doctor must work without
+# TensorFlow.
+_WITHOUT_RUN = ("predict", "serve", "doctor")
 # Modes that describe a workdir; its own config is their default.
 _OF_WORKDIR = ("report", "status")
 _USAGE = """usage: python -m trainer.main [--flag=value ...]

@@ -83,28 +83,44 @@ def answers(
     exported: loading.Exported, lines: Sequence[bytes]
 ) -> list[_Answer]:
     """An answer or an error for each line, in order."""
-    result: list[_Answer] = [{"error": _complaint(line)} for line in lines]
+    result: list[_Answer] = [{} for _ in lines]
     mask = exported.facts["mask"].encode()
-    for name, has_mask, how, shape in (
-        ("classify", False, "fine-tuned", _classes),
-        ("fill_mask", True, "pretrained", _fill_ins),
-    ):
+    for name in ("classify", "fill_mask"):
+        has_mask = name == "fill_mask"
         group = [
-            n
-            for n, line in enumerate(lines)
-            if not result[n].get("error") and (mask in line) is has_mask
+            n for n, line in enumerate(lines) if (mask in line) is has_mask
         ]
-        if not group:
-            continue
-        if name not in exported.signatures:
-            error = f"the export has no {name}: its run has not been {how}"
-            for n in group:
-                result[n] = {"error": error}
-            continue
-        texts = tf.constant([lines[n] for n in group], tf.string)
+        found = ask(exported, name, [lines[n] for n in group])
+        for n, answer in zip(group, found, strict=True):
+            result[n] = answer
+    return result
+
+
+def ask(
+    exported: loading.Exported, name: str, lines: Sequence[bytes]
+) -> list[_Answer]:
+    """What a signature answers, or an error, for each line.
+
+    Args:
+      exported: the model.
+      name: of the signature: classify, fill_mask or embed.
+      lines: texts.
+    """
+    result: list[_Answer] = [{"error": _complaint(line)} for line in lines]
+    good = [n for n, found in enumerate(result) if not found["error"]]
+    if good and name not in exported.signatures:
+        how = "pretrained" if name == "fill_mask" else "fine-tuned"
+        error = f"the export has no {name}: its run has not been {how}"
+        for n in good:
+            result[n] = {"error": error}
+    elif good:
+        shape = {"classify": _classes, "fill_mask": _fill_ins}.get(
+            name, _vector
+        )
+        texts = tf.constant([lines[n] for n in good], tf.string)
         outputs = exported.signatures[name](texts)
         arrays = {key: value.numpy() for key, value in outputs.items()}
-        for place, n in enumerate(group):
+        for place, n in enumerate(good):
             output = {key: value[place] for key, value in arrays.items()}
             result[n] = shape(output, exported.facts)
     return result
@@ -147,6 +163,10 @@ def _fill_ins(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
             for pair in zip(tokens, output["probabilities"], strict=False)
         ]
     }
+
+
+def _vector(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
+    return {key: value.tolist() for key, value in output.items()}
 
 
 def _complaint(line: bytes) -> str:
