@@ -39,7 +39,8 @@ def read(path: str) -> dict[str, Any]:
         return {}
     try:
         content: dict[str, Any] = json.loads(file.read_bytes())
-        known = {*schema.Config().to_dict()} <= {*content["config"]}
+        # An older version may have had fewer sections, but not without these.
+        known = {"data", "model"} <= {*content["config"]}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(_damaged(file, repr(error))) from error
     if not known:

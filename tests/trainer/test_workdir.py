@@ -1,5 +1,7 @@
 """A workdir says what it was started with, and has one trainer at a time."""
 
+import json
+
 import pytest
 
 import storage
@@ -30,6 +32,17 @@ def test_the_environment_of_a_tpu_has_no_package_called_tensorflow(monkeypatch):
     versions = workdir.versions()
     assert versions["tensorflow-tpu"] == "2.19.1"
     assert "tensorflow" not in versions
+
+
+def test_a_record_may_lack_a_section_that_is_newer(tmp_path):
+    config = schema.Config(seed=3)
+    workdir.record(str(tmp_path), config, {})
+    path = tmp_path / "config.json"
+    content = json.loads(path.read_text())
+    del content["config"]["serve"]
+    path.write_text(json.dumps(content))
+    recorded = workdir.read(str(tmp_path))
+    assert schema.Config.from_dict(recorded["config"]) == config
 
 
 @pytest.mark.parametrize(
