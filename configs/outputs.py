@@ -25,7 +25,7 @@ class EvaluationConfig:
 class CheckpointConfig:
     """What is kept, and what a resumed run may change."""
 
-    every_steps: int = 500
+    every_steps: int = 500  # Between two of them.
     keep_last: int = 3  # Besides the best.
     best_by: str = "loss"  # loss | accuracy; pretraining goes by loss.
     allow_changed: bool = False  # Resume with another optimizer section.
@@ -82,8 +82,8 @@ class ServeConfig:
 class InspectConfig:
     """What `--mode=inspect` shows."""
 
-    step: int = 0
-    num_steps: int = 1
+    step: int = 0  # The first.
+    num_steps: int = 1  # How many steps.
     num_rows: int = 2  # Rows shown as text for every step.
 
     def __post_init__(self) -> None:

@@ -6,22 +6,19 @@
 
 import dataclasses
 import difflib
-import inspect
 import json
 import math
 import pathlib
-import re
 import runpy
 import traceback
-import typing
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import ml_collections
 from absl import flags
 from ml_collections import config_flags
 
-from configs import checks, schema
+from configs import checks, knobs, schema
 
 # What each type of field allows, as the errors say it.
 _ALLOWED = {
@@ -31,28 +28,7 @@ _ALLOWED = {
     str: "text",
     tuple: "a list of strings such as \"['one', 'two']\"",
 }
-
-
-# The comments above a field, its name, and the comment beside it.
-_FIELD = re.compile(r"((?:^    #.*\n)*)^    (\w+): .*?(#.*)?$", re.MULTILINE)
-
-
-def _fields(section: Any, prefix: str) -> Iterator[tuple[str, type, str]]:
-    """Name, type and comment of every field."""
-    comments = {
-        name: " ".join(re.findall("# (.*)", above + beside))
-        for above, name, beside in _FIELD.findall(inspect.getsource(section))
-    }
-    for name, kind in typing.get_type_hints(section).items():
-        if dataclasses.is_dataclass(kind):
-            yield from _fields(kind, f"{prefix}{name}.")
-        else:
-            kind = typing.get_origin(kind) or kind
-            yield f"{prefix}{name}", kind, comments.get(name, "")
-
-
-_FIELDS = [*_fields(schema.Config, "config.")]
-_TYPES = {name: kind for name, kind, _ in _FIELDS}
+_TYPES = {f"config.{knob.name}": knob.kind for knob in knobs.KNOBS}
 
 
 def load_config(path: str, *, changes: Mapping[str, str]) -> schema.Config:
@@ -122,8 +98,8 @@ def define_flags(path: str, values: flags.FlagValues) -> None:
         sys_argv=[f"--{name}" for name in _TYPES],
     )
     values["config"].default_as_str = path
-    for name, _, comment in _FIELDS:
-        values[name].help = comment
+    for knob in knobs.KNOBS:
+        values[f"config.{knob.name}"].help = knob.meaning
 
 
 def parse(words: list[str], values: flags.FlagValues) -> schema.Config:

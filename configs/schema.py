@@ -125,7 +125,7 @@ CHANGEABLE = (
 class Config:
     """One run."""
 
-    seed: int = 0
+    seed: int = 0  # Of weights, order, masks and dropout in pretraining.
     init_from: str = ""  # Workdir, KerasHub preset or Hugging Face folder.
     data: DataConfig = DataConfig()
     tokenizer: TokenizerConfig = TokenizerConfig()

@@ -97,17 +97,17 @@ class MaskingConfig:
 class ModelConfig:
     """The encoder and its masked-LM head."""
 
-    num_layers: int = 2
+    num_layers: int = 2  # Of the encoder.
     hidden_size: int = 128  # D
     num_heads: int = 4  # H
-    intermediate_size: int = 512
+    intermediate_size: int = 512  # F, of the feed-forward layers.
     activation: str = "gelu"  # relu | gelu | gelu_tanh; encoder and head.
     normalization: str = "pre"  # "pre" or "post" (BERT) LayerNorm.
     embedding_norm: bool = False  # LayerNorm and dropout after embedding.
     token_types: bool = False  # BERT's type embedding, always type 0.
-    dropout: float = 0.0
-    attention_dropout: float = 0.0
-    layer_norm_epsilon: float = 1e-6
+    dropout: float = 0.0  # Of the embeddings and in every layer.
+    attention_dropout: float = 0.0  # Of the attention weights.
+    layer_norm_epsilon: float = 1e-6  # Added to a variance.
     initializer_range: float = 0.02  # 0 = Keras' own initializers.
     tie_embeddings: bool = True  # Head projects with the embedding table.
     head_transform: bool = True  # Dense, activation, LayerNorm before it.
@@ -152,12 +152,12 @@ class OptimizerConfig:
 
     learning_rate: float = 1e-3  # The highest, after warm-up.
     schedule: str = "linear"  # linear | cosine | constant, after warm-up.
-    warmup_steps: int = 0
+    warmup_steps: int = 0  # While the learning rate rises.
     final_rate: float = 0.0  # Share of learning_rate left at the end.
     weight_decay: float = 0.01  # Not on biases and LayerNorm.
-    beta_1: float = 0.9
-    beta_2: float = 0.98
-    epsilon: float = 1e-6
+    beta_1: float = 0.9  # Decay of Adam's first moment.
+    beta_2: float = 0.98  # Decay of the second.
+    epsilon: float = 1e-6  # Added to its root.
     clip_norm: float = 1.0  # Global gradient norm; 0 = no clipping.
 
     def __post_init__(self) -> None:
@@ -258,10 +258,10 @@ class FinetuneConfig:
     hidden_size: int = 0  # Dense layer before the output; 0 = none.
     dropout: float = 0.1  # Before the output; of every layer: model.dropout.
     word_dropout: float = 0.0  # Share of tokens shown as unknown.
-    learning_rate: float = 5e-4
+    learning_rate: float = 5e-4  # The highest.
     schedule: str = "linear"  # linear | cosine | constant, after warm-up.
     warmup_rate: float = 0.1  # Share of the steps.
-    weight_decay: float = 0.01
+    weight_decay: float = 0.01  # Decoupled, as AdamW's.
     layer_decay: float = 1.0  # Learning rate of a layer over the one above.
     # Moving average of the weights; 0 = none, -1 = fits the steps.
     average_decay: float = 0.0
