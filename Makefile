@@ -7,6 +7,7 @@
 # ARGS="--mode=pretrain --config.train.num_steps=100"   flags for `make run`
 # PYTHON=python3.12    the interpreter that makes the environment
 # EXTRA=gpu            with the CUDA libraries
+# UV=uv                makes it, where there is uv; else pip does
 
 PYTHON ?= python3
 UV ?= uv
@@ -44,8 +45,13 @@ $(STAMP): $(LOCK)
 	sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	"Cloze needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d; name" \
 	" another, such as PYTHON=python3.11." % v)'
-	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --require-hashes --requirement $(LOCK)
+	@if command -v $(UV) >/dev/null; then \
+	  $(UV) venv --quiet --allow-existing --python $(PYTHON) .venv && \
+	  $(UV) pip install --python .venv --require-hashes --requirement $(LOCK); \
+	else \
+	  $(PYTHON) -m venv .venv && \
+	  $(BIN)/python -m pip install --require-hashes --requirement $(LOCK); \
+	fi
 	touch $@
 
 # Best effort: where it cannot be installed, those tests are skipped.
