@@ -76,6 +76,11 @@ class WordPieces:
         longest = max(len(t.removeprefix(CONTINUATION)) for t in vocabulary)
         self._longest = min(longest, MAX_CHARACTERS)
 
+    @property
+    def ends(self) -> tuple[str, str]:
+        """Of basic words: the class of what follows one, of what is one."""
+        return f"{self._rules.blank}+", self._rules.apart
+
     def __call__(
         self, texts: tf.Tensor, *, is_prompt: bool = False
     ) -> tf.RaggedTensor:
