@@ -39,7 +39,8 @@ _ENDS = {
     "word": (r"(?i:<br />)|\s+", ""),
     "unicode_word": (
         rf"(?i:{_BREAK})|\s+",
-        rf"(?:\p{{So}}|{_SYLLABLE})(?:{_MARKS}|{_INSIDE_WORDS})*",
+        rf"(?:\p{{So}}{_INSIDE_WORDS}*"
+        rf"|{_SYLLABLE}(?:{_MARKS}|{_INSIDE_WORDS})*)\s*",
     ),
 }
 _END = "\x01"  # No clean text has it.
@@ -124,10 +125,10 @@ class Codec:
         a word of its own without a blank, such as a Chinese character.
         """
         behind, around = self._ends
-        cut = tf.strings.regex_replace(texts, behind, rf"\0{_END}")
         if around:
-            cut = tf.strings.regex_replace(cut, around, rf"{_END}\0{_END}")
-        slices = tf.strings.split(cut, sep=_END)
+            texts = tf.strings.regex_replace(texts, around, rf"{_END}\0{_END}")
+        texts = tf.strings.regex_replace(texts, behind, rf"\0{_END}")
+        slices = tf.strings.split(texts, sep=_END)
         return tf.ragged.boolean_mask(slices, slices != "")
 
     def prompt_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:

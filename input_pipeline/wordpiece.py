@@ -78,8 +78,9 @@ class WordPieces:
 
     @property
     def ends(self) -> tuple[str, str]:
-        """Of basic words: the class of what follows one, of what is one."""
-        return f"{self._rules.blank}+", self._rules.apart
+        """What follows a basic word, and what is one, with what follows it."""
+        blank, apart = self._rules.blank, self._rules.apart
+        return f"{blank}+", f"{apart}{blank}*"
 
     def __call__(
         self, texts: tf.Tensor, *, is_prompt: bool = False

@@ -133,16 +133,16 @@ def _hide(
     # One more, for texts without slices at the end.
     first = tf.gather(tf.pad(before, [[0, 1]]), slices.row_starts())
     is_early = before - tf.gather(first, owners) < MAX_HIDDEN
-    hidden = tf.cast(tf.where(is_known & is_early), tf.int32)  # [H, 1]
-    owners = tf.gather(owners, hidden[:, 0])
+    hidden = tf.cast(tf.where(is_known & is_early)[:, 0], tf.int32)  # [H]
+    owners = tf.gather(owners, hidden)
     copies, places = tf.gather(ids, owners), tf.gather(origins, owners)
-    is_hidden = (places == hidden).values
+    is_hidden = places.values == tf.repeat(hidden, copies.row_lengths())
     copies = copies.with_values(tf.where(is_hidden, unknown, copies.values))
     logits = model.encoder_logits(tf.concat([ids, copies], axis=0))
     logits, without = logits[:number], logits[number:]
     changes = tf.where(is_known, np.nan, 0.0)[:, tf.newaxis]
     return logits, tf.tensor_scatter_nd_update(
         tf.tile(changes, [1, model.num_logits]),
-        hidden,
+        hidden[:, tf.newaxis],
         tf.gather(logits, owners) - without,
     )

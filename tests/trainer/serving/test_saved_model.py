@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.serving import conftest
+from trainer import modeling
 from trainer.serving import loading
 
 LABELS = ["bad", "so so", "good"]
@@ -48,7 +49,7 @@ print(json.dumps(answers))
 @pytest.fixture(scope="module")
 def word(create):
     """(classifier, masked-LM, export directory)"""
-    return create("word", labels=LABELS)
+    return create("word", labels=LABELS, num_ngrams=7)
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +69,12 @@ def expected(classifier, masked_lm, texts):
             "decision": labels,  # Every text is decided.
             "confidence": rates.max(-1),
             "unread": classifier.classify(texts)["unread"].numpy(),
+        },
+        "explain": {
+            key: value.numpy().astype(str)
+            if value.dtype == tf.string
+            else value.numpy()
+            for key, value in modeling.explain(classifier, texts).items()
         },
         "fill_mask": {**filled, "tokens": filled["tokens"].astype(str)},
         "embed": {"embeddings": masked_lm.embed(texts).numpy()},
@@ -135,6 +142,16 @@ def test_any_number_of_texts(word):
             "unread": (tf.int32, ()),
         },
         "embed": {"embeddings": (tf.float32, (8,))},
+        "explain": {
+            "words": (tf.string, (40,)),
+            "label": (tf.string, ()),
+            "against": (tf.string, ()),
+            "log_odds": (tf.float32, ()),
+            "bias": (tf.float32, ()),
+            "ngrams": (tf.float32, (40,)),
+            "encoder": (tf.float32, (40,)),
+            "encoder_log_odds": (tf.float32, ()),
+        },
         "fill_mask": {
             "count": (tf.int32, ()),
             "probabilities": (tf.float32, (2, 3)),
