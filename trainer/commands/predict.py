@@ -13,7 +13,7 @@ from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import cleaning
 from trainer import trained
-from trainer.serving import loading
+from trainer.serving import explanations, loading
 
 _CHUNK_BYTES = 2**20
 _Answer = dict[str, Any]
@@ -26,27 +26,42 @@ def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
     …], …]}, the likeliest token first. Any other line gives {"line": n,
     "label": …, "decision": …, "confidence": …, "probabilities": {label: …}},
     with "unread_tokens" if the line is longer than what the classifier reads.
-    The decision is the label, or "unsure". A line that cannot be answered
-    gives {"line": n, "error": …}.
+    The decision is the label, or "unsure". With `predict.explain` there is an
+    "explanation", too, see `explanations.of`; the words that say most go to
+    standard error, as text. A line that cannot be answered gives {"line": n,
+    "error": …}.
 
     Raises:
-      ValueError: there is no export, a file of it is missing or changed, or
-        the input cannot be read.
+      ValueError: there is no export, a file of it is missing or changed, it
+        cannot explain, or the input cannot be read.
     """
     predict = config.predict
     directory = loading.directory_of(workdir, predict.export_dir)
     with _open(predict.input) as source:
         exported = loading.load(directory)
+        if predict.explain and "explain" not in exported.signatures:
+            raise ValueError(
+                f"predict.explain=True, but {directory} cannot explain: it has"
+                " no classifier, or is of an older version; run"
+                " --mode=finetune or --mode=export, or leave predict.explain"
+                " out."
+            )
         if not predict.export_dir:
             trained.warn_if_older(workdir, exported.facts)
         # Escapes are JSON in every encoding, other characters in UTF-8 alone.
         escapes = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
         number = 0
         for lines in batches(source.fileno(), size=predict.batch_size):
-            for answer in answers(exported, lines):
+            for answer in answers(exported, lines, explain=predict.explain):
                 number += 1
                 line = {"line": number, **answer}
-                print(json.dumps(line, ensure_ascii=escapes))
+                print(
+                    json.dumps(line, ensure_ascii=escapes),
+                    flush=predict.explain,
+                )
+                if "explanation" in answer:
+                    text = explanations.lines(answer["explanation"])
+                    print(f"line {number}:", *text, sep="\n", file=sys.stderr)
             sys.stdout.flush()
 
 
@@ -80,9 +95,15 @@ def batches(source: int, *, size: int) -> Iterator[list[bytes]]:
 
 
 def answers(
-    exported: loading.Exported, lines: Sequence[bytes]
+    exported: loading.Exported, lines: Sequence[bytes], *, explain: bool = False
 ) -> list[_Answer]:
-    """An answer or an error for each line, in order."""
+    """An answer or an error for each line, in order.
+
+    Args:
+      exported: with the signature "explain", if that is wanted.
+      lines: without their ends.
+      explain: whether answers of the classifier are explained.
+    """
     result: list[_Answer] = [{"error": _complaint(line)} for line in lines]
     mask = exported.facts["mask"].encode()
     for name, has_mask, how, shape in (
@@ -101,12 +122,16 @@ def answers(
             for n in group:
                 result[n] = {"error": error}
             continue
-        texts = tf.constant([lines[n] for n in group], tf.string)
-        outputs = exported.signatures[name](texts)
+        texts = [lines[n] for n in group]
+        outputs = exported.signatures[name](tf.constant(texts, tf.string))
         arrays = {key: value.numpy() for key, value in outputs.items()}
         for place, n in enumerate(group):
             output = {key: value[place] for key, value in arrays.items()}
             result[n] = shape(output, exported.facts)
+        if explain and name == "classify":
+            found = explanations.of(exported, texts)
+            for n, explanation in zip(group, found, strict=True):
+                result[n]["explanation"] = explanation
     return result
 
 
