@@ -172,7 +172,7 @@ def _text(mistake: Mapping[str, Any]) -> str:
         zip(explanation["words"], totals, strict=True)
     ):
         text, share = _escaped(word), abs(total) / most
-        if share >= _LEAST_SHARE and word.strip():
+        if share >= _LEAST_SHARE:
             said = ", ".join(f"{k} {v[n]:+.2f}" for k, v in values.items())
             side = "for" if total > 0 else "against"
             text = (
