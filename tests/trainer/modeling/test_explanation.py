@@ -1,9 +1,11 @@
 """Tests of trainer/modeling/explanation.py."""
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from configs import schema
 from tests.trainer.modeling import test_text
 from trainer import modeling
 from trainer.modeling import explanation
@@ -131,7 +133,7 @@ def test_a_word_of_several_pieces_is_one():
             "vocabulary": [*test_text.PIECES, "mov", "##ie", "##s"],
         },
         labels=["a", "b"],
-        finetune=test_text.fields(test_text.schema.FinetuneConfig),
+        finetune=test_text.fields(schema.FinetuneConfig),
     )
     found = explain(model, ["w1 Movies, w2"])
     assert found["words"][0].tolist() == [b"w1 ", b"Movies", b", ", b"w2"]
@@ -142,6 +144,41 @@ def test_a_word_of_several_pieces_is_one():
         found["log_odds"][0] - sign * hidden["log_odds"][0],
         atol=1e-5,
     )
+
+
+def test_a_word_that_decides_comes_first():
+    model = create("word", ("no", "yes"), has_ngrams=False)
+    random = np.random.default_rng(0)
+    texts = [random.choice(test_text.LETTERS[2:], 8) for _ in range(64)]
+    for n, words in enumerate(texts):
+        words[n % 8] = ("w0", "w1")[n % 2]
+    batch = model.codec.document_ids(
+        tf.constant([" ".join(words) for words in texts])
+    )
+    rows, owners = model.rows(batch), tf.repeat(tf.range(64)[:, None], 8, 1)
+    wanted = tf.constant([[n % 2] for n in range(64)], tf.float32)
+    optimizer = keras.optimizers.Adam(0.05)
+    variables = model.classifier.trainable_variables
+    optimizer.build(variables)
+
+    @tf.function(autograph=False)
+    def step():
+        with tf.GradientTape() as tape:
+            logits = model.classifier.head(
+                model.encoder(rows), owners, num_documents=64
+            )
+            loss = tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits)
+        optimizer.apply(tape.gradient(loss, variables))
+        return tf.reduce_mean(loss)
+
+    for _ in range(40):
+        loss = step()
+    assert loss < 0.1
+    for text, label in (("w5 w9 w0 w7", b"no"), ("w1 w4 w8 w8", b"yes")):
+        found = explain(model, [text])
+        assert found["label"] == label
+        first = found["words"][0, found["encoder"][0].argmax()]
+        assert first.strip() in (b"w0", b"w1")
 
 
 def test_no_text_is_explained():
