@@ -211,6 +211,28 @@ def contributions(
     )
 
 
+def strongest(
+    keys: np.ndarray, coefficients: np.ndarray, number: int
+) -> list[list[int]]:
+    """For each of C classes the n-grams that say most for it, the first most.
+
+    Args:
+      keys: int64 [G].
+      coefficients: float [G, K]; of each, the mean over classes is taken off.
+      number: how many of them.
+
+    Returns:
+      C lists of keys, without those that say nothing for the class.
+    """
+    weights = by_class(coefficients)
+    weights = weights - weights.mean(axis=1, keepdims=True)
+    order = np.argsort(-weights, axis=0, kind="stable")[:number]  # [number, C]
+    return [
+        [int(keys[g]) for g in column if weights[g, c] > 0]
+        for c, column in enumerate(order.T)
+    ]
+
+
 class _Present(NamedTuple):
     """The known n-grams of N documents: F once a document, at O places.
 

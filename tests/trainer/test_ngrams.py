@@ -160,6 +160,15 @@ def test_an_ngram_contributes_to_each_of_its_tokens_alike():
     )
 
 
+def test_the_strongest_are_those_that_tell_a_class_from_the_others():
+    keys = np.array([11, 12, 13, 14])
+    one = np.array([[-2.0], [3.0], [0.0], [1.0]])
+    assert ngrams.strongest(keys, one, 2) == [[11], [12, 14]]
+    # The first says much for all classes, and so nothing.
+    three = np.array([[9, 9, 9], [1, 0, -1], [0, 3, 0], [1, 0, 5]])
+    assert ngrams.strongest(keys, three, 3) == [[12], [13], [14]]
+
+
 def test_many_rare_words_are_learned():
     """Each of 1,000 words tells the class, and stands in four documents."""
     random = np.random.default_rng(0)

@@ -222,6 +222,7 @@ def _classifier(
         result["control"] = control
     return {
         **result,
+        "strongest_ngrams": exported.facts.get("strongest_ngrams", {}),
         "most_wrong": mistakes.shown(
             answers.worst, labels, probabilities, exported
         ),

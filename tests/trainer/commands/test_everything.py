@@ -130,6 +130,10 @@ def test_ngrams_alone_need_no_training(create, tmp_path, capsys, monkeypatch):
     for found in (decided, decided["on_validation"]):
         assert found["precision"]["value"] == 1
         assert found["coverage"]["value"] > 0.5
+    for word in ("good", "bad"):
+        assert word in result["strongest_ngrams"][word]
+    report = (workdir / "report.html").read_text()
+    assert "n-grams that speak most for a class" in report
     lines = [b"the movie was good, and she", b"a bad and long film"]
     answers = predict.answers(create(alone).open_export(), lines, explain=True)
     for word, answer in zip(("good", "bad"), answers, strict=True):
