@@ -1,5 +1,18 @@
 """Why a classifier answers as it does, word by word, inside a graph.
 
+Explained are the log-odds of the likeliest class against the second, ln(p1 /
+p2): the logit of the answer where there are two classes, else the difference of
+two logits. They are linear in the logits, and a reader asks about them: why
+this class, and not that one?
+
+n-grams are linear, so that their contributions are exact. For the encoder, a
+slice contributes what the log-odds lose when it is hidden ("occlusion", Zeiler
+and Fergus, "Visualizing and Understanding Convolutional Networks", 2014; of
+words Li et al., "Understanding Neural Networks through Representation Erasure",
+2016). These numbers do not add up, since words act together. Hidden tokens
+become unknown ones, as with `finetune.word_dropout`: the classifier knows these
+from text, but has never seen a mask in fine-tuning.
+
 N texts, W slices in the longest of them, S slices of all, H that are hidden,
 C classes, K logits.
 """
@@ -19,20 +32,6 @@ def explain(
     model: text_models.TextClassifier, text: tf.Tensor
 ) -> dict[str, tf.Tensor]:
     """What speaks for the answer to raw strings [N], and what against it.
-
-    Explained are the log-odds of the likeliest class against the second,
-    ln(p1 / p2): the logit of the answer where there are two classes, else the
-    difference of two logits. They are linear in the logits, and a reader asks
-    about them: why this class, and not that one?
-
-    n-grams are linear, so that their contributions are exact. For the encoder,
-    a slice contributes what the log-odds lose when it is hidden ("occlusion",
-    Zeiler and Fergus, "Visualizing and Understanding Convolutional Networks",
-    2014; of words Li et al., "Understanding Neural Networks through
-    Representation Erasure", 2016). These numbers do not add up, since words act
-    together. Hidden tokens become unknown ones, as with
-    `finetune.word_dropout`: the classifier knows these from text, but has never
-    seen a mask in fine-tuning.
 
     Returns:
       `words`: string [N, W], the clean text in slices, see `Codec.slices`; ""
