@@ -53,6 +53,7 @@ class PredictConfig:
     input: str = ""  # A file with one text a line; "" = standard input.
     export_dir: str = ""  # The exported model; "" = <workdir>/export.
     batch_size: int = 64  # Lines answered at once.
+    explain: bool = False  # Say which words speak for a class, which against.
 
     def __post_init__(self) -> None:
         checks.at_least("predict.batch_size", self.batch_size, 1)

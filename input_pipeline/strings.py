@@ -22,18 +22,28 @@ _PUNCTUATION = "!#$%&'()*+,-./:;<=>?@\\^_`{|}~"
 # What joins the letters around it: apostrophes, and characters without a
 # glyph. U+0307 is the dot that lower-casing leaves on the i of U+0130.
 _INSIDE_WORDS = (
-    r"['`\x{b4}\x{2bc}\x{2018}\x{2019}\x{307}\p{Cf}\x{fe00}-\x{fe0f}]+"
+    r"['`\x{b4}\x{2bc}\x{2018}\x{2019}\x{307}\p{Cf}\x{fe00}-\x{fe0f}]"
 )
 # What stands between words. The negated classes are punctuation but [ and ],
 # and separators but the blank.
-_BETWEEN_WORDS = r"(?:<br ?/?>|[^\PP\[\]]|[^\PZ ]|[\p{Sm}\p{Sc}\p{Sk}])+"
+_BREAK = "<br ?/?>"
+_BETWEEN_WORDS = rf"(?:{_BREAK}|[^\PP\[\]]|[^\PZ ]|[\p{{Sm}}\p{{Sc}}\p{{Sk}}])+"
 # Words of their own, such as emoji and, with their marks, the characters of
 # Chinese and Japanese; or else a bracket that is not of [mask].
-_APART = (
-    r"(\[mask\]|\p{So}|"
-    r"[\p{Han}\p{Hiragana}\p{Katakana}\x{30fc}\x{ff70}][\p{M}\x{ff9e}\x{ff9f}]*)"
-    r"|[\[\]]"
-)
+_SYLLABLE = r"[\p{Han}\p{Hiragana}\p{Katakana}\x{30fc}\x{ff70}]"
+_MARKS = r"[\p{M}\x{ff9e}\x{ff9f}]"
+_APART = rf"(\[mask\]|\p{{So}}|{_SYLLABLE}{_MARKS}*)|[\[\]]"
+# Kind of words -> where slices of a text end (see `Codec.slices`): behind what
+# stands between words, and around what is a word of its own.
+_ENDS = {
+    "word": (r"(?i:<br />)|\s+", ""),
+    "unicode_word": (
+        rf"(?i:{_BREAK})|\s+",
+        rf"(?:\p{{So}}{_INSIDE_WORDS}*"
+        rf"|{_SYLLABLE}(?:{_MARKS}|{_INSIDE_WORDS})*)\s*",
+    ),
+}
+_END = "\x01"  # No clean text has it.
 PIECES_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", MASK)
 # The same as in input_pipeline/cleaning.py, in RE2's spelling.
 _REMOVED = r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]|\x{feff}"
@@ -86,10 +96,12 @@ class Codec:
         if kind == "wordpiece":
             self.special, self._split = _pieces(self.vocabulary, lowercase)
             self.tables = self._split.tables
+            self._ends = self._split.ends
         else:
             rule = standardizer(kind, lowercase)
             self.special, self._split = _words(self.vocabulary, rule)
             self.tables = [self._split]
+            self._ends = _ENDS[kind]
         self.is_special = np.zeros(len(self.vocabulary), bool)
         self.is_special[self.special.ids()] = True
 
@@ -104,6 +116,20 @@ class Codec:
         return ids.with_values(
             tf.where(is_mask, self.special.unknown, ids.values)
         )
+
+    def slices(self, texts: tf.Tensor) -> tf.RaggedTensor:
+        """Cuts clean strings [N] into words, strings [N, (slices)], none empty.
+
+        Joined, they are the text, and their ids are the ids of the text: a
+        slice is a word and the punctuation and blanks at its side, or what is
+        a word of its own without a blank, such as a Chinese character.
+        """
+        behind, around = self._ends
+        if around:
+            texts = tf.strings.regex_replace(texts, around, rf"{_END}\0{_END}")
+        texts = tf.strings.regex_replace(texts, behind, rf"\0{_END}")
+        slices = tf.strings.split(texts, sep=_END)
+        return tf.ragged.boolean_mask(slices, slices != "")
 
     def prompt_ids(self, texts: tf.Tensor) -> tf.RaggedTensor:
         """The same for clean text in which MASK is to be filled in."""
@@ -151,7 +177,7 @@ def standardize_unicode(
         texts = _lower(texts)
     else:
         texts = tf.strings.regex_replace(texts, re.escape(MASK), MASK.lower())
-    texts = tf.strings.regex_replace(texts, _INSIDE_WORDS, "")
+    texts = tf.strings.regex_replace(texts, f"{_INSIDE_WORDS}+", "")
     texts = tf.strings.regex_replace(texts, _BETWEEN_WORDS, " ")
     return tf.strings.regex_replace(texts, _APART, r" \1 ")
 

@@ -76,6 +76,12 @@ class WordPieces:
         longest = max(len(t.removeprefix(CONTINUATION)) for t in vocabulary)
         self._longest = min(longest, MAX_CHARACTERS)
 
+    @property
+    def ends(self) -> tuple[str, str]:
+        """What follows a basic word, and what is one, with what follows it."""
+        blank, apart = self._rules.blank, self._rules.apart
+        return f"{blank}+", f"{apart}{blank}*"
+
     def __call__(
         self, texts: tf.Tensor, *, is_prompt: bool = False
     ) -> tf.RaggedTensor:

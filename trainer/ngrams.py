@@ -14,7 +14,7 @@ read back. T tokens, N documents, G n-grams, C classes, K logits of a document:
 """
 
 import dataclasses
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import safetensors.numpy
@@ -140,24 +140,144 @@ def logits(
     Returns:
       float32 [N, K]; the bias alone for a document without a known n-gram.
     """
+    found = _present(
+        model, token_ids, segments, owners, is_special, num_documents
+    )
+    sums = tf.math.unsorted_segment_sum(
+        tf.gather(model.coefficients, found.index), found.owner, num_documents
+    )
+    return tf.math.divide_no_nan(sums, found.norms[:, tf.newaxis]) + model.bias
+
+
+def contributions(
+    model: Any,
+    token_ids: tf.Tensor,
+    segments: tf.Tensor,
+    owners: tf.Tensor,
+    directions: tf.Tensor,
+    *,
+    is_special: np.ndarray,
+    num_documents: tf.Tensor | int,
+) -> tf.Tensor:
+    """What every token adds to the answers of `logits`.
+
+    What an n-gram adds is shared alike by the places where it stands and there
+    by its tokens, so that nothing is lost: the sum over the tokens of a
+    document is `directions` times its logits without the bias.
+
+    Args:
+      model: as for `logits`, and so are the other arguments.
+      token_ids: int32 [T].
+      segments: int32 [T].
+      owners: int32 [T].
+      directions: float32 [N, K], what a logit of a document counts.
+      is_special: bool [V].
+      num_documents: N.
+
+    Returns:
+      float32 [T].
+    """
+    found = _present(
+        model, token_ids, segments, owners, is_special, num_documents
+    )
+    sums = tf.gather(model.coefficients, found.index) * tf.gather(
+        directions, found.owner
+    )
+    weights = tf.math.divide_no_nan(
+        tf.reduce_sum(sums, axis=1), tf.gather(found.norms, found.owner)
+    )  # [F]
+    times = tf.math.unsorted_segment_sum(
+        tf.ones_like(found.places), found.feature, tf.size(weights)
+    )
+    # The first digit of a key is not 0: that is padding.
+    lengths = tf.add_n(
+        [
+            tf.cast(found.keys >= len(is_special) ** n, tf.int32)
+            for n in range(MAX_LENGTH)
+        ]
+    )
+    shares = tf.gather(
+        weights / tf.cast(times, tf.float32), found.feature
+    ) / tf.cast(lengths, tf.float32)  # [O]
+    return tf.add_n(
+        [
+            tf.math.unsorted_segment_sum(
+                shares,
+                tf.where(n < lengths, found.places + n, -1),
+                tf.size(token_ids),
+            )
+            for n in range(MAX_LENGTH)
+        ]
+    )
+
+
+def strongest(
+    keys: np.ndarray, coefficients: np.ndarray, number: int
+) -> list[list[int]]:
+    """For each of C classes the n-grams that say most for it, the first most.
+
+    Args:
+      keys: int64 [G].
+      coefficients: float [G, K]; of each, the mean over classes is taken off.
+      number: how many of them.
+
+    Returns:
+      C lists of keys, without those that say nothing for the class.
+    """
+    weights = by_class(coefficients)
+    weights = weights - weights.mean(axis=1, keepdims=True)
+    order = np.argsort(-weights, axis=0, kind="stable")[:number]  # [number, C]
+    return [
+        [int(keys[g]) for g in column if weights[g, c] > 0]
+        for c, column in enumerate(order.T)
+    ]
+
+
+class _Present(NamedTuple):
+    """The known n-grams of N documents: F once a document, at O places.
+
+    Attributes:
+      owner: int64 [F], the document.
+      index: int64 [F], among the known ones.
+      norms: float32 [N], the lengths of the documents.
+      feature: int32 [O], which of the F stands there.
+      keys: int64 [O].
+      places: int32 [O], of the first token.
+    """
+
+    owner: tf.Tensor
+    index: tf.Tensor
+    norms: tf.Tensor
+    feature: tf.Tensor
+    keys: tf.Tensor
+    places: tf.Tensor
+
+
+def _present(
+    model: Any,
+    token_ids: tf.Tensor,
+    segments: tf.Tensor,
+    owners: tf.Tensor,
+    is_special: np.ndarray,
+    num_documents: tf.Tensor | int,
+) -> _Present:
     keys, places = keys_of(token_ids, segments, is_special)
     known = tf.convert_to_tensor(model.keys)
     index = tf.minimum(tf.searchsorted(known, keys), tf.size(known) - 1)
     is_known = tf.gather(known, index) == keys
-    owner = tf.boolean_mask(tf.gather(owners, places), is_known)
-    index = tf.boolean_mask(index, is_known)
+    keys, places, index = (
+        tf.boolean_mask(values, is_known) for values in (keys, places, index)
+    )
     # Present or absent: each n-gram of a document once.
     size = tf.size(known, tf.int64)
-    pairs, _ = tf.unique(
-        tf.cast(owner, tf.int64) * size + tf.cast(index, size.dtype)
+    pairs, feature = tf.unique(
+        tf.cast(tf.gather(owners, places), tf.int64) * size
+        + tf.cast(index, size.dtype)
     )
     owner, index = pairs // size, pairs % size
     squares = tf.square(tf.gather(model.scales, index))
     norms = tf.sqrt(tf.math.unsorted_segment_sum(squares, owner, num_documents))
-    sums = tf.math.unsorted_segment_sum(
-        tf.gather(model.coefficients, index), owner, num_documents
-    )
-    return tf.math.divide_no_nan(sums, norms[:, tf.newaxis]) + model.bias
+    return _Present(owner, index, norms, feature, keys, places)
 
 
 def measure(

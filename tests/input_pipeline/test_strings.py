@@ -68,6 +68,44 @@ def test_raw_bytes_become_what_training_sees(tokens):
         assert ids == list(wanted), (raw, text)
 
 
+def test_slices_are_the_text_and_so_are_their_ids(tokens):
+    raw = [*_documents(), "中\u200d\u0301' ☀\u0301x 葛\U000e0100".encode()]
+    texts = strings.clean(tf.constant(raw, tf.string))
+    slices = tokens.codec.slices(texts)
+    ids = tokens.codec.document_ids(slices.values)
+    ids = slices.with_values(ids).merge_dims(1, 2).to_list()
+    expected = tokens.codec.document_ids(texts).to_list()
+    found = slices.to_list()
+    for text, words, of_words, wanted in zip(
+        texts.numpy(), found, ids, expected, strict=True
+    ):
+        assert b"".join(words) == text
+        assert all(words)
+        assert of_words == wanted, words
+
+
+@pytest.mark.parametrize(
+    ("kind", "slices"),
+    [
+        ("word", ["The ", "well-made\n\n", "<br />", "中文 ", "x"]),
+        (
+            "unicode_word",
+            ["The ", "well-made\n\n", "<br />", "中", "文 ", "x"],
+        ),
+        (
+            "wordpiece",
+            ["The ", "well", "-", "made\n\n", "<", "br ", "/", ">"]
+            + ["中", "文 ", "x"],
+        ),
+    ],
+)
+def test_a_slice_is_a_word_as_it_is_written(kind, slices):
+    vocabulary = PIECES if kind == "wordpiece" else WORDS
+    codec = strings.Codec(kind, vocabulary)
+    (found,) = codec.slices(tf.constant(["".join(slices)])).to_list()
+    assert [word.decode() for word in found] == slices
+
+
 def test_clean_text_is_that_of_python():
     documents = _documents()
     cleaned = strings.clean(tf.constant(documents, tf.string)).numpy()

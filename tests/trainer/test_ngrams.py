@@ -111,6 +111,64 @@ def test_word_order_is_learned_and_a_graph_answers_alike(num_classes):
     np.testing.assert_allclose(found[0], by_hand, rtol=1e-5)
 
 
+@pytest.mark.parametrize("num_logits", [1, 3])
+def test_contributions_add_up(num_logits):
+    random = np.random.default_rng(0)
+    # Documents of 0 to 9 tokens in segments of 4, special ones among them.
+    texts = [random.integers(0, V, n).tolist() for n in (9, 0, 5, 1, 9)]
+    text = documents(texts, [0] * 5)
+    segments = np.concatenate([np.arange(len(t)) // 4 for t in texts])
+    segments = (3 * text.owners + segments).astype(np.int32)
+    keys = [key for key, _ in keys_of(text.token_ids, segments)]
+    keys = np.unique([*keys[::2], 2 * V + 2, V**3])
+    model = ngrams.NGrams(
+        keys,
+        random.uniform(1, 2, len(keys)).astype(np.float32),
+        random.normal(size=(len(keys), num_logits)).astype(np.float32),
+        random.normal(size=num_logits).astype(np.float32),
+    )
+    directions = random.normal(size=(5, num_logits)).astype(np.float32)
+    tokens = (text.token_ids, segments, text.owners)
+    shared = {"is_special": IS_SPECIAL, "num_documents": 5}
+    found = ngrams.contributions(model, *tokens, directions, **shared)
+    logits = ngrams.logits(model, *tokens, **shared) - model.bias
+    np.testing.assert_allclose(
+        np.bincount(text.owners, found, 5),
+        tf.reduce_sum(directions * logits, axis=1),
+        atol=1e-5,
+    )
+
+
+def test_an_ngram_contributes_to_each_of_its_tokens_alike():
+    model = ngrams.NGrams(
+        np.array([2, 3 * V + 4, (3 * V + 4) * V + 5]),
+        np.array([2, 3, 6], np.float32),
+        np.array([[14], [21], [42]], np.float32),
+        np.array([100], np.float32),
+    )
+    ids = np.array([2, 3, 4, 5, 2, 1], np.int32)
+    none = np.zeros(len(ids), np.int32)
+    found = ngrams.contributions(
+        model,
+        *(ids, none, none, np.array([[-1]], np.float32)),
+        is_special=IS_SPECIAL,
+        num_documents=1,
+    )
+    # The features have length 7; the word stands in two places.
+    np.testing.assert_allclose(
+        found, [-1, -1.5 - 2, -1.5 - 2, -2, -1, 0], atol=1e-6
+    )
+
+
+def test_the_strongest_are_those_that_tell_a_class_from_the_others():
+    keys = np.array([11, 12, 13, 14])
+    one = np.array([[-2.0], [3.0], [0.0], [1.0]])
+    assert ngrams.strongest(keys, one, 2) == [[11], [12, 14]]
+    # The first says much for all classes, and so nothing.
+    three = np.array([[9, 9, 9], [1, 0, -1], [0, 3, 0], [1, 0, 5]])
+    assert ngrams.strongest(keys, three, 3) == [[12], [13], [14]]
+
+
 def test_many_rare_words_are_learned():
     """Each of 1,000 words tells the class, and stands in four documents."""
     random = np.random.default_rng(0)

@@ -24,7 +24,7 @@ from trainer import chain, checkpoint, modeling, ngrams, trained
 from trainer.commands import export as export_command
 from trainer.report import pictures, selective, statistics, summary
 from trainer.run import Run
-from trainer.serving import card, loading
+from trainer.serving import card, loading, mistakes
 from trainer.stages import pretraining_task
 
 _log = logging.getLogger(__name__)
@@ -36,8 +36,7 @@ _OUTPUTS = {
     "encoder": "encoder_probabilities",
     "n-grams": "ngram_probabilities",
 }
-_NUM_WORST = 20  # Mistakes that are shown, with so many characters.
-_EXCERPT = 400
+_MOST_SHOWN = 20  # Pairs of confused classes, and documents.
 _SORTED_BATCHES = 16  # Among these many batches texts are sorted by length.
 
 
@@ -199,7 +198,7 @@ def _classifier(
         ],
         "confused": [
             {"label": names[label], "answer": names[answer], "documents": n}
-            for label, answer, n in found.confused(_NUM_WORST)
+            for label, answer, n in found.confused(_MOST_SHOWN)
         ],
         "curve": [dataclasses.asdict(point) for point in curve],
     }
@@ -223,7 +222,10 @@ def _classifier(
         result["control"] = control
     return {
         **result,
-        "most_wrong": _most_wrong(answers, names),
+        "strongest_ngrams": exported.facts.get("strongest_ngrams", {}),
+        "most_wrong": mistakes.shown(
+            answers.worst, labels, probabilities, exported
+        ),
         "seconds": round(answers.seconds, 3),
         "test_sha256": storage.sha256_json(
             [answers.digests.tolist(), labels.tolist()]
@@ -239,7 +241,8 @@ class _Answers:
       counts: of all test documents.
       labels: int64 [N].
       digests: uint64 [N], of the clean texts.
-      excerpts: the beginnings of the texts.
+      worst: the wrong answers with the least probability of the label, the
+        worst first: place of the document -> its raw text.
       parts: float32 [N, C] by who answers; "both" is the classifier.
       confidences: float32 [N], of the likeliest class.
       is_decided: bool [N].
@@ -249,7 +252,7 @@ class _Answers:
     counts: held_out.Counts
     labels: np.ndarray
     digests: np.ndarray
-    excerpts: list[str]
+    worst: dict[int, bytes]
     parts: dict[str, np.ndarray]
     confidences: np.ndarray
     is_decided: np.ndarray
@@ -262,16 +265,13 @@ def _ask(
     """Asks in batches of texts of similar lengths."""
     size = run.config.predict.batch_size
     counts, seconds = held_out.Counts(), 0.0
-    labels, digests, excerpts = [], [], []
+    labels, digests, worst = [], [], []
     outputs: dict[str, list[np.ndarray]] = {}
     examples = held_out.known(held_out.examples(run.corpus, counts), names)
     while window := list(itertools.islice(examples, size * _SORTED_BATCHES)):
         for example in window:
             labels.append(names.index(example.label))
             digests.append(int.from_bytes(example.digest))
-            # A cut character at the end becomes one mark, which is cut off.
-            text = example.raw[: 4 * _EXCERPT].decode(errors="replace")
-            excerpts.append(" ".join(text.split())[:_EXCERPT])
         start = time.perf_counter()
         order = np.argsort([len(e.raw) for e in window], kind="stable")
         answers = [
@@ -282,6 +282,13 @@ def _ask(
             found = np.concatenate([a[key].numpy() for a in answers])
             outputs.setdefault(key, []).append(found[np.argsort(order)])
         seconds += time.perf_counter() - start
+        rates, first = outputs["probabilities"][-1], len(labels) - len(window)
+        worst += [
+            (rate[labels[i]], i, window[i - first].raw)
+            for i, rate in enumerate(rates, start=first)
+            if rate.argmax() != labels[i]
+        ]
+        worst = sorted(worst)[:_MOST_SHOWN]
     none = [np.zeros([0, len(names)])]
     rates = np.concatenate(outputs.get("probabilities", none))
     # Older exports have no confidence and no decision.
@@ -291,7 +298,7 @@ def _ask(
         counts,
         np.array(labels, np.int64),
         np.array(digests, np.uint64),
-        excerpts,
+        {i: raw for _, i, raw in worst},
         {
             name: np.concatenate(outputs[key])
             for name, key in _OUTPUTS.items()
@@ -319,24 +326,6 @@ def _decisions(
         ),
         "on_validation": fitted,
     }
-
-
-def _most_wrong(answers: _Answers, names: list[str]) -> list[dict[str, Any]]:
-    """Documents with the least probability of their label, the worst first."""
-    probabilities = answers.parts["both"]
-    said = probabilities.argmax(axis=1)
-    wrong = np.flatnonzero(said != answers.labels)
-    true = probabilities[wrong, answers.labels[wrong]]
-    return [
-        {
-            "document": int(i) + 1,
-            "text": answers.excerpts[i],
-            "label": names[answers.labels[i]],
-            "answer": names[said[i]],
-            "probability": float(probabilities[i, said[i]]),
-        }
-        for i in wrong[np.argsort(true, kind="stable")][:_NUM_WORST]
-    ]
 
 
 def require_control(control: str) -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import storage
 from configs import runtime as runtime_lib
 from input_pipeline import manifest, strings
-from trainer import chain, checkpoint, modeling, trained
+from input_pipeline import tokenizer as tokenizer_lib
+from trainer import chain, checkpoint, modeling, ngrams, trained
 from trainer import workdir as workdir_lib
 from trainer.modeling import interchange
 from trainer.run import Run
@@ -19,6 +20,7 @@ from trainer.training import metrics
 _log = logging.getLogger(__name__)
 # Stage -> what config.json calls the directory of its rows.
 _ROWS = {"pretrain": "prepared", "finetune": "labelled"}
+_NUM_STRONGEST = 10  # n-grams of a class, for the report.
 
 
 def run(run: Run) -> None:
@@ -132,6 +134,7 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         "embed_stage": "pretrained" if masked_lm else "fine-tuned",
         "labels": classifier.labels if classifier else [],
         "validation": validation,
+        "strongest_ngrams": _strongest_ngrams(classifier, tokenizer),
         "max_pieces": classifier.max_pieces if classifier else 0,
         "max_masks": masked_lm.max_masks if masked_lm else 0,
         "top_k": masked_lm.top_k if masked_lm else 0,
@@ -155,6 +158,24 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
     text = card.write_card(facts, last_validation(workdir))
     (directory / card.FILE).write_text(text, encoding="utf-8")
     return facts
+
+
+def _strongest_ngrams(
+    classifier: modeling.TextClassifier | None, tokens: tokenizer_lib.Tokenizer
+) -> dict[str, list[str]]:
+    """Label -> n-grams that say most for it; {} if the model has none."""
+    if not classifier or not classifier.ngrams:
+        return {}
+    keys, coefficients = (
+        variable.numpy()
+        for variable in (classifier.ngrams.keys, classifier.ngrams.coefficients)
+    )
+    found = ngrams.strongest(keys, coefficients, _NUM_STRONGEST)
+    size = tokens.vocabulary_size
+    return {
+        label: [tokens.decode(ngrams.token_ids(key, size)) for key in best]
+        for label, best in zip(classifier.labels, found, strict=True)
+    }
 
 
 def last_validation(workdir: str) -> dict[str, dict[str, float]]:

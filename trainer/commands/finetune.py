@@ -8,6 +8,7 @@ from input_pipeline import manifest
 from trainer import checkpoint, modeling
 from trainer.run import Run
 from trainer.stages import (
+    audit,
     budget,
     decisions,
     finetuning_task,
@@ -55,6 +56,8 @@ def run(run: Run) -> None:
         )
         if run.is_chief:
             rows.tokenizer.save(storage.path_of(run.workdir))
+            if not audit.is_done(run):
+                audit.run(run)
             ngram_fitting.run(run)
         if not run.config.finetune.encoder:
             return

@@ -13,7 +13,7 @@ from configs import schema
 from configs.runtime import Runtime
 from input_pipeline import cleaning
 from trainer import trained
-from trainer.serving import loading
+from trainer.serving import explanations, loading
 
 _CHUNK_BYTES = 2**20
 _Answer = dict[str, Any]
@@ -26,27 +26,42 @@ def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
     …], …]}, the likeliest token first. Any other line gives {"line": n,
     "label": …, "decision": …, "confidence": …, "probabilities": {label: …}},
     with "unread_tokens" if the line is longer than what the classifier reads.
-    The decision is the label, or "unsure". A line that cannot be answered
-    gives {"line": n, "error": …}.
+    The decision is the label, or "unsure". With `predict.explain` there is an
+    "explanation", too, see `explanations.of`; the words that say most go to
+    standard error, as text. A line that cannot be answered gives {"line": n,
+    "error": …}.
 
     Raises:
-      ValueError: there is no export, a file of it is missing or changed, or
-        the input cannot be read.
+      ValueError: there is no export, a file of it is missing or changed, it
+        cannot explain, or the input cannot be read.
     """
     predict = config.predict
     directory = loading.directory_of(workdir, predict.export_dir)
     with _open(predict.input) as source:
         exported = loading.load(directory)
+        if predict.explain and "explain" not in exported.signatures:
+            raise ValueError(
+                f"predict.explain=True, but {directory} cannot explain: it has"
+                " no classifier, or is of an older version; run"
+                " --mode=finetune or --mode=export, or leave predict.explain"
+                " out."
+            )
         if not predict.export_dir:
             trained.warn_if_older(workdir, exported.facts)
         # Escapes are JSON in every encoding, other characters in UTF-8 alone.
         escapes = sys.stdout.encoding.lower() not in ("utf-8", "utf8")
         number = 0
         for lines in batches(source.fileno(), size=predict.batch_size):
-            for answer in answers(exported, lines):
+            for answer in answers(exported, lines, explain=predict.explain):
                 number += 1
                 line = {"line": number, **answer}
-                print(json.dumps(line, ensure_ascii=escapes))
+                print(
+                    json.dumps(line, ensure_ascii=escapes),
+                    flush=predict.explain,
+                )
+                if "explanation" in answer:
+                    text = explanations.lines(answer["explanation"])
+                    print(f"line {number}:", *text, sep="\n", file=sys.stderr)
             sys.stdout.flush()
 
 
@@ -80,9 +95,15 @@ def batches(source: int, *, size: int) -> Iterator[list[bytes]]:
 
 
 def answers(
-    exported: loading.Exported, lines: Sequence[bytes]
+    exported: loading.Exported, lines: Sequence[bytes], *, explain: bool = False
 ) -> list[_Answer]:
-    """An answer or an error for each line, in order."""
+    """An answer or an error for each line, in order.
+
+    Args:
+      exported: with the signature "explain", if that is wanted.
+      lines: without their ends.
+      explain: whether answers of the classifier are explained.
+    """
     result: list[_Answer] = [{} for _ in lines]
     mask = exported.facts["mask"].encode()
     for name in ("classify", "fill_mask"):
@@ -93,6 +114,11 @@ def answers(
         found = ask(exported, name, [lines[n] for n in group])
         for n, answer in zip(group, found, strict=True):
             result[n] = answer
+    if explain:
+        good = [n for n, answer in enumerate(result) if "label" in answer]
+        found = ask(exported, "explain", [lines[n] for n in good])
+        for n, explanation in zip(good, found, strict=True):
+            result[n]["explanation"] = explanation
     return result
 
 
@@ -103,26 +129,31 @@ def ask(
 
     Args:
       exported: the model.
-      name: of the signature: classify, fill_mask or embed.
+      name: of the signature: classify, explain, fill_mask or embed.
       lines: texts.
     """
     result: list[_Answer] = [{"error": _complaint(line)} for line in lines]
     good = [n for n, found in enumerate(result) if not found["error"]]
+    texts = [lines[n] for n in good]
+    answers: list[_Answer] = []
     if good and name not in exported.signatures:
         how = "pretrained" if name == "fill_mask" else "fine-tuned"
         error = f"the export has no {name}: its run has not been {how}"
-        for n in good:
-            result[n] = {"error": error}
+        answers = [{"error": error} for _ in good]
+    elif good and name == "explain":
+        answers = explanations.of(exported, texts)
     elif good:
-        shape = {"classify": _classes, "fill_mask": _fill_ins}.get(
-            name, _vector
-        )
-        texts = tf.constant([lines[n] for n in good], tf.string)
-        outputs = exported.signatures[name](texts)
+        shape = {"classify": _classes, "fill_mask": _fill_ins}
+        outputs = exported.signatures[name](tf.constant(texts, tf.string))
         arrays = {key: value.numpy() for key, value in outputs.items()}
-        for place, n in enumerate(good):
-            output = {key: value[place] for key, value in arrays.items()}
-            result[n] = shape(output, exported.facts)
+        answers = [
+            shape.get(name, _vector)(
+                {key: value[n] for key, value in arrays.items()}, exported.facts
+            )
+            for n in range(len(texts))
+        ]
+    for n, answer in zip(good, answers, strict=True):
+        result[n] = answer
     return result
 
 

@@ -58,7 +58,7 @@ def run(run: Run) -> None:
         summary=lines,
         stages=stages,
         picture=picture.read_bytes() if is_shown else b"",
-        tables=tables,
+        tables={**tables, **summary.ngram_tables(evaluation)},
         mistakes=evaluation.get("most_wrong", ()),
         config=config.to_dict(),
         audit=audit.read(workdir),

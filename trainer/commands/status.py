@@ -10,7 +10,7 @@ from trainer.commands import evaluate, export
 from trainer.report import summary
 from trainer.run import Run
 from trainer.serving import loading
-from trainer.stages import budget
+from trainer.stages import audit, budget
 from trainer.training import loop
 
 _COLUMNS = ("artifact", "id", "step", "made from", "state")
@@ -45,6 +45,13 @@ def _chain(run: Run) -> Iterator[tuple[str, ...]]:
     yield ("rows", rows.name, "", "text", _DONE if prepared else "missing")
 
     labelled = storage.path_of(run.resolved.get("labelled", "")).name
+    facts = audit.read(workdir)
+    if labelled or facts:
+        made_from = dict(facts.get("artifact", {}).get("made_from", {}))
+        if labelled:  # Preparing alone does not record it.
+            made_from["labelled rows"] = labelled
+        yield _row(run, "audit", facts, made_from)
+
     facts = ngrams.read_facts(workdir)
     if config.finetune.ngrams or facts:
         before = facts.get("artifact", {}).get("made_from", {})

@@ -6,6 +6,7 @@ from trainer.modeling.classifier import (
     probabilities,
 )
 from trainer.modeling.encoder import Encoder, features
+from trainer.modeling.explanation import explain
 from trainer.modeling.heads import MaskedLM, create_masked_lm
 from trainer.modeling.initial import Initial
 from trainer.modeling.layers import Noise, create_noise
@@ -24,6 +25,7 @@ __all__ = [
     "create_masked_lm",
     "create_noise",
     "drop_words",
+    "explain",
     "features",
     "initial_weights",
     "load_encoder",

@@ -60,3 +60,21 @@ class NGramHead(keras.layers.Layer):
             is_special=self._is_special,
             num_documents=num_documents,
         )
+
+    def contributions(
+        self,
+        token_ids: tf.Tensor,
+        segments: tf.Tensor,
+        owners: tf.Tensor,
+        directions: tf.Tensor,
+    ) -> tf.Tensor:
+        """`ngrams.contributions`."""
+        return ngrams.contributions(
+            self,
+            token_ids,
+            segments,
+            owners,
+            directions,
+            is_special=self._is_special,
+            num_documents=tf.shape(directions)[0],
+        )

@@ -208,22 +208,31 @@ class TextClassifier(_TextModel):
         """The logits [N, K] of each part that the model has."""
         found = {}
         if self.classifier is not None:
-            (found["encoder"],) = pieces.in_groups(
-                ids,
-                self._encoder_logits,
-                size=max(1, pieces.ROWS_AT_ONCE // self.max_pieces),
-                like=[tf.TensorSpec([None, self.num_logits], tf.float32)],
-            )
+            found["encoder"] = self.encoder_logits(ids)
         if self.ngrams is not None:
-            parts, owners = pieces.cut(ids, room=self.room)
-            segments = tf.cast(parts.value_rowids(), tf.int32)
             found["ngram"] = self.ngrams(
-                parts.values,
-                segments,
-                tf.gather(owners, segments),
+                *self.ngram_tokens(ids),
                 num_documents=tf.cast(ids.nrows(), tf.int32),
             )
         return found
+
+    def encoder_logits(self, ids: tf.RaggedTensor) -> tf.Tensor:
+        """Ids [N, (tokens)] to what the encoder answers alone, [N, K]."""
+        (found,) = pieces.in_groups(
+            ids,
+            self._encoder_logits,
+            size=max(1, pieces.ROWS_AT_ONCE // self.max_pieces),
+            like=[tf.TensorSpec([None, self.num_logits], tf.float32)],
+        )
+        return found
+
+    def ngram_tokens(
+        self, ids: tf.RaggedTensor
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+        """Ids [N, (tokens)] as tokens, segments and owners of the n-grams."""
+        parts, owners = pieces.cut(ids, room=self.room)
+        segments = tf.cast(parts.value_rowids(), tf.int32)
+        return parts.values, segments, tf.gather(owners, segments)
 
     def mixed(self, parts: Sequence[tf.Tensor]) -> tf.Tensor:
         """The weighted sum [N, K] of the logits of the parts, in order."""

@@ -19,6 +19,13 @@ _CHARTS = {
     "accuracy": {"accuracy": "training", "validation_accuracy": "validation"},
     "real tokens per second": {"real_tokens_per_second": "throughput"},
 }
+_LEAST_SHARE = 0.1  # Of the largest value; what is less is not marked.
+_LEGEND = (
+    'Words <mark class="for" style="--share:1">for the answer</mark> are'
+    ' underlined, words <mark class="against" style="--share:1">against'
+    " it</mark> with dots; the numbers are in their titles, in log-odds of the"
+    " answer and the second class."
+)
 _STYLE = pathlib.Path(__file__).with_suffix(".css").read_text()
 
 
@@ -42,7 +49,8 @@ def render(
       config: the configuration, JSON-ready.
       picture: a PNG, see `pictures.evaluation_png`.
       tables: title -> rows of cells, see `summary.tables`.
-      mistakes: `text`, `label`, `answer` and `probability` of the worst.
+      mistakes: `text`, `label`, `answer` and `probability` of the worst, and
+        an `explanation` where there is one, see `explanations.of`.
       audit: what was found out about the labelled text.
     """
     title = _escaped(title)
@@ -132,6 +140,8 @@ def _classifier(
         parts += [f"<h3>{_escaped(title)}</h3>", _table(rows)]
     if mistakes:
         parts.append("<h3>What it gets most wrong</h3>")
+        if any("explanation" in one for one in mistakes):
+            parts.append(f"<p>{_LEGEND}</p>")
     parts += _articles(mistakes)
     return _section("On the test split", *parts) if parts else ""
 
@@ -141,9 +151,37 @@ def _articles(documents: Sequence[Mapping[str, Any]]) -> list[str]:
         f"<article><b>{_escaped(mistake['label'])}</b>, answered"
         f" <b>{_escaped(mistake['answer'])}</b>"
         f" <small>with {100 * mistake['probability']:.1f} %</small><br>"
-        f"{_escaped(mistake['text'])}</article>"
+        f"{_text(mistake)}</article>"
         for mistake in documents
     ]
+
+
+def _text(mistake: Mapping[str, Any]) -> str:
+    """The text, its words marked by what they say where that is known."""
+    explanation = mistake.get("explanation", {})
+    if not explanation.get("words"):
+        return _escaped(mistake["text"])
+    values = {
+        name: [value or 0.0 for value in found]
+        for name, found in explanation["contributions"].items()
+    }
+    totals = [*map(sum, zip(*values.values(), strict=True))]
+    most = max(map(abs, totals)) or 1.0
+    parts = [f"<small>rather than {_escaped(explanation['against'])}: </small>"]
+    for n, (word, total) in enumerate(
+        zip(explanation["words"], totals, strict=True)
+    ):
+        text, share = _escaped(word), abs(total) / most
+        if share >= _LEAST_SHARE:
+            said = ", ".join(f"{k} {v[n]:+.2f}" for k, v in values.items())
+            side = "for" if total > 0 else "against"
+            text = (
+                f'<mark class="{side}" style="--share:{share:.2f}"'
+                f' title="{total:+.2f}: {said}">{_escaped(word.rstrip())}'
+                f"</mark>{_escaped(word[len(word.rstrip()) :])}"
+            )
+        parts.append(text)
+    return "".join(parts)
 
 
 def _image(what: str, content: bytes, kind: str) -> str:

@@ -61,7 +61,8 @@ class OfClass:
         with Wilson's range; 0 to 1 where there is none.
       recall: share of the documents with the label that have the answer,
         likewise.
-      f1: harmonic mean of both; 0 where neither label nor answer occurs.
+      f1: harmonic mean of both, see `f_measure`; 0 where neither label nor
+        answer occurs.
     """
 
     support: int
@@ -133,8 +134,9 @@ def results(
       confidences: float [N], the calibrated probability of the likeliest
         class; None = its probability.
 
-    The ranges of loss, F1 and balanced accuracy are percentiles of a bootstrap
-    over documents. The interval of a single document is all that is possible.
+    The ranges of loss, macro F1 and balanced accuracy are percentiles of a
+    bootstrap over documents. The interval of a single document is all that is
+    possible.
     """
     probabilities = np.asarray(probabilities, np.float64)
     _require_distributions(labels, probabilities)
@@ -163,7 +165,7 @@ def results(
     if number == 1:  # Every resample is the document itself.
         low, high = np.zeros_like(low), np.ones_like(high)
     values = _scores(confusion[pairs], pairs, num_classes)
-    *f1, macro_f1, balanced_accuracy = map(Estimate.within, values, low, high)
+    *_, macro_f1, balanced_accuracy = map(Estimate.within, values, low, high)
     return Results(
         loss=_mean(_losses(labels, probabilities), 0.0, _WORST_LOSS),
         accuracy=accuracy,
@@ -175,7 +177,9 @@ def results(
                 errors=int(supports[c] + answered[c] - 2 * right[c]),
                 precision=wilson(int(right[c]), int(answered[c])),
                 recall=wilson(int(right[c]), int(supports[c])),
-                f1=f1[c],
+                f1=f_measure(
+                    int(right[c]), int(supports[c] + answered[c] - right[c])
+                ),
             )
             for c in range(num_classes)
         ],
@@ -231,6 +235,20 @@ def wilson(right: int, number: int) -> Estimate:
         return Estimate(0.0, 0.0, 1.0)
     interval = stats.binomtest(right, number).proportion_ci(method="wilson")
     return Estimate.within(right / number, interval.low, interval.high)
+
+
+def f_measure(right: int, number: int) -> Estimate:
+    """F1 of a class that `number` documents have as label or answer or both.
+
+    `right` of them have both. This share is F* (Hand et al., "F*: an
+    Interpretable Transformation of the F-measure", 2021), from which F1 is
+    2 F* / (1 + F*), and so is its range from Wilson's: a bootstrap of no errors
+    at all would have no width.
+    """
+    share = wilson(right, number)
+    return Estimate(
+        *(2 * x / (1 + x) for x in (share.value, share.low, share.high))
+    )
 
 
 def _require_distributions(

@@ -6,6 +6,7 @@ from typing import Any
 Events = Sequence[Mapping[str, Any]]
 Cells = Sequence[str]
 _MOST_CONFUSED, _MOST_CLASSES = 3, 10  # That a terminal shows.
+_MOST_NGRAMS = 20  # Classes whose n-grams a report shows.
 
 
 def lines(
@@ -104,6 +105,20 @@ def tables(evaluation: Mapping[str, Any]) -> dict[str, list[Cells]]:
             ),
         ]
     return found
+
+
+def ngram_tables(evaluation: Mapping[str, Any]) -> dict[str, list[Cells]]:
+    """The same of what speaks for the classes; too wide for a terminal."""
+    found = evaluation.get("strongest_ngrams", {})
+    # Most errors first, as in the table of the classes.
+    labels = [one["label"] for one in evaluation.get("classes", [])]
+    rows = [
+        (label, ", ".join(found[label])) for label in labels if label in found
+    ]
+    if not rows:
+        return {}
+    title = "n-grams that speak most for a class"
+    return {title: [("class", "the strongest first"), *rows[:_MOST_NGRAMS]]}
 
 
 def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:

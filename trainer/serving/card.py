@@ -79,6 +79,8 @@ def _answers(facts: _Facts) -> str:
     what = {
         "classify": "`classify`: the class of a text, one of "
         + ", ".join(f'"{_escaped(label)}"' for label in facts["labels"]),
+        "explain": "`explain`: what each word of a text contributes to the"
+        " log-odds of its class against the second",
         "embed": f"`embed`: {facts['hidden_size']} numbers for a text, the mean"
         f" of the final states of the {facts['embed_stage']} encoder",
         "fill_mask": f"`fill_mask`: the {facts['top_k']} best tokens for each"

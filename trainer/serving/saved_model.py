@@ -3,6 +3,7 @@
 N texts, C classes, M masks, K fill-ins for each, D width.
 """
 
+import functools
 import pathlib
 from collections.abc import Callable
 
@@ -24,6 +25,7 @@ def save(
 
     Signatures, each of `text`, string [N], for any N:
       classify -> see `TextClassifier.classify`.
+      explain -> see `modeling.explain`.
       fill_mask -> see `TextMaskedLM.call`.
       embed -> `embeddings` float32 [N, D], of the masked-LM's encoder where
         there is one; left out where there is no encoder at all.
@@ -41,6 +43,7 @@ def save(
         functions["embed"] = lambda text: {"embeddings": models[0].embed(text)}
     if classifier is not None:
         functions["classify"] = classifier.classify
+        functions["explain"] = functools.partial(modeling.explain, classifier)
     if masked_lm is not None:
         functions["fill_mask"] = masked_lm.call
     signatures = {

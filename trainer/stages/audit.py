@@ -47,10 +47,8 @@ def run(run: Run) -> None:
     if rows.tokenizer.vocabulary_size > ngram_fitting.MAX_VOCABULARY:
         _log.info("the vocabulary is too large for an audit with n-grams")
         return
-    made_from = {"labelled rows": rows.fingerprint}
-    wanted = chain.Artifact.of("audit", run.config, made_from)
     facts = read(run.workdir)
-    if facts.get("artifact", {}).get("id") != wanted.id:
+    if not is_done(run):
         start = time.perf_counter()
         work = max(1, len(rows.labels) - 1) * sum(
             role.num_tokens for role in rows.roles.values()
@@ -62,13 +60,24 @@ def run(run: Run) -> None:
             **of(texts, rows),
             "near_duplicates": run.corpus.survey.near_duplicates,
             "seconds": round(time.perf_counter() - start, 1),
-            **wanted.to_dict(),
+            **_wanted(run).to_dict(),
         }
         path = storage.path_of(run.workdir) / FILE
         path.parent.mkdir(parents=True, exist_ok=True)
         storage.write_json(path, facts)
     for line in (*data.audit_lines(facts), *data.suspect_lines(facts)):
         _log.info("%s", line)
+
+
+def is_done(run: Run) -> bool:
+    """Whether the workdir has the audit that `run` would write."""
+    made = read(run.workdir).get("artifact", {}).get("id")
+    return made == _wanted(run).id
+
+
+def _wanted(run: Run) -> chain.Artifact:
+    made_from = {"labelled rows": run.labelled_rows.fingerprint}
+    return chain.Artifact.of("audit", run.config, made_from)
 
 
 def read(workdir: str) -> dict[str, Any]:

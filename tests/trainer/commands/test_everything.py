@@ -10,7 +10,14 @@ import storage
 from tests.trainer import conftest as tiny_runs
 from tests.trainer.training import conftest as processes
 from trainer import trained
-from trainer.commands import evaluate, everything, export, pretrain, status
+from trainer.commands import (
+    evaluate,
+    everything,
+    export,
+    predict,
+    pretrain,
+    status,
+)
 from trainer.run import Run
 
 
@@ -123,6 +130,18 @@ def test_ngrams_alone_need_no_training(create, tmp_path, capsys, monkeypatch):
     for found in (decided, decided["on_validation"]):
         assert found["precision"]["value"] == 1
         assert found["coverage"]["value"] > 0.5
+    for word in ("good", "bad"):
+        assert word in result["strongest_ngrams"][word]
+    report = (workdir / "report.html").read_text()
+    assert "n-grams that speak most for a class" in report
+    lines = [b"the movie was good, and she", b"a bad and long film"]
+    answers = predict.answers(create(alone).open_export(), lines, explain=True)
+    for word, answer in zip(("good", "bad"), answers, strict=True):
+        found = answer["explanation"]
+        values = found["contributions"]["n-grams"]
+        first = found["words"][values.index(max(values))]
+        assert answer["label"] == found["label"] == word
+        assert first.strip(" ,") == word
     status.run(create(alone))
     assert "missing" not in capsys.readouterr().out
     # Another precision makes another export of the same n-grams.

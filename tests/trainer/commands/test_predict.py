@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import math
 import os
 import pathlib
 import shutil
@@ -14,7 +15,7 @@ import tensorflow as tf
 
 from trainer import main as cli
 from trainer.commands import predict
-from trainer.serving import loading
+from trainer.serving import explanations, loading
 
 ROOT = pathlib.Path(cli.__file__).resolve().parents[1]
 LINES = [
@@ -84,6 +85,60 @@ def test_lines_of_a_file_are_answered_in_order(exported, tmp_path, capfd):
     ]
     assert cli.main(argv) == 0
     check(map(json.loads, capfd.readouterr().out.splitlines()))
+
+
+def test_words_are_explained_in_the_line_and_below_it(
+    exported, tmp_path, capfd
+):
+    text = b"it was <b>good</b>, \xe2\x80\x8f\xd7\xa9\xd7\x9c good"
+    (tmp_path / "lines").write_bytes(b"\n".join([text, *LINES[1:4], b"film"]))
+    argv = [
+        "--mode=predict",
+        f"--config.predict.export_dir={exported / 'export'}",
+        f"--config.predict.input={tmp_path / 'lines'}",
+        "--config.predict.explain=True",
+    ]
+    assert cli.main(argv) == 0
+    out, err = capfd.readouterr()
+    first, *others, last = map(json.loads, out.splitlines())
+    assert "masks" in others[0]
+    assert [*others[1], *others[2]] == ["line", "error"] * 2
+    found = first["explanation"]
+    assert "".join(found["words"]).encode() == text
+    assert found["label"] == first["label"] != found["against"]
+    rates = [first["probabilities"][found[k]] for k in ("label", "against")]
+    log_odds = math.log(rates[0] / rates[1])
+    assert found["log_odds"] == pytest.approx(log_odds, abs=1e-4)
+    values = found["contributions"]["encoder"]
+    assert len(values) == len(found["words"])
+    assert "line 2:" not in err
+    shown, _ = err.split("line 5:\n")
+    assert f"{found['label']} rather than {found['against']}" in shown
+    most = max(range(len(values)), key=lambda n: abs(values[n]))
+    word = found["words"][most].strip()
+    assert f": {values[most]:+.2f} {word}" in shown
+    assert last["explanation"]["words"] == ["film"]
+
+
+def test_what_is_not_explained_is_said():
+    found = {
+        "label": "a",
+        "against": "b",
+        "log_odds": -0.004,
+        "words": ["x ", "y ", "z"],
+        "contributions": {"n-grams": [1, 0, -2.5], "encoder": [3, None, None]},
+    }
+    assert [*explanations.lines(found)] == [
+        "a rather than b: log-odds -0.00",
+        "  n-grams, for it: +1.00 x",
+        "  n-grams, against it: -2.50 z",
+        "  encoder, for it: +3.00 x",
+        "  encoder: 2 later words are not explained",
+    ]
+    for most, number in ((1, 0), (2, 1), (4, 2), (5, 3)):
+        short = explanations.shortened(found, most)
+        lists = [short["words"], *short["contributions"].values()]
+        assert [*map(len, lists)] == [number] * 3
 
 
 @pytest.fixture(scope="module")
@@ -168,12 +223,20 @@ def test_a_typed_line_is_answered_at_once(exported):
     check([json.loads(line) for line in [*answers, *out.splitlines()]])
 
 
-def refused(argv, capfd):
-    assert cli.main(["--mode=predict", *argv]) == 2
-    output = capfd.readouterr()
-    assert output.out == ""
-    (line,) = output.err.splitlines()
-    return line
+def test_an_export_that_cannot_explain_is_refused(
+    tiny, one_device, tmp_path, monkeypatch
+):
+    older = loading.Exported({}, {"classify": None})
+    monkeypatch.setattr(loading, "load", lambda _: older)
+    changes = {"predict.export_dir": str(tmp_path), "predict.input": os.devnull}
+    with pytest.raises(
+        ValueError, match="cannot explain: it has no classifier"
+    ):
+        predict.run(
+            tiny({**changes, "predict.explain": True}),
+            workdir="",
+            runtime=one_device,
+        )
 
 
 @pytest.mark.parametrize(

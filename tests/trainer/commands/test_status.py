@@ -6,7 +6,7 @@ import shutil
 
 import pytest
 
-from trainer.commands import status
+from trainer.commands import finetune, prepare, status
 from trainer.run import Run
 
 
@@ -21,7 +21,8 @@ def shown(tiny, one_device, capsys):
         return {
             name: line[len(name) :].strip()
             for line in lines
-            for name in ("rows", "n-grams", "encoder", "export", "evaluation")
+            for name in ("rows", "audit", "n-grams", "encoder")
+            + ("export", "evaluation")
             if line.startswith(f"{name} ")
         }, lines[-1]
 
@@ -69,6 +70,25 @@ def test_steps_that_minutes_decided_are_what_is_wanted(
     still = {"train.minutes": 1.0, "train.num_steps": 0}
     found, _ = shown(workdir, still)
     assert found["encoder"].endswith(state)
+
+
+def test_an_audit_is_done_or_of_other_labels(
+    shown, labelled, one_device, tmp_path
+):
+    found, _ = shown(tmp_path)
+    assert "audit" not in found
+    config = labelled({"finetune.encoder": False})
+    run = Run(config, workdir=str(tmp_path), runtime=one_device)
+    prepare.run(run)
+    found, _ = shown(tmp_path)
+    assert found["audit"].endswith("done")
+    run.record(labelled="other")
+    found, _ = shown(tmp_path)
+    assert found["audit"].endswith("stale: made from another labelled rows")
+    (tmp_path / "audit.json").unlink()
+    finetune.run(Run(config, workdir=str(tmp_path), runtime=one_device))
+    found, _ = shown(tmp_path)
+    assert found["audit"].endswith("done")
 
 
 def test_another_question_makes_an_export_stale(shown, exported):

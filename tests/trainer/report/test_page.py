@@ -72,7 +72,19 @@ def full():
         stages={"pretrain": EVENTS, "finetune": EVENTS[:3]},
         picture=b"\x89PNG",
         mistakes=[
-            {"text": EVIL, "label": EVIL, "answer": EVIL, "probability": 0.991}
+            {"text": EVIL, "label": EVIL, "answer": EVIL, "probability": 0.991},
+            {
+                **dict.fromkeys(("text", "label", "answer"), EVIL),
+                "probability": 0.5,
+                "explanation": {
+                    "against": EVIL,
+                    "words": [f"{EVIL} ", "so ", "<b>bad</b>\n", "film"],
+                    "contributions": {
+                        "n-grams": [2.0, 0.1, -0.5, 0],
+                        "encoder": [0.5, 0.1, None, None],
+                    },
+                },
+            },
         ],
         audit={
             "documents": 10_000,
@@ -131,6 +143,14 @@ def test_everything_is_there_and_no_text_becomes_markup(full):
     ):
         assert text in full
     assert 'src="data:image/png;base64,iVBORw=="' in full
+    # Of the key, and of a word each; "so" says too little.
+    assert checked.tags.count("mark") == 4
+    assert 'title="+2.50: n-grams +2.00, encoder +0.50"' in full
+    assert (
+        'class="against" style="--share:0.20"'
+        ' title="-0.50: n-grams -0.50, encoder +0.00">'
+        "&lt;b&gt;bad&lt;/b&gt;</mark>\nfilm" in full
+    )
     assert "script" not in checked.tags
     assert "<script" not in full
     full.encode()  # No lone surrogate.

@@ -146,6 +146,30 @@ def test_the_range_of_f1_is_that_of_resampling_one_by_one():
     assert f1.low < f1.value < f1.high
 
 
+def test_a_class_without_errors_is_not_sure_to_have_none():
+    labels = np.repeat([0, 1], [100, 5])
+    many, few = statistics.results(labels, np.eye(2)[labels]).classes
+    assert many.f1.value == few.f1.value == few.f1.high == 1
+    # What 5 of 5 show is in the books; 2 F* / (1 + F*).
+    assert few.precision.low == pytest.approx(0.5655, abs=1e-4)
+    assert few.f1.low == pytest.approx(2 * 0.5655 / 1.5655, abs=1e-4)
+    assert few.f1.low < 0.95 < many.f1.low < 0.99
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.3])
+def test_the_range_of_f1_covers_the_truth(rate):
+    random, hits = np.random.default_rng(8), 0
+    for _ in range(400):
+        labels = random.random(60) < 0.5
+        answers = labels ^ (random.random(60) < rate)
+        f1 = statistics.f_measure(
+            int((labels & answers).sum()), int((labels | answers).sum())
+        )
+        hits += f1.low <= 1 - rate <= f1.high
+    # 95 % of 400 are 380, with a standard deviation of 4.
+    assert hits >= 372
+
+
 @pytest.mark.parametrize(("number", "exponent"), [(30, 1.0), (1_000, 1.3)])
 def test_the_range_of_overconfidence_covers_the_truth(
     number, exponent, monkeypatch

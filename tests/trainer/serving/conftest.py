@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
 import storage
@@ -46,6 +47,16 @@ def create(tmp_path_factory):
             ),
             num_ngrams=num_ngrams,
         )
+        if num_ngrams:  # The words from w0 on, each for one class.
+            first = classifier.codec.vocabulary.index("w0")
+            numbers = np.arange(num_ngrams)
+            head = classifier.ngrams
+            head.keys.assign(first + numbers)
+            head.scales.assign(1.0 + numbers)
+            head.coefficients.assign(
+                np.eye(num_ngrams, classifier.num_logits) - 0.5
+            )
+            classifier.mixture.assign(np.ones(classifier.mixture.shape))
         masked_lm = modeling.TextMaskedLM(**common, max_masks=2, top_k=3)
         directory = tmp_path_factory.mktemp(kind) / "export"
         facts = {"format": loading.FORMAT, "tokenizer": kind}

@@ -87,7 +87,10 @@ def test_what_is_missing_is_said():
     facts = {**FACTS, "signatures": ["embed", "fill_mask"], "labels": []}
     facts["parameters"] = {"masked_lm.keras": 2000}
     text = card.write_card(facts, {})
-    assert "not `classify`: the run has not been trained for it" in text
+    assert (
+        "not `classify` and `explain`: the run has not been trained for it"
+        in text
+    )
     assert 'model.keras")' not in text.replace("masked_lm.keras", "")
     for block in text.split("```python\n")[1:]:
         compile(block.split("```")[0], "README.md", "exec")

@@ -140,5 +140,6 @@ def test_every_kind_of_export_loads(
     assert loading.load(directory).signatures.keys() == {
         "classify",
         "embed",
+        "explain",
         "fill_mask",
     }

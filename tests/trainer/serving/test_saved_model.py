@@ -10,6 +10,7 @@ import pytest
 import tensorflow as tf
 
 from tests.trainer.serving import conftest
+from trainer import modeling
 from trainer.serving import loading
 
 LABELS = ["bad", "so so", "good"]
@@ -53,23 +54,32 @@ def word(create):
 
 @pytest.fixture(scope="module")
 def wordpiece(create):
-    return create("wordpiece", labels=LABELS)
+    return create("wordpiece", labels=LABELS, num_ngrams=7)
+
+
+def arrays(outputs):
+    return {
+        key: value.numpy().astype(str)
+        if value.dtype == tf.string
+        else value.numpy()
+        for key, value in outputs.items()
+    }
 
 
 def expected(classifier, masked_lm, texts):
     texts = tf.constant(texts, tf.string)
     rates = classifier(texts).numpy()
     labels = np.array(LABELS)[rates.argmax(-1)]
-    filled = {k: v.numpy() for k, v in masked_lm(texts).items()}
     return {
         "classify": {
+            **arrays(classifier.classify(texts)),
             "probabilities": rates,
             "label": labels,
             "decision": labels,  # Every text is decided.
             "confidence": rates.max(-1),
-            "unread": classifier.classify(texts)["unread"].numpy(),
         },
-        "fill_mask": {**filled, "tokens": filled["tokens"].astype(str)},
+        "explain": arrays(modeling.explain(classifier, texts)),
+        "fill_mask": arrays(masked_lm(texts)),
         "embed": {"embeddings": masked_lm.embed(texts).numpy()},
     }
 
@@ -112,15 +122,7 @@ def test_any_number_of_texts(word):
     for number in (0, 1, 70):
         texts = tf.constant((TEXTS * 20)[:number], tf.string)
         answers = {k: call(texts) for k, call in exported.signatures.items()}
-        found = {
-            name: {
-                key: value.numpy().astype(str)
-                if value.dtype == tf.string
-                else value.numpy()
-                for key, value in answer.items()
-            }
-            for name, answer in answers.items()
-        }
+        found = {name: arrays(answer) for name, answer in answers.items()}
         check(found, expected(*models, texts))
     shapes = {
         name: {key: (v.dtype, v.shape[1:]) for key, v in answer.items()}
@@ -135,6 +137,15 @@ def test_any_number_of_texts(word):
             "unread": (tf.int32, ()),
         },
         "embed": {"embeddings": (tf.float32, (8,))},
+        "explain": {
+            "words": (tf.string, (100,)),
+            "label": (tf.string, ()),
+            "against": (tf.string, ()),
+            "log_odds": (tf.float32, ()),
+            "bias": (tf.float32, ()),
+            "encoder": (tf.float32, (100,)),
+            "encoder_log_odds": (tf.float32, ()),
+        },
         "fill_mask": {
             "count": (tf.int32, ()),
             "probabilities": (tf.float32, (2, 3)),
