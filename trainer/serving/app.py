@@ -26,6 +26,7 @@ Ask = Callable[[str, Sequence[bytes]], list[dict[str, Any]]]
 # Endpoint -> what it does.
 ENDPOINTS = {
     "classify": "The class of each text.",
+    "explain": "The words that speak for the class of each text, and against.",
     "fill_mask": "The likeliest words for each [MASK] of each text.",
     "embed": "A vector for each text.",
 }

@@ -20,7 +20,7 @@ playwright = pytest.importorskip(
 )
 HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
 FACTS = {
-    "signatures": ["classify", "fill_mask"],
+    "signatures": ["classify", "explain", "fill_mask"],
     "labels": [HOSTILE, "=1+1"],
     "mask": "[MASK]",
 }
@@ -32,6 +32,20 @@ def ask(name, texts):
         words = [[HOSTILE, 0.75], ["film", 0.25]]
         masked = [{"token": w, "probability": rate} for w, rate in words]
         return [{"masks": [masked] * t.count(b"[MASK]")} for t in texts]
+    if name == "explain":
+        words = [t.decode().split(" ") for t in texts]
+        return [
+            {
+                "label": "one",
+                "against": "other",
+                "words": [word + " " for word in some],
+                "contributions": {
+                    "n-grams": [2.0, -1.0, 0.1, *[0.0] * 9][: len(some)],
+                    "encoder": [1.0, None, 0.1, *[0.0] * 9][: len(some)],
+                },
+            }
+            for some in words
+        ]
     found = []
     for text in texts:
         second = 0.75 if text.startswith(b"=") else 0.125
@@ -100,6 +114,22 @@ def test_a_text_gets_its_class_and_the_probabilities(page):
     assert HOSTILE in shown
     assert "12.5 %" in shown
     assert page.locator("#answers img, #answers script").count() == 0
+
+
+def test_the_words_that_speak_for_the_answer_are_marked(page):
+    page.fill("#text", "<b>good bad so</b> so")
+    marks = page.locator("article mark")
+    marks.first.wait_for()
+    found = [
+        (mark.inner_text(), mark.get_attribute("class")) for mark in marks.all()
+    ]
+    assert found == [("<b>good", "for"), ("bad", "against")]
+    assert marks.first.get_attribute("title") == "n-grams 2.00, encoder 1.00"
+    shares = [
+        mark.evaluate("node => node.style.getPropertyValue('--share')")
+        for mark in marks.all()
+    ]
+    assert [float(share) for share in shares] == pytest.approx([1, 1 / 3])
 
 
 def test_an_unsure_answer_says_what_it_would_have_been(page):

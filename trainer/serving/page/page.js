@@ -4,6 +4,7 @@
 
 const PAUSE = 250; // Milliseconds without typing until the text is sent.
 const MOST_CLASSES = 10, MOST_ROWS = 500; // Shown at once.
+const LEAST_SHARE = 0.1; // Of what the strongest word says; less is not marked.
 const byId = (id) => document.getElementById(id);
 const box = byId("text"), status = byId("status"), shown = byId("answers");
 let about, timer, pending, fromFile = null, results = [];
@@ -94,6 +95,31 @@ function fillIns(text, found) {
   return [sentence, ...tables];
 }
 
+// The text with the words marked that speak for the answer, and against it.
+function explained({ label, against, words, contributions }) {
+  const parts = Object.entries(contributions);
+  const totals = words.map((_, n) =>
+    parts.reduce((sum, [, values]) => sum + (values[n] ?? 0), 0));
+  const most = Math.max(...totals.map(Math.abs)) || 1;
+  const text = element("article");
+  words.forEach((word, n) => {
+    const share = Math.abs(totals[n]) / most;
+    if (share < LEAST_SHARE) return text.append(word);
+    const mark = element("mark", word.trimEnd());
+    mark.className = totals[n] > 0 ? "for" : "against";
+    mark.style.setProperty("--share", share);
+    mark.title = parts.map(([name, values]) =>
+      `${name} ${(values[n] ?? 0).toFixed(2)}`).join(", ");
+    text.append(mark, word.slice(word.trimEnd().length));
+  });
+  const legend = element("p", "Words ", element("mark", `for ${label}`),
+    ` are underlined, words `, element("mark", `for ${against}`), " with dots.");
+  const [first, second] = legend.querySelectorAll("mark");
+  first.className = "for";
+  second.className = "against";
+  return [legend, text];
+}
+
 const summary = (found) =>
   found.error ?? found.decision ?? found.label
   ?? found.masks.map((words) => words[0].token).join(" · ");
@@ -136,6 +162,11 @@ async function update() {
     status.textContent = results.length > 1
       ? `${results.length} texts${more}` : "";
     show();
+    const explains = texts.length === 1 && found[0].label !== undefined
+      && about.endpoints.includes("explain");
+    if (!explains) return;
+    const [why] = await ask("explain", texts, mine.signal);
+    if (mine === pending && why.words.length) shown.append(...explained(why));
   } catch (error) {
     if (error.name === "AbortError") return;
     status.textContent = `Not answered: ${error.message}`;
