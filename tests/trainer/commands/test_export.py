@@ -99,7 +99,12 @@ def test_the_keras_models_agree(exported, loaded):
 
 def test_facts_and_card_say_what_it_is(exported, loaded):
     facts = loaded.facts
-    assert facts["signatures"] == ["classify", "embed", "fill_mask"]
+    assert facts["signatures"] == [
+        "classify",
+        "embed",
+        "explain",
+        "fill_mask",
+    ]
     assert facts["labels"] == ["bad", "good", "so so"]
     best = {"step": 10, "validation_loss": 0.5}
     assert facts["checkpoints"]["finetune"] == best
