@@ -1,6 +1,7 @@
 """Sets TensorFlow up for all tests: silent, on the CPU, as four devices."""
 
 import os
+import sys
 
 os.environ["CUDA_VISIBLE_DEVICES"] = ""
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -14,18 +15,32 @@ os.environ.setdefault(
 )
 
 import pytest
-import tensorflow as tf
 
 pytest_plugins = ["tests.bucket"]
 
-# Its tests share trained models; every other file stands alone.
-_TOGETHER = {"commands", "stages"}  # Folders in tests/trainer.
+# In tests/trainer: these share trained models; every other file stands alone.
+_TOGETHER = {"commands", "stages", "test_run.py"}
 
-# Here and not in a fixture: the first operation of any test fixes the devices.
-tf.config.set_logical_device_configuration(
-    tf.config.list_physical_devices("CPU")[0],
-    [tf.config.LogicalDeviceConfiguration()] * 4,
-)
+
+def _set_up() -> None:
+    """Splits the CPU, which the first operation of any test would fix."""
+    import tensorflow as tf
+
+    tf.config.set_logical_device_configuration(
+        tf.config.list_physical_devices("CPU")[0],
+        [tf.config.LogicalDeviceConfiguration()] * 4,
+    )
+    # Tiny graphs take longer to optimise than to run, too.
+    tf.config.optimizer.set_experimental_options(
+        {"disable_meta_optimizer": True}
+    )
+
+
+# With several processes, the first one runs no test.
+if "PYTEST_XDIST_WORKER" in os.environ or not any(
+    word.startswith(("-n", "--numprocesses")) for word in sys.argv
+):
+    _set_up()
 
 
 @pytest.hookimpl(tryfirst=True)  # Before xdist looks for groups.

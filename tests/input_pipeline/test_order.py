@@ -14,9 +14,9 @@ def _order(size, seed=5, epoch=3):
     return order.permute(index, size, order.keys(seed, epoch)).numpy()
 
 
-@pytest.mark.parametrize("first", range(1, 131, 26))
-def test_every_small_size_is_a_permutation(first):
-    for size in range(first, first + 26):
+def test_every_small_size_is_a_permutation():
+    """All up to 4,096: soak/test_data.py."""
+    for size in (*range(1, 21), 63, 64, 65):
         assert sorted(_order(size)) == list(range(size)), size
 
 

@@ -105,7 +105,6 @@ def test_the_same_bytes_for_one_and_two_processes(tmp_path, monkeypatch):
                 "data.validation_path": str(tmp_path / "v.jsonl"),
             },
         )
-        preparation.prepare(config)
         preparation.prepare_labelled(config, tiny.TOKENIZER)
         return {
             str(path.relative_to(folder)): path.read_bytes()
@@ -115,8 +114,8 @@ def test_the_same_bytes_for_one_and_two_processes(tmp_path, monkeypatch):
 
     one = prepare(1, 1)
     assert one == prepare(2, 2)
-    # A survey, rows and labelled rows.
-    assert len([n for n in one if n.endswith("manifest.json")]) == 3
+    # A survey and labelled rows; those for pretraining: soak/test_prepared.py.
+    assert len([n for n in one if n.endswith("manifest.json")]) == 2
     assert not [path for path in tmp_path.rglob("*.tmp-*")]
     # Where units end decides the rows, hence nothing else may.
     monkeypatch.setattr(text_files, "UNIT_BYTES", 10**6)

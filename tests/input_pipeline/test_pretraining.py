@@ -58,23 +58,16 @@ def test_shapes_are_static_and_training_has_no_end(prepared, hosts):
     "create", [pretraining.training_batches, pretraining.validation_batches]
 )
 def test_the_layout_changes_no_batch(create_prepared, create):
-    # An epoch of training ends inside the third step of eight rows.
+    # An epoch of training ends inside the second step of 16 rows.
     prepared = create_prepared(train=21, validation=19, length=LENGTH)
-    config = _config()
-    whole = _digests(create, prepared, config, num_steps=3)
-    assert len(set(whole)) == 3
+    config = _config(size=16)
+    whole = _digests(create, prepared, config, num_steps=2)
+    assert len(set(whole)) == 2
     if create is pretraining.training_batches:  # Which start at any step.
-        later = create(prepared, config, first_step=1).take(2)
+        later = create(prepared, config, first_step=1).take(1)
         assert [pretraining.digest(batch) for batch in later] == whole[1:]
-    for hosts, replicas in ((1, 2), (2, 1), (4, 2)):
-        assert whole == _digests(
-            create,
-            prepared,
-            config,
-            hosts=hosts,
-            replicas=replicas,
-            num_steps=3,
-        ), (hosts, replicas)
+    layout = {"hosts": 2, "replicas": 4, "num_steps": 2}
+    assert whole == _digests(create, prepared, config, **layout)
 
 
 def test_golden_digest(prepared):
@@ -136,10 +129,8 @@ def test_validation_is_every_row_once_with_padding_of_no_weight(prepared):
 
 
 def test_validation_masks_are_frozen(prepared):
+    """In every run, whatever its seed, its rate and its batch."""
     create = pretraining.validation_batches
-    frozen = _digests(create, prepared, _config())
-    # In every run: whatever its seed, its rate and its batch.
-    assert frozen == _digests(create, prepared, _config(seed=99))
     batches = tiny.global_batches(create, prepared, _config())
     others = tiny.global_batches(
         create, prepared, _config(select_rate=0.4, seed=1, size=6)

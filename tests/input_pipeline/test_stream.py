@@ -82,10 +82,10 @@ def test_golden_rows(create_prepared):
 
 def test_any_step_of_two_epochs_resumes_the_same(create_prepared):
     prepared = create_prepared(train=2 * W * K + 3)
-    num_steps = 2 * 27 // 7 + 1
-    whole, _ = _read(prepared, num_steps=num_steps + 2, size=7)
+    num_steps = 2 * 27 // 13 + 1
+    whole, _ = _read(prepared, num_steps=num_steps + 2, size=13)
     for first in range(num_steps):
-        rows, steps = _read(prepared, first_step=first, num_steps=2, size=7)
+        rows, steps = _read(prepared, first_step=first, num_steps=2, size=13)
         assert steps == [first, first + 1]
         np.testing.assert_array_equal(rows, whole[first : first + 2])
 

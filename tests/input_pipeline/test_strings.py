@@ -1,9 +1,6 @@
 """Tests of input_pipeline/strings.py."""
 
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import tensorflow as tf
@@ -185,19 +182,3 @@ def test_words_of_all_of_unicode(text, words):
     assert (other, last) == (b"ascii", first)
     (again,) = strings.standardize_unicode(tf.constant([first])).numpy()
     assert again.split() == first.split()
-
-
-def test_lower_case_does_not_depend_on_the_locale():
-    command = (
-        "import tensorflow as tf; from input_pipeline import strings\n"
-        "texts = tf.constant(['TITLE \u0130I \u00c9I'])\n"
-        "print(strings.standardize_unicode(texts).numpy()[0].hex())"
-    )
-    printed = subprocess.run(
-        [sys.executable, "-c", command],
-        env={**os.environ, "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"},
-        capture_output=True,
-        check=True,
-        text=True,
-    ).stdout
-    assert bytes.fromhex(printed.split()[-1]).decode() == "title ii éi"

@@ -159,21 +159,6 @@ def test_a_group_is_on_one_side_and_repeats_nothing_of_the_other(tmp_path):
     assert not groups["train"] & groups["test"] - {""}
 
 
-@pytest.mark.parametrize(
-    ("author", "message"),
-    [
-        (None, "group_field='author': no document has such a field"),
-        ("me", "group_field='author': every document has the group 'me'"),
-    ],
-)
-def test_groups_that_separate_nothing_are_refused(tmp_path, author, message):
-    records = [{**r, "author": author} for r in tiny.reviews(30)]
-    tiny.write(tmp_path / "reviews.jsonl", records)
-    config = tiny.labelled_config(tmp_path, **{"data.group_field": "author"})
-    with pytest.raises(ValueError, match=message):
-        preparation.prepare(config)
-
-
 def test_a_label_field_that_was_named_must_be_there(tmp_path):
     records = [{"text": "one"}, {"text": "two", "team": "red"}]
     tiny.write(tmp_path / "reviews.jsonl", records)

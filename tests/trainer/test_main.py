@@ -1,6 +1,7 @@
 """The command line, with a command that only writes down its call."""
 
 import errno
+import io
 import json
 import os
 import pathlib
@@ -366,6 +367,18 @@ def run(config, **rest):
     ]
 
 
+def test_an_encoding_that_cannot_show_a_word_shows_a_question_mark(
+    command, monkeypatch
+):
+    content = io.BytesIO()
+    stdout = io.TextIOWrapper(content, encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", stdout)
+    monkeypatch.setattr(command, "run", lambda _: print("\u5f88 na\u00efve"))
+    assert cli.main([]) == 0
+    stdout.flush()
+    assert content.getvalue() == "? na\u00efve\n".encode("latin-1")
+
+
 @pytest.mark.parametrize("number", [1, 1_000_000])
 def test_a_reader_that_has_gone_is_no_traceback(number):
     reader, writer = os.pipe()
@@ -385,16 +398,4 @@ def run(*args, **rest):
     assert os.open('/dev/zero', os.O_RDONLY) > 2
 """
     result = fake(body, closed=">&-")
-    assert (result.returncode, result.stdout, result.stderr) == (0, "", "")
-
-
-def test_tensorflow_starts_without_a_word():
-    body = """
-from input_pipeline import processes
-def run(*args, **rest):
-    tf = processes.import_module('tensorflow')
-    keras = processes.import_module('keras')
-    keras.ops.zeros(()) + tf.zeros(())
-"""
-    result = fake(body)
     assert (result.returncode, result.stdout, result.stderr) == (0, "", "")

@@ -55,7 +55,6 @@ BAD = {
         {},
         "a.txt.gz is not a complete gzip file.*Fetch it again",
     ),
-    "no gzip": ("a.txt.gz", GOOD, {}, "a.txt.gz is not a complete gzip file"),
     "torn zst": (
         "a.txt.zst",
         zstandard.compress(GOOD * 99)[:-20],
@@ -86,42 +85,6 @@ BAD = {
         {"data__source": "jsonl", "data__label_names": "['no', 'yes']"},
         "a.jsonl, line 1: field 'label' is 2, but .* 2 name.*every number",
     ),
-    "no match": (
-        "a.txt",
-        GOOD,
-        {"data__path": "/none/*.txt"},
-        "data.path=/none/.*.txt matches no file",
-    ),
-    "directory": (
-        "a.txt",
-        GOOD,
-        {"data__path": "/proc"},
-        "data.path=/proc is a directory; use '/proc/.*.txt'",
-    ),
-    "csv without the field": (
-        "a.csv",
-        b"text,label\na good one,1\n,\n",
-        {"data__source": "csv", "data__text_field": "review"},
-        "a.csv, line 2: no field 'review'; found 'text', 'label'",
-    ),
-    "jsonl without the field": (
-        "a.jsonl",
-        RECORD * 3 + b'{"txt": "x"}\n',
-        {"data__source": "jsonl"},
-        "a.jsonl, line 4: no field 'text'; found 'txt'",
-    ),
-    "broken jsonl": (
-        "a.jsonl",
-        RECORD * 2 + b'{"text": \n',
-        {"data__source": "jsonl"},
-        "a.jsonl, line 3: ",
-    ),
-    "label that is not UTF-8": (
-        "a.csv",
-        b"text,label\na good one,1\na bad one,gr\xfcn\n",
-        {"data__source": "csv"},
-        "a.csv, line 3: field 'label' is not UTF-8: b'gr.*iconv",
-    ),
     "an unlabelled file that is the labelled file": (
         "a.jsonl",
         RECORD,
@@ -139,12 +102,6 @@ BAD = {
         RECORD.replace(b"}", b', "author": "me"}') * 30,
         {"data__source": "jsonl", "data__group_field": "author"},
         "every document has the group 'me'.*Name the field",
-    ),
-    "a group of plain text": (
-        "a.txt",
-        GOOD,
-        {"data__group_field": "author"},
-        "data.group_field='author' is not read by data.source=text",
     ),
     "batch does not divide": (
         "a.txt",
@@ -244,8 +201,7 @@ def test_no_space_for_a_checkpoint(small_disk, flags, capfd, look):
     kept = look.checkpoints(workdir)
     for path in kept:
         storage.verify(path)
-    small_disk(10_000_000)
-    assert cli.main(argv) == 0
+    assert not list(workdir.rglob("*.tmp-*"))
 
 
 def test_no_space_for_prepared_rows(small_disk, flags, capfd, tmp_path):

@@ -225,9 +225,16 @@ def test_text_without_labels_keeps_the_pretraining_half(
     tiny, finished, one_device, tmp_path, capsys, caplog
 ):
     workdir = shutil.copytree(finished.workdir, tmp_path / "run")
+    config = tiny({"export.max_masks": 2, "export.top_k": 3})
     with caplog.at_level(logging.INFO):
-        everything.run(Run(tiny(), workdir=str(workdir), runtime=one_device))
+        everything.run(Run(config, workdir=str(workdir), runtime=one_device))
     assert "no fine-tuning: data.source=text has no labels" in caplog.text
+    assert "without classify: no --mode=finetune here" in caplog.text
+    assert "without huggingface/ and keras_hub/: this is no" in caplog.text
+    facts = storage.verify(workdir / "export")
+    assert facts["signatures"] == ["embed", "fill_mask"]
+    assert (facts["max_masks"], facts["top_k"]) == (2, 3)
+    assert not (workdir / "export" / "model.keras").exists()
     assert not (workdir / "checkpoints" / "finetune").exists()
     out = capsys.readouterr().out
     assert "masked-LM validation perplexity" in out

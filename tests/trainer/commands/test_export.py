@@ -118,18 +118,6 @@ def test_facts_and_card_say_what_it_is(exported, loaded):
     assert "Stage `finetune`" in text
 
 
-def test_without_fine_tuning_there_is_no_class(copied, export_run, caplog):
-    workdir = copied(33)
-    caplog.set_level("INFO")
-    export_run(workdir, {"export.max_masks": 2, "export.top_k": 3})
-    assert "without classify: no --mode=finetune here" in caplog.text
-    assert "without huggingface/ and keras_hub/: this is no" in caplog.text
-    facts = storage.verify(workdir / "export")
-    assert facts["signatures"] == ["embed", "fill_mask"]
-    assert (facts["max_masks"], facts["top_k"]) == (2, 3)
-    assert not (workdir / "export" / "model.keras").exists()
-
-
 def test_an_older_export_stays_if_the_new_one_fails(
     exported, export_run, tmp_path, monkeypatch
 ):

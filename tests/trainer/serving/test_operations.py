@@ -7,8 +7,6 @@ from tensorflow.core.protobuf import saved_model_pb2
 import storage
 from trainer.serving import loading
 
-BERT = {"normalization": "post", "embedding_norm": True, "token_types": True}
-
 
 def write(directory, answer, *, change=lambda graph: None):
     """An export with a correct manifest whose one signature is `answer`."""
@@ -104,42 +102,3 @@ def test_what_hides_its_calls_is_refused(tmp_path, change, message):
     )
     with pytest.raises(ValueError, match=message):
         loading.load(directory)
-
-
-@pytest.mark.parametrize(
-    ("kind", "labels", "model", "finetune", "num_ngrams"),
-    [
-        ("wordpiece", "abc", BERT, {"pooling": "attention"}, 0),
-        (
-            "unicode_word",
-            "ab",
-            {"positions": "rotary", "activation": "relu"},
-            {"pooling": "mean_max", "hidden_size": 4},
-            7,
-        ),
-        pytest.param(
-            "word",
-            "abc",
-            {"attend_padding": True, "activation": "gelu_tanh"},
-            {"pooling": "max", "packing": "document", "pieces_per_row": 1},
-            7,
-            marks=pytest.mark.soak,
-        ),
-    ],
-)
-def test_every_kind_of_export_loads(
-    create, kind, labels, model, finetune, num_ngrams
-):
-    *_, directory = create(
-        kind,
-        labels=[*labels],
-        model=model,
-        finetune=finetune,
-        num_ngrams=num_ngrams,
-    )
-    assert loading.load(directory).signatures.keys() == {
-        "classify",
-        "embed",
-        "explain",
-        "fill_mask",
-    }

@@ -14,6 +14,7 @@ from trainer import modeling
 from trainer.serving import loading
 
 LABELS = ["bad", "so so", "good"]
+SIGNATURES = {"classify", "embed", "explain", "fill_mask"}
 LETTERS = conftest.LETTERS
 TEXTS = ["", "w1 [MASK] w2", " ".join(LETTERS[:8]), " ".join(LETTERS * 5)]
 # What someone runs who has TensorFlow and the directory, and nothing else.
@@ -46,15 +47,28 @@ print(json.dumps(answers))
 """
 
 
+# Together they use whatever an export can hold.
+BERT = {"normalization": "post", "embedding_norm": True, "token_types": True}
+OTHER = {"positions": "rotary", "activation": "relu"}
+
+
 @pytest.fixture(scope="module")
 def word(create):
     """(classifier, masked-LM, export directory)"""
-    return create("word", labels=LABELS)
+    pooling = {"pooling": "mean_max", "hidden_size": 4}
+    return create("unicode_word", labels=LABELS, model=OTHER, finetune=pooling)
 
 
 @pytest.fixture(scope="module")
 def wordpiece(create):
-    return create("wordpiece", labels=LABELS, num_ngrams=7)
+    attention = {"pooling": "attention"}
+    return create(
+        "wordpiece",
+        labels=LABELS,
+        model=BERT,
+        finetune=attention,
+        num_ngrams=7,
+    )
 
 
 def arrays(outputs):
@@ -64,6 +78,18 @@ def arrays(outputs):
         else value.numpy()
         for key, value in outputs.items()
     }
+
+
+@pytest.mark.soak
+def test_an_export_of_two_classes_and_whole_documents_loads(create):
+    *_, directory = create(
+        "word",
+        labels=LABELS[:2],
+        model={"attend_padding": True, "activation": "gelu_tanh"},
+        finetune={"pooling": "max", "packing": "document", "pieces_per_row": 1},
+        num_ngrams=7,
+    )
+    assert {*loading.load(directory).signatures} == SIGNATURES
 
 
 def expected(classifier, masked_lm, texts):
@@ -101,6 +127,7 @@ def check(found, wanted):
 )
 def test_a_fresh_process_without_this_project_agrees(kind, request, tmp_path):
     *models, directory = request.getfixturevalue(kind)
+    assert {*loading.load(directory).signatures} == SIGNATURES
     done = subprocess.run(
         [
             *(sys.executable, "-I", "-c", STRANGER),

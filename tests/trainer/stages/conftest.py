@@ -27,6 +27,7 @@ def create(labelled, tmp_path_factory):
         "data.prepared_dir": str(path.parent / "prepared"),
         "data.validation_rate": 0.3,
         "finetune.from_scratch": True,
+        "finetune.frozen_epochs": 0,
         "finetune.num_seeds": 2,
         "finetune.self_training_rounds": 1,
     }

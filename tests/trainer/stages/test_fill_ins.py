@@ -1,7 +1,5 @@
 """What a model fills in: the best words, shown and recorded after an epoch."""
 
-import io
-import sys
 import types
 
 import numpy as np
@@ -9,7 +7,6 @@ import pytest
 import tensorflow as tf
 
 from input_pipeline import manifest, preparation
-from trainer import main as cli
 from trainer import modeling
 from trainer.stages import fill_ins, pretraining_task
 from trainer.training import strategies
@@ -135,25 +132,6 @@ def test_many_epochs_are_not_all_shown(prepared, model, epochs, shown):
         callback.on_train_batch_end(0)
         callback.on_epoch_end(epoch)
     assert steps == list(shown)
-
-
-def test_an_encoding_that_cannot_show_them_does_not_end_a_run(
-    changes, tmp_path, monkeypatch
-):
-    flags = {
-        **changes,
-        "evaluation.sentences": ["\u5f88 na\u00efve [MASK]"],
-        "train.num_steps": 1,
-        "evaluation.every_steps": 0,
-    }
-    content = io.BytesIO()
-    monkeypatch.setattr(
-        sys, "stdout", io.TextIOWrapper(content, encoding="latin-1")
-    )
-    argv = [f"--config.{name}={value}" for name, value in flags.items()]
-    argv += ["--mode=pretrain", "--strategy=one_device"]
-    assert cli.main([f"--workdir={tmp_path}", *argv]) == 0
-    assert "  ? na\u00efve [MASK]\n".encode("latin-1") in content.getvalue()
 
 
 def test_a_run_records_them_after_every_epoch(finished, look, prepared):

@@ -1,76 +1,59 @@
-"""Pretraining as people run it: processes that are killed, stopped, doubled."""
+"""Pretraining as people run it: stopped, and as two processes."""
 
 import json
 import os
 import signal
-import threading
-import time
 
+import keras
 import numpy as np
 import pytest
 
 import storage
+from configs import runtime
 from tests.trainer.training import conftest as processes
-from trainer import main as cli
 from trainer.commands import pretrain
 from trainer.run import Run
 
 CODE = "import sys; from trainer import main; sys.exit(main.main())"
 
 
-def last_step(look, workdir):
-    """The step of the last event, 0 if there is none."""
-    try:
-        return look.events(workdir)[-1]["step"]
-    except (OSError, IndexError, ValueError):
-        return 0
+class Terminates(keras.callbacks.Callback):
+    """Sends SIGTERM to this process, once, in the middle of an epoch."""
+
+    sent = False
+
+    def on_train_batch_end(self, batch, logs=None):
+        if not self.sent:
+            self.sent = True
+            os.kill(os.getpid(), signal.SIGTERM)
 
 
-def send_after(process_id, look, workdir, *, step, sent, over=None):
-    """Sends a signal soon after a run has logged a step, unless it is over."""
-    over = over or threading.Event()
-    limit = time.monotonic() + 300
-    while last_step(look, workdir) < step and time.monotonic() < limit:
-        if over.wait(0.005):
-            return
-    os.kill(process_id, sent)
-
-
-LONG = {"train.num_steps": 400, "train.steps_per_epoch": 10_000}
-LONG |= {"train.log_every": 50, "train.steps_per_call": 50}
-LONG |= {"checkpoint.every_steps": 50, "evaluation.every_steps": 100}
-
-
-def test_killed_and_stopped_a_run_ends_as_if_undisturbed(
-    tiny, one_device, flags, look, tmp_path, capfd
+def test_a_run_that_was_stopped_ends_as_if_undisturbed(
+    copied, tiny, one_device, finished, look
 ):
-    undisturbed, workdir = tmp_path / "undisturbed", tmp_path / "run"
-    pretrain.run(Run(tiny(LONG), workdir=str(undisturbed), runtime=one_device))
-    argv = flags(workdir, **{f"config.{k}": v for k, v in LONG.items()})
-    process = processes.start(CODE, *argv)
-    send_after(process.pid, look, workdir, step=50, sent=signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL
-    over, sent = threading.Event(), signal.SIGTERM
-    killer = threading.Thread(
-        target=send_after,
-        args=(os.getpid(), look, workdir),
-        kwargs={"step": 150, "sent": sent, "over": over},
-    )
-    killer.start()
-    code = cli.main(argv)
-    over.set()
-    killer.join()
-    assert code == 128 + signal.SIGTERM
-    err = capfd.readouterr().err
-    assert err.endswith("cloze: stopped by SIGTERM; the same command resumes\n")
+    """Killed ones: of each save, test_killed_saves.py, and the soak."""
+    workdir = copied(10)
+
+    def go_on(*callbacks):
+        pretrain.run(
+            Run(
+                tiny(),
+                workdir=str(workdir),
+                runtime=one_device,
+                callbacks=callbacks,
+            )
+        )
+
+    with pytest.raises(runtime.Stopped) as stopped:
+        go_on(Terminates())
+    assert stopped.value.exit_code == 128 + signal.SIGTERM
     newest = look.checkpoints(workdir)[-1]
     storage.verify(newest)
-    stopped = int(newest.name.removeprefix("step-"))
-    assert cli.main(argv) == 0
-
+    step = int(newest.name.removeprefix("step-"))
+    assert step not in (10, 33)
+    go_on()
     # A line at a stop, or the first after it, tells of some of the steps.
-    partial = {stopped, -(-stopped // 50) * 50}
+    partial = {step, -(-step // 5) * 5}
     mine, theirs = (
         {
             (event["step"], name): event[name]
@@ -79,10 +62,10 @@ def test_killed_and_stopped_a_run_ends_as_if_undisturbed(
             if name in event
             and (name != "loss" or event["step"] not in partial)
         }
-        for path in (workdir, undisturbed)
+        for path in (workdir, finished.workdir)
     )
     assert mine == pytest.approx(theirs, rel=1e-5)
-    ours, others = look.weights(workdir), look.weights(undisturbed)
+    ours, others = look.weights(workdir), look.weights(finished.workdir)
     for name in others:
         np.testing.assert_allclose(ours[name], others[name], atol=1e-5)
 

@@ -35,8 +35,7 @@ def _assert_same_weights(workdir, other, stages):
 
 def test_every_seed_is_a_run_of_its_own(whole, create, one_device, tmp_path):
     stages = {path.name for path in (whole / "checkpoints").iterdir()}
-    frozen = {f"{stage}_frozen" for stage in SEEDS}
-    assert stages == {*SEEDS, *frozen, AVERAGE, ROUND}
+    assert stages == {*SEEDS, AVERAGE, ROUND}
     more = {
         "finetune.seed": 1,
         "finetune.num_seeds": 1,
@@ -75,13 +74,13 @@ def test_the_average_is_the_mean_of_the_best(whole):
         pytest.param(ROUND, (), marks=pytest.mark.soak),
         pytest.param(
             "finetune",
-            ("finetune_seed1", "finetune_seed1_frozen", AVERAGE, ROUND),
+            ("finetune_seed1", AVERAGE, ROUND),
             marks=pytest.mark.soak,
         ),
     ],
 )
 def test_a_run_that_was_killed_goes_on_to_the_same(
-    whole, create, devices, tmp_path, caplog, cut, gone
+    whole, create, one_device, tmp_path, caplog, cut, gone
 ):
     workdir = tmp_path / "run"
     shutil.copytree(whole, workdir)
@@ -91,7 +90,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same(
         shutil.rmtree(workdir / "self_training")
     shutil.rmtree(tiny_runs.checkpoints(workdir, cut)[-1])
     with caplog.at_level(logging.INFO):
-        finetune.run(Run(create(), workdir=str(workdir), runtime=devices(2)))
+        finetune.run(Run(create(), workdir=str(workdir), runtime=one_device))
     stages = (*SEEDS, AVERAGE, ROUND)
     _assert_same_weights(workdir, whole, dict(zip(stages, stages, strict=True)))
     mine, theirs = (_state(w, ROUND)["artifact"] for w in (workdir, whole))
@@ -138,7 +137,7 @@ def test_more_seeds_and_rounds_extend_a_finished_run(
 def test_two_workers_do_what_one_device_does(create, one_device, tmp_path):
     more = {
         "checkpoint.best_by": "accuracy",
-        "finetune.frozen_epochs": 0,
+        "finetune.frozen_epochs": 1,
         "finetune.num_epochs": 20,
         "finetune.patience": 1,
     }
@@ -159,7 +158,8 @@ def test_two_workers_do_what_one_device_does(create, one_device, tmp_path):
     finally:
         for process in workers:
             process.kill()
-    for stage in (*SEEDS, AVERAGE, ROUND):
+    frozen = [f"{stage}_frozen" for stage in SEEDS]
+    for stage in (*frozen, *SEEDS, AVERAGE, ROUND):
         mine, theirs = _state(together, stage), _state(alone, stage)
         for name in ("step", "best"):
             assert mine.get(name) == pytest.approx(theirs.get(name), rel=1e-4)

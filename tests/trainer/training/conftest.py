@@ -180,8 +180,9 @@ def create(
 ):
     """The tiny model under a strategy; `change` sees the sums of a batch."""
     policy = strategies.Arithmetic(precision, jit).policy
+    # Every step is clipped, so that it shows where that is done.
     config = schema.OptimizerConfig(
-        **{"schedule": "constant", **optimizer_fields}
+        **{"schedule": "constant", "clip_norm": 0.1, **optimizer_fields}
     )
     with strategy.scope():
         model = create_model(policy)

@@ -97,7 +97,9 @@ def test_another_thread_leaves_signals_alone():
 
 
 HANG = """
-import time
+import sys, time
+from unittest import mock
+sys.modules["tensorflow"] = mock.MagicMock()  # Importing it takes long.
 from trainer.training import signals
 with signals.StopSignal():
     print("ready", flush=True)

@@ -57,8 +57,11 @@ def test_layout_changes_nothing(
     model.model.encoder.rematerialize = rematerialize
     iterator = iter(tiny.batches(model.strategy))
     assert_same_steps(model, iterator, reference)
-    # Neither a new iterator nor another number of steps traces anew.
-    model.run(iter(tiny.batches(model.strategy)), 4, 2)
+    # Every replica of a worker wants to stop. Neither a new iterator nor
+    # another number of steps traces anew.
+    model.flag.assign(1.0)
+    stopped = model.run(iter(tiny.batches(model.strategy)), 4, 2)
+    assert stopped[:2] == (1, replicas)
     assert model.call.experimental_get_tracing_count() == 1
     assert_products_are_compiled(model, iterator, jit=jit)
 
@@ -126,7 +129,7 @@ def assert_clipped(optimizer):
 def test_nothing_to_predict_clipping_a_stop_and_infinite_gradients():
     scale = tf.Variable(0.0)
     model = tiny.create(
-        tiny.mirrored(2),
+        tf.distribute.OneDeviceStrategy("CPU:0"),
         weight_decay=0.0,
         clip_norm=0.01,
         change=lambda sums: {
@@ -143,7 +146,7 @@ def test_nothing_to_predict_clipping_a_stop_and_infinite_gradients():
     assert_clipped(model.optimizer)
     model.flag.assign(1.0)
     done, wants_stop, sums = model.run(iterator, 3, 50)
-    assert (done, wants_stop) == (1, 2.0)  # Both replicas of this worker.
+    assert (done, wants_stop) == (1, 1.0)
     assert sums["weight"] == sum(tiny.COUNTS)
     scale.assign(
         1e25
@@ -154,7 +157,8 @@ def test_nothing_to_predict_clipping_a_stop_and_infinite_gradients():
 
 
 def test_float16_overflow_skips_the_update_and_goes_on():
-    model = tiny.create(tiny.mirrored(2), precision="float16", clip_norm=0.01)
+    one_device = tf.distribute.OneDeviceStrategy("CPU:0")
+    model = tiny.create(one_device, precision="float16", clip_norm=0.01)
     scale, updates = model.optimizer.dynamic_scale, model.optimizer.iterations
     scale.assign(2.0**40)
     before = model.weights()
@@ -194,6 +198,7 @@ def test_evaluation_adds_up_over_replicas():
     assert call.experimental_get_tracing_count() == 1
 
 
+@pytest.mark.soak  # A whole run of two workers: stages/test_processes.py.
 def test_two_workers_are_one_process_and_stop_together(tmp_path, reference):
     workers = tiny.start_workers(tmp_path, num_steps=NUM_STEPS)
     try:

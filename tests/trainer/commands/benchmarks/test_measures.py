@@ -44,11 +44,16 @@ def test_a_step_and_the_reference(create, monkeypatch):
         step.machine, "peak_bytes", lambda create, *_: peaks[create.__name__]
     )
     monkeypatch.setattr(step.machine, "matmul_size", lambda: 64)
-    run = create({"benchmark.reference": True, "train.steps_per_call": 2})
+    changes = {
+        "benchmark.reference": True,
+        "train.steps_per_call": 2,
+        "train.global_batch_size": 6,  # It has no quarter.
+    }
+    run = create(changes)
     result = step.measure(run)
-    assert result["rows"] == 8
-    assert 0 < result["real_tokens"] <= 8 * 16
-    assert 0 < result["predicted_slots"] <= 8 * run.config.num_predictions
+    assert result["rows"] == 6
+    assert 0 < result["real_tokens"] <= 6 * 16
+    assert 0 < result["predicted_slots"] <= 6 * run.config.num_predictions
     assert result["milliseconds_minimum"] <= result["milliseconds_median"]
     assert result["real_tokens_per_second"] == pytest.approx(
         1000 * result["real_tokens"] / result["milliseconds_median"], rel=0.01

@@ -225,7 +225,8 @@ def test_weights_that_do_not_fit_the_config(folder, carried):
         interchange.read_bert(folder(tensors)).read_weights()
 
 
-def _interpreter():
+@pytest.fixture(scope="module")
+def interpreter():
     """A Python with transformers; skips the test where there is none."""
     path = os.environ.get("CLOZE_HF_PYTHON") or str(
         ROOT / ".venv-huggingface" / "bin" / "python"
@@ -277,8 +278,9 @@ for folder in sys.argv[1:]:
 """
 
 
-def test_transformers_split_awkward_text_in_the_same_way(create, tmp_path):
-    interpreter = _interpreter()
+def test_transformers_split_awkward_text_in_the_same_way(
+    interpreter, create, tmp_path
+):
     texts = test_wordpiece.awkward()
     vocabulary = test_wordpiece.vocabulary_of(texts)
     folders = {tmp_path / "uncased": True, tmp_path / "cased": False}
@@ -302,8 +304,9 @@ def test_transformers_split_awkward_text_in_the_same_way(create, tmp_path):
             assert [vocabulary[i] for i in ids] == tokens, text
 
 
-def test_transformers_give_the_same_logits(create, tmp_path, vocabulary):
-    interpreter = _interpreter()
+def test_transformers_give_the_same_logits(
+    interpreter, create, tmp_path, vocabulary
+):
     # Not the first, as in some vocabularies of others.
     vocabulary.insert(3, vocabulary.pop(0))
     own = tokenizer.WordPieceTokenizer(vocabulary)
