@@ -26,8 +26,9 @@ def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
     …], …]}, the likeliest token first. Any other line gives {"line": n,
     "label": …, "decision": …, "confidence": …, "probabilities": {label: …}},
     with "unread_tokens" if the line is longer than what the classifier reads.
-    The decision is the label, or "unsure". A line that cannot be answered
-    gives {"line": n, "error": …}.
+    The decision is the label, or "unsure"; where a text may have several
+    labels, both are lists. A line that cannot be answered gives {"line": n,
+    "error": …}.
 
     Raises:
       ValueError: there is no export, a file of it is missing or changed, or
@@ -112,13 +113,14 @@ def answers(
 
 def _classes(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
     rates = map(float, output["probabilities"])
+    read = json.loads if facts.get("multilabel") else bytes.decode
     unread = int(output.get("unread", 0))  # Older exports have none.
     decided = {}
     if "decision" in output:  # Older exports have none.
-        decided["decision"] = output["decision"].decode()
+        decided["decision"] = read(output["decision"])
         decided["confidence"] = float(output["confidence"])
     return {
-        "label": output["label"].decode(),
+        "label": read(output["label"]),
         **decided,
         "probabilities": dict(zip(facts["labels"], rates, strict=True)),
         **({"unread_tokens": unread} if unread else {}),

@@ -77,7 +77,8 @@ class TextClassifier(_TextModel):
 
     Two parts give K logits each (1 for two classes, else C): the encoder with
     its head, and the n-grams. The answer is their weighted sum, whose weights
-    were fitted on validation. Either part may be missing.
+    were fitted on validation. Either part may be missing. With several labels
+    (`multilabel`), K is C, and every class has a probability of its own.
 
     Attributes:
       classifier: encoder and head; None where `finetune.encoder` is False.
@@ -93,6 +94,7 @@ class TextClassifier(_TextModel):
         *,
         labels: Sequence[str],
         finetune: Mapping[str, Any],
+        multilabel: bool = False,
         num_ngrams: int = 0,
         class_weights: Sequence[float] = (),
         name: str = "text_classifier",
@@ -103,6 +105,7 @@ class TextClassifier(_TextModel):
         Args:
           labels: the names of the C classes, in order.
           finetune: the fields of `schema.FinetuneConfig`.
+          multilabel: whether a text may have several of them, or none.
           num_ngrams: G; 0 = the encoder answers alone.
           class_weights: by which the documents of the C classes counted in
             training and validation; () = alike.
@@ -115,7 +118,10 @@ class TextClassifier(_TextModel):
         self.labels = list(labels)
         self.finetune = schema.FinetuneConfig(**finetune)
         self.num_ngrams = num_ngrams
-        self.num_logits = 1 if len(labels) == 2 else len(labels)
+        self.multilabel = multilabel
+        self.num_logits = classifiers.num_logits(
+            len(labels), multilabel=multilabel
+        )
         self.class_weights = [*map(float, class_weights)]
         self.classifier = self.ngrams = self.mixture = self.thresholds = None
         if self.finetune.encoder:
@@ -125,6 +131,7 @@ class TextClassifier(_TextModel):
                 vocabulary_size=len(self.codec.vocabulary),
                 sequence_length=self.sequence_length,
                 num_classes=len(self.labels),
+                multilabel=multilabel,
                 dtype="float32",
             )
         if num_ngrams:
@@ -176,6 +183,11 @@ class TextClassifier(_TextModel):
           `unread`: int32 [N], the tokens of a text after its last piece.
           `encoder_probabilities`, `ngram_probabilities`: float32 [N, C], the
             answer of each part alone, if there are two.
+
+        With several labels, `label` lists the classes of a probability of at
+        least 0.5, see `classifier.joined`; `confidence` is that of the
+        whole list, were the classes independent; `decision` lists the classes
+        that reach their threshold.
         """
         ids = self.codec.document_ids(strings.clean(text))
         most = self.max_pieces * self.room
@@ -183,14 +195,19 @@ class TextClassifier(_TextModel):
             f"{name}_probabilities": logits
             for name, logits in self._parts(ids[:, :most]).items()
         }
-        rates = classifiers.probabilities(self.mixed([*parts.values()]))
-        place = tf.argmax(rates, axis=-1)
-        label = tf.gather(self.labels, place)
-        confidence = tf.gather(self.calibrated(rates), place, batch_dims=1)
-        decision = label
-        if self.thresholds is not None:
-            is_sure = confidence >= tf.gather(self.thresholds, place)
-            decision = tf.where(is_sure, label, UNSURE)
+        rates = self.probabilities(self.mixed([*parts.values()]))
+        if self.multilabel:
+            label = classifiers.joined(rates >= 0.5, self.labels)
+            confidence = tf.reduce_prod(tf.maximum(rates, 1 - rates), axis=-1)
+            limits = 0.5 if self.thresholds is None else self.thresholds
+            decision = classifiers.joined(rates >= limits, self.labels)
+        else:
+            place = tf.argmax(rates, axis=-1)
+            label = decision = tf.gather(self.labels, place)
+            confidence = tf.gather(self.calibrated(rates), place, batch_dims=1)
+            if self.thresholds is not None:
+                is_sure = confidence >= tf.gather(self.thresholds, place)
+                decision = tf.where(is_sure, label, UNSURE)
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         answers = {
             "probabilities": rates,
@@ -201,8 +218,12 @@ class TextClassifier(_TextModel):
         }
         if len(parts) > 1:
             for name, logits in parts.items():
-                answers[name] = classifiers.probabilities(logits)
+                answers[name] = self.probabilities(logits)
         return answers
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """Logits [N, K] -> probabilities float32 [N, C]."""
+        return classifiers.probabilities(logits, multilabel=self.multilabel)
 
     def _parts(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """The logits [N, K] of each part that the model has."""
@@ -267,6 +288,7 @@ class TextClassifier(_TextModel):
         return {
             **super().get_config(),
             "labels": self.labels,
+            "multilabel": self.multilabel,
             "finetune": dataclasses.asdict(self.finetune),
             "num_ngrams": self.num_ngrams,
             "class_weights": self.class_weights,

@@ -77,7 +77,11 @@ def rewrite_card(
 
 def _answers(facts: _Facts) -> str:
     what = {
-        "classify": "`classify`: the class of a text, one of "
+        "classify": (
+            "`classify`: the classes of a text, any of "
+            if facts.get("multilabel")
+            else "`classify`: the class of a text, one of "
+        )
         + ", ".join(f'"{_escaped(label)}"' for label in facts["labels"]),
         "embed": f"`embed`: {facts['hidden_size']} numbers for a text, the mean"
         f" of the final states of the {facts['embed_stage']} encoder",
