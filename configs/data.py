@@ -21,6 +21,7 @@ _READ_BY = {
     "test_text_field": _RECORDS,
     "test_label_field": _RECORDS,
     "label_names": _RECORDS,
+    "label_separator": _RECORDS,
     "separator": ("csv",),
     "columns": ("csv",),
 }
@@ -44,6 +45,9 @@ class DataConfig:
     test_text_field: str = ""  # The same in test_path; "" = as above.
     test_label_field: str = ""  # Likewise.
     label_names: tuple[str, ...] = ()  # Records: of labels 0, 1, ...
+    # Labels of a document: one | many | auto, which takes lists for many.
+    label_kind: str = "auto"
+    label_separator: str = ""  # Records: between the labels in one field.
     separator: str = ""  # csv: between fields; "" = told by the first lines.
     columns: tuple[str, ...] = ()  # csv: names, if the file has no header.
     train_split: str = "train"  # tfds: labelled text; validation is cut here.
@@ -82,6 +86,7 @@ class DataConfig:
             ),
         )
         self._check_records()
+        self._check_label_kind()
         if self.source == "tfds":
             checks.require(
                 bool(self.name),
@@ -120,6 +125,23 @@ class DataConfig:
             or not (self.test_text_field or self.test_label_field),
             "data.test_text_field and data.test_label_field are fields of"
             " data.test_path, which is missing.",
+        )
+
+    def _check_label_kind(self) -> None:
+        checks.choice(
+            "data.label_kind", self.label_kind, ("auto", "one", "many")
+        )
+        checks.require(
+            self.label_kind != "many" or self.source in _RECORDS,
+            f"data.label_kind=many is read by data.source="
+            f"{' or '.join(_RECORDS)} alone; data.source={self.source} has one"
+            " label a document.",
+        )
+        checks.require(
+            self.label_kind != "one" or not self.label_separator,
+            f"data.label_separator={self.label_separator!r} separates several"
+            " labels of a document, but data.label_kind=one allows one; leave"
+            " one of them out.",
         )
 
     def of_split(self, split: str) -> Self:

@@ -70,6 +70,8 @@ _DECIDES = {
     "data.test_label_field": "",
     # How files are read is, where it is set, part of what identifies the text.
     "data.label_names": "text",
+    "data.label_kind": "text",
+    "data.label_separator": "text",
     "data.separator": "text",
     "data.columns": "text",
     "data.validation_path": "",

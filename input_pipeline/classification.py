@@ -24,6 +24,7 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Batches of `labelled_rows.unpack`, one for every local replica and step.
 
+    Where documents may have several labels, `labels` is bool [B, S, C].
     Endless, from `first_step` on; the order is that of `finetune.seed`. `part`
     is `shard` and `num_replicas` of `stream.replica_batches`.
     """
@@ -63,11 +64,15 @@ def documents(
     if most_tokens:
         every = -(-prepared.roles[role].num_tokens // most_tokens)
         rows = rows.shard(max(1, every), 0)
-    found = [
-        documents_of(labelled_rows.unpack(some, layout))
-        for some in rows.batch(_ROWS_AT_ONCE)
-    ]
-    return Documents.joined(found)
+    # Where there is no row, the labels still have their shape.
+    rows = rows.batch(_ROWS_AT_ONCE)
+    nothing = tf.zeros([0, prepared.row_width], prepared.dtype)
+    return Documents.joined(
+        [
+            documents_of(_unpacked(some, prepared, layout))
+            for some in (nothing, *rows)
+        ]
+    )
 
 
 def documents_of(batch: dict[str, tf.Tensor]) -> Documents:
@@ -88,6 +93,17 @@ def documents_of(batch: dict[str, tf.Tensor]) -> Documents:
     )
 
 
+def _unpacked(
+    rows: tf.Tensor, prepared: manifest.Prepared, layout: labelled_rows.Layout
+) -> dict[str, tf.Tensor]:
+    """`labelled_rows.unpack`, but several labels are bool [B, S, C]."""
+    batch = labelled_rows.unpack(rows, layout)
+    if prepared.multilabel:
+        table = tf.constant(prepared.label_table)
+        batch["labels"] = tf.gather(table, batch["labels"])
+    return batch
+
+
 def _batches(
     rows: tf.data.Dataset,
     prepared: manifest.Prepared,
@@ -99,7 +115,7 @@ def _batches(
     layout = labelled_rows.Layout.of(config, prepared.documents_per_row)
     return stream.replica_batches(
         rows,
-        lambda number, slots, first: labelled_rows.unpack(slots, layout),
+        lambda number, slots, first: _unpacked(slots, prepared, layout),
         row_width=prepared.row_width,
         global_batch_size=config.finetune.global_batch_size,
         shard=shard or stream.Shard(),

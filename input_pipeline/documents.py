@@ -92,7 +92,7 @@ class Documents(NamedTuple):
     token_ids: np.ndarray  # int32 [T]
     segments: np.ndarray  # int32 [T], the piece of text a token stands in.
     owners: np.ndarray  # int32 [T], the document, 0 to N - 1.
-    labels: np.ndarray  # int32 [N]
+    labels: np.ndarray  # int32 [N], or bool [N, C] where there are several.
 
     @classmethod
     def joined(cls, groups: Sequence[Self]) -> Self:
@@ -109,8 +109,8 @@ class Documents(NamedTuple):
         ] or [(none, none, none, none)]
         return cls(
             *(
-                np.concatenate(column).astype(np.int32)
-                for column in zip(*columns, strict=True)
+                run if run.dtype == bool else run.astype(np.int32)
+                for run in map(np.concatenate, zip(*columns, strict=True))
             )
         )
 

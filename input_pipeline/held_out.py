@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import storage
 from configs import schema
-from input_pipeline import cleaning, roles, sources
+from input_pipeline import cleaning, label_sets, roles, sources
 from input_pipeline.corpus import Corpus
 
 
@@ -99,23 +99,37 @@ def check(corpus: Corpus, names: Sequence[str]) -> None:
     """
     if corpus.data.test_path:
         counts = Counts()
-        for _ in known(examples(corpus, counts), names):
+        found = examples(corpus, counts)
+        for _ in known(found, names, multilabel=corpus.survey.multilabel):
             pass
         require_labels(corpus.data, counts)
 
 
 def known(
-    examples: Iterable[Example], names: Sequence[str]
+    examples: Iterable[Example], names: Sequence[str], *, multilabel: bool
 ) -> Iterator[Example]:
-    """The examples; raises ValueError at a label that is none of `names`."""
+    """The examples; raises ValueError at a label that is none of `names`.
+
+    With `multilabel`, every label has to be a set of `names`.
+    """
     for example in examples:
-        if example.label not in names:
+        labels: Sequence[str] = [example.label]
+        if multilabel and label_sets.is_one(example.label):
+            labels = label_sets.split(example.label)
+        elif multilabel:
             raise ValueError(
-                f"{example.place} has the label {example.label!r}, which the"
-                f" classifier does not know; it knows"
-                f" {', '.join(map(repr, names))}. Correct the label, or"
-                " fine-tune with it."
+                f"{example.place} has one label, {example.label!r}, but the"
+                " classifier knows lists of labels; make it a list, or set"
+                " data.label_separator."
             )
+        for label in labels:
+            if label not in names:
+                raise ValueError(
+                    f"{example.place} has the label {label!r}, which the"
+                    f" classifier does not know; it knows"
+                    f" {', '.join(map(repr, names))}. Correct the label, or"
+                    " fine-tune with it."
+                )
         yield example
 
 

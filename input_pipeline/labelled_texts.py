@@ -52,12 +52,20 @@ def read(
     """
     units = [unit for unit in corpus.units if unit.split in _ROLES]
     task = _Reader(
-        config, corpus.survey.roles, str(rows.directory), rows.labels, every
+        config,
+        corpus.survey.roles,
+        str(rows.directory),
+        rows.stored_labels,
+        every,
     )
     with processes.pool(__name__, config.data.num_processes, len(units)) as run:
         found = [*run(task, units)]
+    documents = Documents.joined([some.documents for some in found])
+    if rows.multilabel:
+        table = rows.label_table[documents.labels]
+        documents = documents._replace(labels=table)
     return LabelledTexts(
-        Documents.joined([some.documents for some in found]),
+        documents,
         [excerpt for some in found for excerpt in some.excerpts],
         np.concatenate([some.marks for some in found]),
     )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 import storage
+from input_pipeline import label_sets
 from input_pipeline import tokenizer as tokenizer_lib
 
 # Part of the fingerprint; raised whenever the same text gives other rows.
@@ -50,7 +51,30 @@ class Prepared:
     report: dict[str, Any]  # What was read, kept and dropped.
     row_width: int  # Numbers stored for a row; L where there are no labels.
     labels: tuple[str, ...] = ()  # Names of the classes, of labelled rows.
+    # Where documents may have several labels: what a row stores as a label is
+    # the number of a set of classes, which are given by number.
+    label_sets: tuple[tuple[int, ...], ...] = ()
     documents_per_row: int = 0  # S, of labelled rows.
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether documents may have several labels, or none."""
+        return bool(self.label_sets)
+
+    @property
+    def label_table(self) -> np.ndarray:
+        """bool [label sets, C]: which classes each set has."""
+        table = np.zeros([len(self.label_sets), len(self.labels)], bool)
+        for row, classes in zip(table, self.label_sets, strict=True):
+            row[[*classes]] = True
+        return table
+
+    @property
+    def stored_labels(self) -> list[str]:
+        """The labels of documents, in the order of their numbers in a row."""
+        if not self.multilabel:
+            return [*self.labels]
+        return label_sets.of_classes(self.labels, self.label_sets)
 
     @property
     def block_bytes(self) -> int:
@@ -154,5 +178,6 @@ def _create(directory: pathlib.Path, facts: dict[str, Any]) -> Prepared:
         report=facts["report"],
         row_width=facts.get("row_width", facts["sequence_length"]),
         labels=tuple(facts.get("labels", ())),
+        label_sets=tuple(map(tuple, facts.get("label_sets", ()))),
         documents_per_row=facts.get("documents_per_row", 0),
     )

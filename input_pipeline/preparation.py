@@ -24,6 +24,7 @@ from configs import schema
 from input_pipeline import (
     blocks,
     cleaning,
+    label_sets,
     labelled_rows,
     manifest,
     order,
@@ -153,7 +154,9 @@ def prepare_labelled(
         tokenizer.save(directory)
         dtype = packing.slot_dtype(tokenizer.vocabulary_size)
         largest = int(np.iinfo(dtype).max) - 1
-        labels = known.classes(config.data, largest=largest)
+        classes = known.classes(config.data, largest=largest)
+        sets = known.sets(classes)
+        labels = label_sets.of_classes(classes, sets) if sets else classes
         work = _Work(config, known.roles, str(directory), ROLES, labels, widest)
         with _pool(config, units) as run:
             number = max(run(work.measure, units), default=1)
@@ -164,14 +167,13 @@ def prepare_labelled(
             role: {
                 **dataclasses.asdict(counts),
                 "slots": counts.rows * layout.slots,
-                "labels": {
-                    name: known.labels[role].get(name, 0) for name in labels
-                },
+                "labels": dict.fromkeys(classes, 0) | known.by_class(role),
                 "labels_kept": known.kept_labels * (role == "train"),
             }
             for role, counts in made.rows.items()
         }
-        return {**facts, "labels": labels, "report": report}
+        several = {"label_sets": sets} if sets else {}
+        return {**facts, "labels": classes, **several, "report": report}
 
     identity = {
         **_identity(config, corpus, known.roles, tokenizer),
@@ -259,7 +261,7 @@ class _Work:
       roles: of the documents.
       directory: with the vocabulary.
       names: of the roles that become rows.
-      labels: names of the classes.
+      labels: of the documents, in the order of their numbers in a row.
       layout: of labelled rows; None = rows for pretraining.
     """
 

@@ -1,4 +1,7 @@
-"""The documents of csv, jsonl and parquet files: one field of every record."""
+"""The documents of csv, jsonl and parquet files: one field of every record.
+
+With several labels a document, the label is a set, see `label_sets`.
+"""
 
 import codecs
 import json
@@ -11,6 +14,7 @@ from input_pipeline import (
     cleaning,
     csv_files,
     documents,
+    label_sets,
     parquet_files,
     text_files,
 )
@@ -103,8 +107,56 @@ def _fields(
         )
     return (
         text,
-        _class(data, _name(record, data.label_field, "label")),
+        _label(data, record),
         _name(record, data.group_field, "group"),
+    )
+
+
+def _label(data: schema.DataConfig, record: dict[str, Any]) -> str:
+    """The label, or the labels as a set; "" where there is none."""
+    field = data.label_field
+    value = record.get(field) if field else None
+    if data.label_kind != "one":
+        if isinstance(value, str) and not data.label_separator:
+            value = _as_list(value)
+        if isinstance(value, list):
+            names = (_class(data, _item(data, item)) for item in value)
+            return label_sets.joined(filter(None, names))
+    label = _name(record, field, "label")
+    if data.label_separator and label:
+        parts = map(str.strip, label.split(data.label_separator))
+        names = (_class(data, part) for part in parts)
+        return label_sets.joined(filter(None, names))
+    label = _class(data, label)
+    if label and data.label_kind == "many":
+        raise ValueError(
+            f"field {field!r} is {label[:80]!r}, but data.label_kind=many wants"
+            " a JSON list, or what separates the labels in a field as"
+            " data.label_separator"
+        )
+    return label
+
+
+def _as_list(text: str) -> Any:
+    """The list that a text is in JSON, if it is one; else the text."""
+    if not text.lstrip().startswith("["):
+        return text
+    try:
+        return _DECODER.decode(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _item(data: schema.DataConfig, item: Any) -> str:
+    """A label out of a list; a number only where the numbers have names."""
+    if isinstance(item, str):
+        return documents.name(data.label_field, _encode(item))
+    if type(item) is int and data.label_names:
+        return str(item)
+    raise ValueError(
+        f"field {data.label_field!r} is a list with {_json_type(item)} in it;"
+        " each of its labels must be a string, or a number if data.label_names"
+        " names the numbers 0, 1, ... If it is a name, set data.label_kind=one"
     )
 
 
@@ -120,6 +172,8 @@ def _name(record: dict[str, Any], field: str, kind: str) -> str:
     raise ValueError(
         f"field {field!r} is {_json_type(value)}; a {kind} must be a string or"
         f" a number. Set data.{kind}_field='' to read none"
+        + (", or leave data.label_kind=one out to read several")
+        * (kind == "label" and isinstance(value, list))
     )
 
 

@@ -97,6 +97,8 @@ def fingerprint(
         "separator": data.separator,
         "columns": data.columns,
         "label_names": data.label_names,
+        "label_kind": data.label_kind if data.label_kind != "auto" else "",
+        "label_separator": data.label_separator,
         "test_text_field": data.test_text_field if has_test else "",
         "test_label_field": data.test_label_field if has_test else "",
     }

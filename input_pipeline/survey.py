@@ -15,6 +15,7 @@ import numpy as np
 import storage
 from configs import schema
 from input_pipeline import (
+    label_sets,
     manifest,
     near_duplicates,
     processes,
@@ -43,6 +44,7 @@ class Survey:
     labels: dict[str, dict[str, int]]  # Documents by role and label.
     kept_labels: list[str]  # Classes that the hash left without training.
     without_label: int  # Documents among those with labels.
+    multilabel: bool = False  # Whether labels are sets, see `label_sets`.
     # `near_duplicates.Found` in numbers, and of the texts that repeat, exactly
     # or nearly, those with several labels.
     near_duplicates: dict[str, int] = dataclasses.field(default_factory=dict)
@@ -55,8 +57,10 @@ class Survey:
             document has, or more than `largest` classes.
         """
         field = f"data.label_field={data.label_field!r}"
-        train = self.labels["train"]
-        unseen = sorted(set().union(*self.labels.values()) - set(train))
+        train = self.by_class("train")
+        unseen = sorted(
+            set().union(*map(self.by_class, self.labels)) - {*train}
+        )
         if unseen:
             where = data.validation_path or "those set aside"
             raise ValueError(
@@ -72,12 +76,40 @@ class Survey:
                 f"{field} has one value in the training documents ({only}); a"
                 " classifier needs at least two."
             )
+        if self.multilabel:
+            number = len({*self.labels["train"], *self.labels["validation"]})
+            if number > largest:
+                raise ValueError(
+                    f"{field} has {number:,} combinations of labels; at most"
+                    f" {largest:,} can be stored. Leave rare labels out."
+                )
         if len(train) > largest:
             raise ValueError(
                 f"{field} has {len(train):,} values; at most {largest:,}"
                 " classes can be stored. Is it really a label?"
             )
         return sorted(train, key=_natural)
+
+    def by_class(self, role: str) -> dict[str, int]:
+        """The documents of a role that have each class; a sum of `labels`."""
+        found = collections.Counter[str]()
+        for label, number in self.labels[role].items():
+            for name in _names(label, self.multilabel):
+                found[name] += number
+        return dict(found)
+
+    def sets(self, classes: Sequence[str]) -> list[list[int]]:
+        """The classes, by number, of every label of training and validation.
+
+        [] where a document has one label.
+        """
+        if not self.multilabel:
+            return []
+        number = {name: index for index, name in enumerate(classes)}
+        return sorted(
+            sorted(number[name] for name in label_sets.split(label))
+            for label in {*self.labels["train"], *self.labels["validation"]}
+        )
 
 
 def of(
@@ -189,7 +221,8 @@ def _conclude(
         test_rate=0.0 if own_test or not labelled else _TEST_RATE,
         has_labels=labelled > 0,
     )
-    kept = _without_training(roles, train)
+    multilabel = _is_multilabel(data, seen)
+    kept = _without_training(roles, train, multilabel)
     roles = dataclasses.replace(roles, kept=frozenset(kept.values()))
     roles = _with_repeats(roles, seen)
     labels: dict[str, dict[str, int]] = {
@@ -213,6 +246,7 @@ def _conclude(
         without_label=sum(len(marked.labels) for marked in train) - labelled
         if labelled
         else 0,
+        multilabel=multilabel,
         near_duplicates={
             "texts": len(found.groups),
             "groups": found.num_groups,
@@ -253,23 +287,49 @@ def _documents(
         )
 
 
+def _is_multilabel(data: schema.DataConfig, seen: _Seen) -> bool:
+    """Whether the labels are sets; raises ValueError where only some are."""
+    labels = {
+        label
+        for some in seen.values()
+        for *_, label in _documents(some)
+        if label
+    }
+    sets = {label for label in labels if label_sets.is_one(label)}
+    if data.label_kind == "one" or not sets:
+        return False
+    if labels - sets:
+        raise ValueError(
+            f"data.label_field={data.label_field!r} is a list of labels in some"
+            f" documents, such as {min(sets)[:80]}, and one label in others,"
+            f" such as {min(labels - sets)[:80]!r}; make all of them lists, or"
+            " set data.label_kind=one if what looks like a list is a name."
+        )
+    return True
+
+
+def _names(label: str, multilabel: bool) -> tuple[str, ...]:
+    """The classes that a label stands for."""
+    if not label:
+        return ()
+    return label_sets.split(label) if multilabel else (label,)
+
+
 def _without_training(
-    roles: roles_lib.Roles, train: Sequence[reading.Marked]
+    roles: roles_lib.Roles, train: Sequence[reading.Marked], multilabel: bool
 ) -> dict[str, int]:
     """Classes without any training document, and a mark of one document."""
     least: dict[str, int] = {}
-    trained = set()
+    trained = set[str]()
     for _, mark, label in _documents(train):
+        names = _names(label, multilabel)
         if roles.drawn(mark, "train", label) == "train":
-            trained.add(label)
+            trained.update(names)
         else:
             mark = roles.near.get(mark, mark)
-            least[label] = min(mark, least.get(label, mark))
-    return {
-        label: mark
-        for label, mark in least.items()
-        if label and label not in trained
-    }
+            for name in names:
+                least[name] = min(mark, least.get(name, mark))
+    return {name: mark for name, mark in least.items() if name not in trained}
 
 
 def _with_repeats(roles: roles_lib.Roles, seen: _Seen) -> roles_lib.Roles:

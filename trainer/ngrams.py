@@ -10,7 +10,8 @@ rest. On four corpora this scale was at least as good as either factor alone
 An n-gram is known by its key, the number whose digits to the base V are its
 token ids. So keys never collide, are the same on every machine, and can be
 read back. T tokens, N documents, G n-grams, C classes, K logits of a document:
-1 for two classes (that of the second), else C.
+1 for two classes (that of the second), else C. Where a document may have
+several labels, K is C: one logistic regression a class, with the same scales.
 """
 
 import dataclasses
@@ -285,18 +286,49 @@ def measure(
 ) -> tuple[float, float]:
     """Mean loss in nats and accuracy of logits [N, K]; 0 of no documents.
 
-    `weights`, float [N], says what a document counts.
+    `weights`, float [N], says what a document counts. Several labels, bool
+    [N, C], have the sum of the losses of all classes and are right where all
+    classes are.
     """
     if not len(labels):
         return 0.0, 0.0
-    z = by_class(found.astype(np.float64))
-    z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
-    losses = -z[np.arange(len(labels)), labels]
+    if labels.ndim == 2:
+        is_right = ((found >= 0) == labels).all(axis=1)
+    else:
+        is_right = by_class(found).argmax(axis=1) == labels
+    losses, _ = _losses(found.astype(np.float64), labels)
     loss, accuracy = (
         float(np.average(values, weights=weights))
-        for values in (losses, z.argmax(axis=1) == labels)
+        for values in (losses, is_right)
     )
     return loss, accuracy
+
+
+def _losses(z: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of logits [N, K]: losses in nats [N] and their slopes [N, K]."""
+    from scipy import special
+
+    if labels.ndim == 2:
+        losses = (np.logaddexp(0, z) - z * labels).sum(axis=1)
+        return losses, special.expit(z) - labels
+    width, z = z.shape[1], by_class(z)
+    z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
+    wanted = labels[:, np.newaxis] == np.arange(z.shape[1])
+    return -z[wanted], (np.exp(z) - wanted)[:, -width:]
+
+
+def document_weights(
+    class_weights: np.ndarray, labels: np.ndarray
+) -> np.ndarray:
+    """What each document counts, [N]: alike where it may have several labels.
+
+    Args:
+      class_weights: float32 [C].
+      labels: int [N], or bool [N, C].
+    """
+    if labels.ndim == 2:
+        return np.ones(len(labels), np.float32)
+    return class_weights[labels]
 
 
 def combine(
@@ -310,7 +342,7 @@ def combine(
 
     Args:
       parts: logits, float [N, K] each.
-      labels: int [N].
+      labels: int [N], or bool [N, C] where there may be several.
       weights: float [N], what a document counts.
     """
     from scipy import optimize
@@ -318,22 +350,20 @@ def combine(
     number, width = len(parts), parts[0].shape[1]
     middle = np.full(number, 1 / number)
     stacked = np.stack(parts).astype(np.float64)  # [P, N, K]
-    wanted = labels[:, np.newaxis] == np.arange(max(width, 2))
 
     def loss(values: np.ndarray) -> tuple[float, np.ndarray]:
         shares, bias = values[:number], values[number:]
-        z = by_class(np.tensordot(shares, stacked, 1) + bias)
-        z -= np.logaddexp.reduce(z, axis=1, keepdims=True)
-        error = weights[:, np.newaxis] * (np.exp(z) - wanted)
-        error = error[:, -width:]  # [N, K]
+        z = np.tensordot(shares, stacked, 1) + bias
+        losses, slopes = _losses(z, labels)
+        error = weights[:, np.newaxis] * slopes  # [N, K]
         away = shares - middle
         total = (
-            -weights @ z[wanted]
+            weights @ losses
             + (_PRIOR_WEIGHT * away @ away + _PRIOR_BIAS * bias @ bias) / 2
         )
-        slopes = np.einsum("pnk,nk->p", stacked, error) + _PRIOR_WEIGHT * away
+        by_part = np.einsum("pnk,nk->p", stacked, error) + _PRIOR_WEIGHT * away
         return total, np.concatenate(
-            [slopes, error.sum(axis=0) + _PRIOR_BIAS * bias]
+            [by_part, error.sum(axis=0) + _PRIOR_BIAS * bias]
         )
 
     found = optimize.minimize(

@@ -226,6 +226,19 @@ class Run:
             _log.info("%s", line)
         for line in data.warnings(rows.report):
             _log.warning("%s", line)
+        if rows.multilabel:
+            _log.info(
+                "several labels a document: %s combinations of %s classes",
+                f"{len(rows.label_sets):,}",
+                f"{len(rows.labels):,}",
+            )
+        separator = self.config.data.label_separator
+        if separator and max(map(len, rows.label_sets), default=0) < 2:
+            _log.warning(
+                "data.label_separator=%r occurs in no label: no document has"
+                " several",
+                separator,
+            )
         return rows
 
     @property
@@ -241,10 +254,23 @@ class Run:
         The n-grams do where few documents have a label; so does self-training.
 
         Raises:
-          ValueError: self-training is wanted, but there is no such document.
+          ValueError: self-training is wanted, but there is no such document,
+            or documents may have several labels.
         """
         finetune, rows = self.config.finetune, None
         trains = finetune.self_training_rounds > 0 and finetune.encoder
+        if self.labelled_rows.multilabel:
+            if trains:
+                raise ValueError(
+                    "finetune.self_training_rounds answers text with one label,"
+                    " but here a document may have several; leave the flag out."
+                )
+            if self.corpus.has_unlabelled:
+                _log.info(
+                    "text without labels is for pretraining alone: with several"
+                    " labels a document, the classifier does not learn from it"
+                )
+            return None
         if trains or (
             finetune.ngrams
             and self.has_few_labels

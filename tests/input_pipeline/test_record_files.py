@@ -101,7 +101,10 @@ def test_jsonl(tmp_path, content, documents_):
         (b"{}", "no field 'text'; found none"),
         (b'{"text": 5}', "field 'text' is a number; a text must be a string"),
         (b'{"text": null}', "field 'text' is null"),
-        (b'{"text": "a", "label": []}', "field 'label' is a list"),
+        (b'{"text": "a", "label": {}}', "field 'label' is an object"),
+        (b'{"text": "a", "label": ["b", 3]}', "a list with a number in it"),
+        (b'{"text": "a", "label": "[3]"}', "a list with a number in it"),
+        (b'{"text": "a", "label": [null]}', "a list with null in it"),
         (b'{"text": "a", "label": "gr\xfcn"}', "'label' is not UTF-8"),
         (b'{"text": "a", "label": "\\ud800"}', "'label' is not UTF-8"),
         (b'{"text": "a", "who": {}}', "'who' is an object; a group must be"),
@@ -109,7 +112,7 @@ def test_jsonl(tmp_path, content, documents_):
         (b'{"text": "a"', "Expecting"),
         (b"[" * 100_000, "recursion"),
     ],
-    ids=range(11),
+    ids=range(14),
 )
 @pytest.mark.parametrize(("unit_bytes", "suffix"), [(7, ""), (10**6, ".gz")])
 def test_bad_jsonl(tmp_path, monkeypatch, line, message, unit_bytes, suffix):
@@ -119,6 +122,54 @@ def test_bad_jsonl(tmp_path, monkeypatch, line, message, unit_bytes, suffix):
     path.write_bytes(gzip.compress(content) if suffix else content)
     with pytest.raises(ValueError, match=rf"{path.name}, line 3: .*{message}"):
         _read(path, "jsonl", group_field="who")
+
+
+@pytest.mark.parametrize(
+    ("fields", "label", "expected"),
+    [
+        ({}, ["b", "a", "b", " c "], '["a", "b", "c"]'),
+        ({}, ['\u00e9, "x"', ""], '["\u00e9, \\"x\\""]'),
+        ({}, [], "[]"),
+        ({}, '["b", "a"]', '["a", "b"]'),
+        ({}, "[a", "[a"),
+        ({}, None, ""),
+        ({"label_kind": "one"}, '["b", "a"]', '["b", "a"]'),
+        ({"label_kind": "many"}, "", ""),
+        ({"label_separator": "|"}, " b |a||b", '["a", "b"]'),
+        ({"label_separator": "|"}, "a", '["a"]'),
+        ({"label_separator": ", "}, "a, b,c", '["a", "b,c"]'),
+        ({"label_separator": "|"}, "|", "[]"),
+        ({"label_separator": "|"}, " ", ""),
+        ({"label_separator": "|"}, ["a|b"], '["a|b"]'),
+        ({"label_names": ("no", "yes")}, [1, 0, -1], '["no", "yes"]'),
+        (
+            {"label_names": ("no", "yes"), "label_separator": " "},
+            "1 0",
+            '["no", "yes"]',
+        ),
+    ],
+)
+def test_several_labels_are_one_list_in_the_order_of_the_names(
+    tmp_path, fields, label, expected
+):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "x", "label": label}))
+    assert _read(path, "jsonl", **fields) == [(b"x", expected)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "label", "message"),
+    [
+        ("one", ["a"], "'label' is a list; a label .* leave data.label_kind"),
+        ("many", "a", "'label' is 'a', but data.label_kind=many wants a JSON"),
+        ("many", 3, "'label' is '3', but"),
+    ],
+)
+def test_labels_of_another_kind_are_refused(tmp_path, kind, label, message):
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"text": "x", "label": label}))
+    with pytest.raises(ValueError, match=f"line 1: field {message}"):
+        _read(path, "jsonl", label_kind=kind)
 
 
 @pytest.mark.parametrize("source", ["csv", "jsonl"])

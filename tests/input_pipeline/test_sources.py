@@ -114,6 +114,44 @@ def test_the_same_documents_give_the_same_rows_from_every_source(tmp_path):
         assert found == expected, name
 
 
+def test_several_labels_give_the_same_rows_from_every_source(tmp_path):
+    names = ("b", "a", "c, d")
+    records = [
+        {**record, "label": [n for i, n in enumerate(names) if number >> i & 1]}
+        for number, record in enumerate(tiny.reviews(120))
+    ]
+    joined = [{**r, "label": "|".join(r["label"]) or "|"} for r in records]
+    tiny.write(tmp_path / "a.jsonl", records)
+    (tmp_path / "a.csv").write_bytes(_csv(joined))
+    pq.write_table(pa.Table.from_pylist(records), tmp_path / "a.parquet")
+    found = []
+    for name in ("a.jsonl", "a.csv", "a.parquet"):
+        config = tiny.labelled_config(
+            tmp_path,
+            **{
+                "data.source": name[2:],
+                "data.path": str(tmp_path / name),
+                "data.label_separator": "|" if name == "a.csv" else "",
+            },
+        )
+        prepared = manifest.open_prepared(
+            preparation.prepare_labelled(config, tiny.TOKENIZER)
+        )
+        found.append(
+            (
+                [p.read_bytes() for p in prepared.directory.glob("*.tfrecord")],
+                prepared.labels,
+                prepared.label_sets,
+                prepared.report,
+            )
+        )
+    assert found[0] == found[1] == found[2]
+    assert found[0][1] == ("a", "b", "c, d")
+    assert {*found[0][2]} == {
+        (), (0,), (1,), (0, 1), (2,), (0, 2), (1, 2), (0, 1, 2)
+    }  # fmt: skip
+
+
 def test_how_files_are_read_identifies_them_only_where_it_is_set(tmp_path):
     (tmp_path / "a.csv").write_text("text,label,body\na,1,b\n")
     (tmp_path / "t.csv").write_text("text,label,body\nc,0,d\n")
@@ -144,9 +182,11 @@ def test_how_files_are_read_identifies_them_only_where_it_is_set(tmp_path):
             dataclasses.replace(without, separator=","),
             dataclasses.replace(without, columns=("text", "label", "body")),
             dataclasses.replace(without, label_names=("no", "yes")),
+            dataclasses.replace(without, label_separator="|"),
+            dataclasses.replace(without, label_kind="one"),
         )
     ]
-    assert len({json.dumps(other) for other in [before, *others]}) == 5
+    assert len({json.dumps(other) for other in [before, *others]}) == 7
 
 
 def test_lines_beside_every_kind_of_record(tmp_path):

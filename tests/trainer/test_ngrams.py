@@ -421,3 +421,55 @@ def test_balanced_classes_have_the_higher_macro_f1():
         scores.append(metrics.f1_score(test.labels, answers, average="macro"))
     none, balanced = scores
     assert balanced > none + 0.1
+
+
+def several(number, seed):
+    """Bigrams tell classes 0 to 2, of which a document has any; all have 3."""
+    random = np.random.default_rng(seed)
+    labels = random.random([number, 4]) < [0.5, 0.4, 0.3, 1.0]
+    texts = []
+    for row in labels:
+        signs = [np.array([[2, 3], [3, 2], [4, 4]][c]) for c in range(3)
+                 if row[c]]  # fmt: skip
+        parts = [random.integers(5, 11, 2), *signs, random.integers(5, 11, 2)]
+        texts.append(np.concatenate(parts))
+    return documents(texts, [0] * number)._replace(labels=labels)
+
+
+def test_several_labels_are_learned_class_by_class():
+    train, validation, test = several(800, 0), several(60, 1), several(200, 2)
+    alike = np.ones(4, np.float32)
+    model, facts = ngram_fitting.fit(
+        train, validation, is_special=IS_SPECIAL, class_weights=alike
+    )
+    assert model.bias.shape == (4,) and not model.coefficients[:, 3].any()
+    found = ngrams.logits(
+        model,
+        *map(tf.constant, test[:3]),
+        is_special=IS_SPECIAL,
+        num_documents=200,
+    ).numpy()
+    loss, exact = ngrams.measure(found, test.labels, np.ones(200))
+    assert exact == ((found >= 0) == test.labels).all(axis=1).mean() > 0.9
+    assert loss == pytest.approx(
+        4
+        * metrics.log_loss(
+            test.labels.ravel(), 1 / (1 + np.exp(-found.ravel()))
+        ),
+        rel=1e-5,
+    )
+    # Only three regressions can be right where their regularisation is.
+    assert facts["loss"] < 1
+
+
+def test_parts_with_several_labels_are_calibrated():
+    random = np.random.default_rng(0)
+    logits = random.normal(size=[4_000, 3]) * 3 - [0, 1, 2]
+    labels = random.random(logits.shape) < 1 / (1 + np.exp(-logits))
+    alike = np.ones(len(labels))
+    noise = random.normal(size=logits.shape)
+    weights, bias = ngrams.combine(
+        [2 * logits + [1, 0, -1], noise], labels, alike
+    )
+    np.testing.assert_allclose(weights, [0.5, 0], atol=0.05)
+    np.testing.assert_allclose(bias, [-0.5, 0, 0.5], atol=0.15)

@@ -6,21 +6,18 @@ training.
 
 import dataclasses
 import io
-import itertools
 import json
 import logging
 import math
 import pathlib
-import time
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 import storage
-from input_pipeline import held_out
-from trainer import chain, checkpoint, modeling, ngrams, trained
+from input_pipeline import held_out, label_sets
+from trainer import chain, checkpoint, ngrams, trained
+from trainer.commands import asking
 from trainer.commands import export as export_command
 from trainer.report import pictures, selective, statistics, summary
 from trainer.run import Run
@@ -30,14 +27,12 @@ from trainer.stages import pretraining_task
 _log = logging.getLogger(__name__)
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
 PREDICTIONS = "predictions.npz"
-# What answers alone -> its output of `classify`.
-_OUTPUTS = {
-    "both": "probabilities",
-    "encoder": "encoder_probabilities",
-    "n-grams": "ngram_probabilities",
-}
-_MOST_SHOWN = 20  # Pairs of confused classes, and documents.
-_SORTED_BATCHES = 16  # Among these many batches texts are sorted by length.
+# Of `statistics.Results`.
+_MEASURES = (
+    *("loss", "accuracy", "micro_f1", "macro_f1"),
+    *("balanced_accuracy", "overconfidence"),
+)
+_MOST_SHOWN = 20  # Pairs of confused classes.
 
 
 def run(run: Run) -> None:
@@ -155,7 +150,10 @@ def _classifier(
 ) -> dict[str, Any]:
     """The results of the classifier; no more than counts without documents."""
     names = exported.facts["labels"]
-    answers = _ask(run, exported.signatures["classify"], names)
+    multilabel = exported.facts.get("multilabel", False)
+    answers = asking.ask(
+        run, exported.signatures["classify"], names, multilabel
+    )
     counts = answers.counts
     held_out.require_labels(run.config.data, counts)
     if counts.without_label:
@@ -169,7 +167,7 @@ def _classifier(
     labels, probabilities = answers.labels, answers.parts["both"]
     confidences = answers.confidences
     found = statistics.results(labels, probabilities, confidences)
-    is_right = probabilities.argmax(axis=1) == labels
+    is_right = statistics.right_documents(labels, probabilities)
     curve = selective.curve(is_right, confidences)
     predictions = io.BytesIO()
     np.savez(
@@ -184,14 +182,11 @@ def _classifier(
     result: dict[str, Any] = {
         "documents": dataclasses.asdict(counts),
         "labels": names,
+        "multilabel": multilabel,
         "classifier": {
-            "loss": dataclasses.asdict(found.loss),
-            "accuracy": dataclasses.asdict(found.accuracy),
-            "macro_f1": dataclasses.asdict(found.macro_f1),
-            "balanced_accuracy": dataclasses.asdict(found.balanced_accuracy),
-            "overconfidence": dataclasses.asdict(found.overconfidence),
-            "confusion": found.confusion.tolist(),
-        },
+            name: dataclasses.asdict(getattr(found, name)) for name in _MEASURES
+        }
+        | {"confusion": found.confusion.tolist()},
         "classes": [
             {"label": names[c], **dataclasses.asdict(found.classes[c])}
             for c in found.by_harm
@@ -206,7 +201,7 @@ def _classifier(
         result["decisions"] = _decisions(answers, fitted, names)
     if "n-grams" in answers.parts:
         right = {
-            name: int((rates.argmax(axis=1) == labels).sum())
+            name: int(statistics.right_documents(labels, rates).sum())
             for name, rates in answers.parts.items()
             if name != "both"
         }
@@ -220,11 +215,18 @@ def _classifier(
     if control := run.config.evaluation.control:
         result["gain_over_control"] = _gain_over_control(control, folder)
         result["control"] = control
+    named, answered = (
+        label_sets.named(of, names)
+        for of in (labels, statistics.answers(labels, probabilities))
+    )
+    sure = confidences
+    if labels.ndim == 1:  # As the classes counted.
+        sure = probabilities.max(axis=1)
     return {
         **result,
         "strongest_ngrams": exported.facts.get("strongest_ngrams", {}),
         "most_wrong": mistakes.shown(
-            answers.worst, labels, probabilities, exported
+            answers.worst, named, answered, sure, exported
         ),
         "seconds": round(answers.seconds, 3),
         "test_sha256": storage.sha256_json(
@@ -233,94 +235,20 @@ def _classifier(
     }
 
 
-@dataclasses.dataclass(frozen=True)
-class _Answers:
-    """What a classifier says to N test documents, in their order.
-
-    Attributes:
-      counts: of all test documents.
-      labels: int64 [N].
-      digests: uint64 [N], of the clean texts.
-      worst: the wrong answers with the least probability of the label, the
-        worst first: place of the document -> its raw text.
-      parts: float32 [N, C] by who answers; "both" is the classifier.
-      confidences: float32 [N], of the likeliest class.
-      is_decided: bool [N].
-      seconds: spent by the model.
-    """
-
-    counts: held_out.Counts
-    labels: np.ndarray
-    digests: np.ndarray
-    worst: dict[int, bytes]
-    parts: dict[str, np.ndarray]
-    confidences: np.ndarray
-    is_decided: np.ndarray
-    seconds: float
-
-
-def _ask(
-    run: Run, classify: Callable[..., dict[str, tf.Tensor]], names: list[str]
-) -> _Answers:
-    """Asks in batches of texts of similar lengths."""
-    size = run.config.predict.batch_size
-    counts, seconds = held_out.Counts(), 0.0
-    labels, digests, worst = [], [], []
-    outputs: dict[str, list[np.ndarray]] = {}
-    examples = held_out.known(held_out.examples(run.corpus, counts), names)
-    while window := list(itertools.islice(examples, size * _SORTED_BATCHES)):
-        for example in window:
-            labels.append(names.index(example.label))
-            digests.append(int.from_bytes(example.digest))
-        start = time.perf_counter()
-        order = np.argsort([len(e.raw) for e in window], kind="stable")
-        answers = [
-            classify(text=tf.constant([window[i].raw for i in batch]))
-            for batch in np.split(order, [*range(size, len(order), size)])
-        ]
-        for key in answers[0]:
-            found = np.concatenate([a[key].numpy() for a in answers])
-            outputs.setdefault(key, []).append(found[np.argsort(order)])
-        seconds += time.perf_counter() - start
-        rates, first = outputs["probabilities"][-1], len(labels) - len(window)
-        worst += [
-            (rate[labels[i]], i, window[i - first].raw)
-            for i, rate in enumerate(rates, start=first)
-            if rate.argmax() != labels[i]
-        ]
-        worst = sorted(worst)[:_MOST_SHOWN]
-    none = [np.zeros([0, len(names)])]
-    rates = np.concatenate(outputs.get("probabilities", none))
-    # Older exports have no confidence and no decision.
-    confidences = outputs.get("confidence", [rates.max(axis=1)])
-    decided = outputs.get("decision", [np.full(len(rates), b"")])
-    return _Answers(
-        counts,
-        np.array(labels, np.int64),
-        np.array(digests, np.uint64),
-        {i: raw for _, i, raw in worst},
-        {
-            name: np.concatenate(outputs[key])
-            for name, key in _OUTPUTS.items()
-            if key in outputs
-        },
-        np.concatenate(confidences),
-        np.concatenate(decided) != modeling.UNSURE.encode(),
-        seconds,
-    )
-
-
 def _decisions(
-    answers: _Answers, fitted: dict[str, Any], names: list[str]
+    answers: asking.Answers, fitted: dict[str, Any], names: list[str]
 ) -> dict[str, Any]:
     """Precision and coverage, beside what they were on validation."""
     limits = [found["threshold"] for found in fitted["classes"]]
+    documents, classes, is_right = selective.answered(
+        answers.labels, answers.parts["both"]
+    )
     return {
         "min_precision": fitted["min_precision"],
         **selective.decisions(
-            answers.labels,
-            answers.parts["both"].argmax(axis=1),
-            answers.is_decided,
+            is_right,
+            classes,
+            answers.is_decided[documents, classes],
             names=names,
             thresholds=[math.inf if t is None else t for t in limits],
         ),

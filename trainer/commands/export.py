@@ -133,6 +133,7 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         "mask": strings.MASK,
         "embed_stage": "pretrained" if masked_lm else "fine-tuned",
         "labels": classifier.labels if classifier else [],
+        "multilabel": bool(classifier and classifier.multilabel),
         "validation": validation,
         "strongest_ngrams": _strongest_ngrams(classifier, tokenizer),
         "max_pieces": classifier.max_pieces if classifier else 0,

@@ -26,9 +26,10 @@ def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
     …], …]}, the likeliest token first. Any other line gives {"line": n,
     "label": …, "decision": …, "confidence": …, "probabilities": {label: …}},
     with "unread_tokens" if the line is longer than what the classifier reads.
-    The decision is the label, or "unsure". With `predict.explain` there is an
-    "explanation", too, see `explanations.of`; the words that say most go to
-    standard error, as text. A line that cannot be answered gives {"line": n,
+    The decision is the label, or "unsure"; where a text may have several
+    labels, both are lists. With `predict.explain` there is an "explanation",
+    too, see `explanations.of`; the words that say most go to standard error,
+    as text. A line that cannot be answered gives {"line": n,
     "error": …}.
 
     Raises:
@@ -159,13 +160,14 @@ def ask(
 
 def _classes(output: dict[str, Any], facts: dict[str, Any]) -> _Answer:
     rates = map(float, output["probabilities"])
+    read = json.loads if facts.get("multilabel") else bytes.decode
     unread = int(output.get("unread", 0))  # Older exports have none.
     decided = {}
     if "decision" in output:  # Older exports have none.
-        decided["decision"] = output["decision"].decode()
+        decided["decision"] = read(output["decision"])
         decided["confidence"] = float(output["confidence"])
     return {
-        "label": output["label"].decode(),
+        "label": read(output["label"]),
         **decided,
         "probabilities": dict(zip(facts["labels"], rates, strict=True)),
         **({"unread_tokens": unread} if unread else {}),

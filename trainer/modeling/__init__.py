@@ -11,7 +11,8 @@ from trainer.modeling.heads import MaskedLM, create_masked_lm
 from trainer.modeling.initial import Initial
 from trainer.modeling.layers import Noise, create_noise
 from trainer.modeling.loading import initial_weights, load_encoder
-from trainer.modeling.text import UNSURE, TextClassifier, TextMaskedLM
+from trainer.modeling.text import UNSURE, TextClassifier
+from trainer.modeling.text_masked_lm import TextMaskedLM
 
 __all__ = [
     "UNSURE",

@@ -4,7 +4,8 @@ N rows (or pieces of text) of L slots, M documents, D width, C classes.
 """
 
 import dataclasses
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
@@ -86,7 +87,8 @@ class ClassifierHead(keras.layers.Layer):
     """Pooling, an optional dense layer, dropout, logits.
 
     Two classes share one logit, that of the second (a sigmoid); more classes
-    have one each (a softmax).
+    have one each (a softmax). Where a document may have several labels, every
+    class has one (a sigmoid each).
     """
 
     def __init__(
@@ -94,15 +96,14 @@ class ClassifierHead(keras.layers.Layer):
         make: layers.LayerFactory,
         finetune: schema.FinetuneConfig,
         *,
-        num_classes: int,
+        num_logits: int,
         name: str = "classifier_head",
     ) -> None:
-        """For `num_classes` >= 2."""
+        """`num_logits` is that of the function `num_logits`."""
         super().__init__(autocast=False, dtype=make.dtype, name=name)
         width = make.model.hidden_size
         self._pooled = width * (2 if finetune.pooling == "mean_max" else 1)
         self._hidden = finetune.hidden_size
-        self.num_classes = num_classes
         self.pooling = DocumentPooling(make, finetune.pooling)
         self.hidden = None
         if finetune.hidden_size:
@@ -112,9 +113,7 @@ class ClassifierHead(keras.layers.Layer):
         self.dropout = layers.Dropout(
             finetune.dropout, _DROPOUT_INDEX, name="dropout"
         )
-        self.logits = make.dense(
-            1 if num_classes == 2 else num_classes, "logits"
-        )
+        self.logits = make.dense(num_logits, "logits")
 
     def build(self, input_shape: Any) -> None:
         """Creates the weights for states [N, L, D]."""
@@ -172,9 +171,9 @@ class Classifier(keras.Model):
         Reads `token_ids`, `segment_ids`, `position_ids` and `document_ids`,
         int32 [B, R], R a multiple of the encoder's L: no segment crosses a
         multiple of L, so a row is R / L rows to the encoder. `labels` [B, S]
-        says S and is not read.
+        or [B, S, C] says S and is not read.
         """
-        rows, documents = batch["labels"].shape
+        rows, documents = batch["labels"].shape[:2]
         length = self.encoder.sequence_length
         states = self.encoder(
             {
@@ -242,12 +241,39 @@ def pools_padding(
     return model.attend_padding and alone
 
 
-def probabilities(logits: tf.Tensor) -> tf.Tensor:
-    """Logits [..., 1 or C] -> probabilities [..., C], float32."""
+def num_logits(num_classes: int, *, multilabel: bool) -> int:
+    """K: 1 where a document has one of two classes, else C."""
+    return 1 if num_classes == 2 and not multilabel else num_classes
+
+
+def probabilities(logits: tf.Tensor, *, multilabel: bool = False) -> tf.Tensor:
+    """Logits [..., K] -> probabilities [..., C], float32.
+
+    They sum to 1, or are independent where a document may have several labels.
+    """
+    if multilabel:
+        return tf.sigmoid(logits)
     if logits.shape[-1] > 1:
         return tf.nn.softmax(logits)
     # Both from the logit, because 1 - p would round small values to 0.
     return tf.concat([tf.sigmoid(-logits), tf.sigmoid(logits)], axis=-1)
+
+
+def joined(chosen: tf.Tensor, names: Sequence[str]) -> tf.Tensor:
+    """Sets of classes, bool [N, C], as labels in the data: string [N].
+
+    A label is a JSON list in the order of the names: '["anger", "joy"]'.
+    """
+    order = sorted(range(len(names)), key=names.__getitem__)
+    quoted = [json.dumps(names[c], ensure_ascii=False) for c in order]
+    places = tf.where(tf.gather(chosen, order, axis=1))
+    lists = tf.strings.unsorted_segment_join(
+        tf.gather(quoted, places[:, 1]),
+        places[:, 0],
+        num_segments=tf.shape(chosen)[0],
+        separator=", ",
+    )
+    return tf.strings.join(["[", lists, "]"])
 
 
 def drop_words(
@@ -275,6 +301,7 @@ def create_classifier(
     vocabulary_size: int,
     sequence_length: int,
     num_classes: int,
+    multilabel: bool = False,
     dtype: Any = None,
 ) -> Classifier:
     """The configured model with its weights, a function of `finetune.seed`.
@@ -294,7 +321,8 @@ def create_classifier(
     make = layers.LayerFactory(
         plain, seed=finetune.seed, stream=2, dtype=encoder.dtype_policy
     )
-    head = ClassifierHead(make, finetune, num_classes=num_classes)
+    number = num_logits(num_classes, multilabel=multilabel)
+    head = ClassifierHead(make, finetune, num_logits=number)
     encoder.build(None)
     head.build((None, sequence_length, model_config.hidden_size))
     return Classifier(

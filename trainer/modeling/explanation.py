@@ -3,7 +3,8 @@
 Explained are the log-odds of the likeliest class against the second, ln(p1 /
 p2): the logit of the answer where there are two classes, else the difference of
 two logits. They are linear in the logits, and a reader asks about them: why
-this class, and not that one?
+this class, and not that one? Where a text may have several classes, it is the
+logit of the likeliest.
 
 n-grams are linear, so that their contributions are exact. For the encoder, a
 slice contributes what the log-odds lose when it is hidden ("occlusion", Zeiler
@@ -36,7 +37,8 @@ def explain(
     Returns:
       `words`: string [N, W], the clean text in slices, see `Codec.slices`; ""
         behind the last one.
-      `label`, `against`: string [N], the likeliest class and the second.
+      `label`, `against`: string [N], the likeliest class and the second, or ""
+        where a text may have several.
       `log_odds`: float32 [N], the sum of `bias`, a row of `ngrams`, and
         `encoder_log_odds`.
       `bias`: float32 [N], what no word contributes.
@@ -63,12 +65,16 @@ def explain(
         parts["ngrams"] = model.ngrams(*tokens, num_documents=number)
 
     mixed = model.mixed([*parts.values()])
-    rates = classifiers.probabilities(mixed)
+    rates = classifiers.probabilities(mixed, multilabel=model.multilabel)
     _, best = tf.math.top_k(rates, k=2)  # [N, 2]
     one_hot = best[:, :, tf.newaxis] == tf.range(rates.shape[1])
     # [N, K]; the first of two classes has no logit.
     directions = tf.cast(one_hot[:, 0], tf.float32)
-    directions -= tf.cast(one_hot[:, 1], tf.float32)
+    against = tf.gather(model.labels, best[:, 1])
+    if model.multilabel:
+        against = tf.zeros_like(against)  # "".
+    else:
+        directions -= tf.cast(one_hot[:, 1], tf.float32)
     directions = directions[:, -model.num_logits :]
     mixture = model.mixture
     if mixture is None:
@@ -79,7 +85,7 @@ def explain(
     found = {
         "words": slices.to_tensor(""),
         "label": tf.gather(model.labels, best[:, 0]),
-        "against": tf.gather(model.labels, best[:, 1]),
+        "against": against,
         "log_odds": tf.reduce_sum(directions * mixed, axis=1),
     }
     if model.ngrams is not None:

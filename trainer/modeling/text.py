@@ -1,6 +1,6 @@
 """Models that take strings: tokenizer, pieces, encoder and head in one.
 
-N texts, L slots, C classes, M masks, K fill-ins for each, V vocabulary.
+N texts, L slots, C classes, K logits of a text, V vocabulary.
 """
 
 import dataclasses
@@ -8,21 +8,20 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from configs import schema
 from input_pipeline import strings
 from trainer.modeling import classifier as classifiers
 from trainer.modeling import encoder as encoders
-from trainer.modeling import heads, ngram_head, pieces
+from trainer.modeling import ngram_head, pieces
 
 # The decision on a text whose class is not sure enough.
 UNSURE = "unsure"
 
 
-class _TextModel(keras.Model):
-    """The base of both: a codec, an encoder in float32, a plain config."""
+class TextModel(keras.Model):
+    """What these models share: a codec, float32, a plain config."""
 
     def __init__(
         self,
@@ -72,12 +71,13 @@ class _TextModel(keras.Model):
 
 
 @keras.saving.register_keras_serializable("cloze")
-class TextClassifier(_TextModel):
+class TextClassifier(TextModel):
     """Raw strings [N] to the probabilities of C classes.
 
     Two parts give K logits each (1 for two classes, else C): the encoder with
     its head, and the n-grams. The answer is their weighted sum, whose weights
-    were fitted on validation. Either part may be missing.
+    were fitted on validation. Either part may be missing. With several labels
+    (`multilabel`), K is C, and every class has a probability of its own.
 
     Attributes:
       classifier: encoder and head; None where `finetune.encoder` is False.
@@ -93,6 +93,7 @@ class TextClassifier(_TextModel):
         *,
         labels: Sequence[str],
         finetune: Mapping[str, Any],
+        multilabel: bool = False,
         num_ngrams: int = 0,
         class_weights: Sequence[float] = (),
         name: str = "text_classifier",
@@ -103,6 +104,7 @@ class TextClassifier(_TextModel):
         Args:
           labels: the names of the C classes, in order.
           finetune: the fields of `schema.FinetuneConfig`.
+          multilabel: whether a text may have several of them, or none.
           num_ngrams: G; 0 = the encoder answers alone.
           class_weights: by which the documents of the C classes counted in
             training and validation; () = alike.
@@ -115,7 +117,10 @@ class TextClassifier(_TextModel):
         self.labels = list(labels)
         self.finetune = schema.FinetuneConfig(**finetune)
         self.num_ngrams = num_ngrams
-        self.num_logits = 1 if len(labels) == 2 else len(labels)
+        self.multilabel = multilabel
+        self.num_logits = classifiers.num_logits(
+            len(labels), multilabel=multilabel
+        )
         self.class_weights = [*map(float, class_weights)]
         self.classifier = self.ngrams = self.mixture = self.thresholds = None
         if self.finetune.encoder:
@@ -125,6 +130,7 @@ class TextClassifier(_TextModel):
                 vocabulary_size=len(self.codec.vocabulary),
                 sequence_length=self.sequence_length,
                 num_classes=len(self.labels),
+                multilabel=multilabel,
                 dtype="float32",
             )
         if num_ngrams:
@@ -176,6 +182,11 @@ class TextClassifier(_TextModel):
           `unread`: int32 [N], the tokens of a text after its last piece.
           `encoder_probabilities`, `ngram_probabilities`: float32 [N, C], the
             answer of each part alone, if there are two.
+
+        With several labels, `label` lists the classes of a probability of at
+        least 0.5, see `classifier.joined`; `confidence` is that of the
+        whole list, were the classes independent; `decision` lists the classes
+        that reach their threshold.
         """
         ids = self.codec.document_ids(strings.clean(text))
         most = self.max_pieces * self.room
@@ -183,14 +194,19 @@ class TextClassifier(_TextModel):
             f"{name}_probabilities": logits
             for name, logits in self._parts(ids[:, :most]).items()
         }
-        rates = classifiers.probabilities(self.mixed([*parts.values()]))
-        place = tf.argmax(rates, axis=-1)
-        label = tf.gather(self.labels, place)
-        confidence = tf.gather(self.calibrated(rates), place, batch_dims=1)
-        decision = label
-        if self.thresholds is not None:
-            is_sure = confidence >= tf.gather(self.thresholds, place)
-            decision = tf.where(is_sure, label, UNSURE)
+        rates = self.probabilities(self.mixed([*parts.values()]))
+        if self.multilabel:
+            label = classifiers.joined(rates >= 0.5, self.labels)
+            confidence = tf.reduce_prod(tf.maximum(rates, 1 - rates), axis=-1)
+            limits = 0.5 if self.thresholds is None else self.thresholds
+            decision = classifiers.joined(rates >= limits, self.labels)
+        else:
+            place = tf.argmax(rates, axis=-1)
+            label = decision = tf.gather(self.labels, place)
+            confidence = tf.gather(self.calibrated(rates), place, batch_dims=1)
+            if self.thresholds is not None:
+                is_sure = confidence >= tf.gather(self.thresholds, place)
+                decision = tf.where(is_sure, label, UNSURE)
         lengths = tf.cast(ids.row_lengths(), tf.int32)
         answers = {
             "probabilities": rates,
@@ -201,8 +217,12 @@ class TextClassifier(_TextModel):
         }
         if len(parts) > 1:
             for name, logits in parts.items():
-                answers[name] = classifiers.probabilities(logits)
+                answers[name] = self.probabilities(logits)
         return answers
+
+    def probabilities(self, logits: tf.Tensor) -> tf.Tensor:
+        """Logits [N, K] -> probabilities float32 [N, C]."""
+        return classifiers.probabilities(logits, multilabel=self.multilabel)
 
     def _parts(self, ids: tf.RaggedTensor) -> dict[str, tf.Tensor]:
         """The logits [N, K] of each part that the model has."""
@@ -276,112 +296,8 @@ class TextClassifier(_TextModel):
         return {
             **super().get_config(),
             "labels": self.labels,
+            "multilabel": self.multilabel,
             "finetune": dataclasses.asdict(self.finetune),
             "num_ngrams": self.num_ngrams,
             "class_weights": self.class_weights,
-        }
-
-
-@keras.saving.register_keras_serializable("cloze")
-class TextMaskedLM(_TextModel):
-    """Raw strings [N] to the best K tokens for their first M masks."""
-
-    def __init__(
-        self,
-        *,
-        max_masks: int,
-        top_k: int,
-        name: str = "text_masked_lm",
-        **kwargs: Any,
-    ) -> None:
-        """Makes the model with random weights; kwargs as for `TextClassifier`.
-
-        K is `top_k`, or the number of ordinary tokens if that is smaller.
-        """
-        super().__init__(name=name, **kwargs)
-        self.max_masks = max_masks
-        num_ordinary = np.count_nonzero(~self.codec.is_special)
-        self.top_k = min(top_k, int(num_ordinary))
-        self.masked_lm = heads.create_masked_lm(
-            self.model_config,
-            vocabulary_size=len(self.codec.vocabulary),
-            sequence_length=self.sequence_length,
-            dtype="float32",
-        )
-        self.built = True
-
-    @property
-    def encoder(self) -> encoders.Encoder:
-        """The pretrained one."""
-        return self.masked_lm.encoder
-
-    def call(self, text: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Fills in the masks of raw strings [N].
-
-        A text longer than a row is seen through a window of L slots around
-        the middle of its first M masks.
-
-        Returns:
-          `tokens`: string [N, M, K], the best first; "" if there is no such
-            mask, or if it lies outside the window.
-          `probabilities`: float32 [N, M, K]; 0 for those.
-          `count`: int32 [N], the masks of the text, possibly more than M.
-        """
-        ids = self.codec.prompt_ids(strings.clean(text))
-        is_mask = tf.cast(ids == self.codec.special.mask, tf.int32)
-        shape = [None, self.max_masks, self.top_k]
-        tokens, rates = pieces.in_groups(
-            self._window(ids),
-            self._answer,
-            size=pieces.ROWS_AT_ONCE,
-            like=[tf.TensorSpec(shape, tf.int32), tf.TensorSpec(shape)],
-        )
-        words = tf.gather(self.codec.vocabulary, tf.maximum(tokens, 0))
-        return {
-            "tokens": tf.where(tokens < 0, "", words),
-            "probabilities": rates,
-            "count": tf.reduce_sum(is_mask, axis=1),
-        }
-
-    def _window(self, ids: tf.RaggedTensor) -> tf.RaggedTensor:
-        """At most `room` tokens of each text, around its first M masks."""
-        lengths = tf.cast(ids.row_lengths(), tf.int32)
-        places = tf.ragged.range(lengths)
-        masks = tf.ragged.boolean_mask(places, ids == self.codec.special.mask)[
-            :, : self.max_masks
-        ]
-        # Without masks these are the extremes of int32.
-        first = tf.minimum(tf.reduce_min(masks, axis=1), lengths)
-        last = tf.maximum(tf.reduce_max(masks, axis=1), 0)
-        start = first + (last - first + 1) // 2 - self.room // 2
-        # If the masks are too far apart, the window begins at the first.
-        start = tf.minimum(start, first)
-        start = tf.clip_by_value(start, 0, tf.maximum(lengths - self.room, 0))
-        start = start[:, tf.newaxis]
-        return tf.ragged.boolean_mask(
-            ids, (places >= start) & (places < start + self.room)
-        )
-
-    def _answer(self, ids: tf.RaggedTensor) -> list[tf.Tensor]:
-        """int32 [n, M, K], -1 = no answer, and their probabilities."""
-        rows = self.rows(ids)
-        is_mask = rows["token_ids"] == self.codec.special.mask
-        is_mask &= rows["segment_ids"] > 0
-        rank = tf.cumsum(tf.cast(is_mask, tf.int32), axis=1)  # [n, slots]
-        wanted = tf.range(1, self.max_masks + 1)[:, tf.newaxis]
-        hits = is_mask[:, tf.newaxis] & (rank[:, tf.newaxis] == wanted)
-        places = tf.argmax(tf.cast(hits, tf.int32), 2, tf.int32)  # [n, M]
-        logits = self.masked_lm.head(self.encoder(rows), places)
-        # Padding, unknown and other special tokens are no answer.
-        logits = tf.where(self.codec.is_special, -np.inf, logits)
-        rates, tokens = tf.math.top_k(tf.nn.softmax(logits), k=self.top_k)
-        is_found = tf.reduce_any(hits, axis=2)[:, :, tf.newaxis]
-        return [tf.where(is_found, tokens, -1), tf.where(is_found, rates, 0.0)]
-
-    def get_config(self) -> dict[str, Any]:
-        """The constructor's arguments."""
-        return {
-            **super().get_config(),
-            "max_masks": self.max_masks,
-            "top_k": self.top_k,
         }

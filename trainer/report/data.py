@@ -27,8 +27,8 @@ _NEAR_DUPLICATES = {
         " groups, each of which is on one side of every split"
     ),
     "with_several_labels": (
-        "{with_several_labels:,} texts have several labels where they stand"
-        " again, exactly or nearly"
+        "{with_several_labels:,} texts are labelled differently where they"
+        " stand again, exactly or nearly"
     ),
     "too_large": (
         "WARNING: {too_large:,} texts belong to groups of near-duplicates that"

@@ -167,7 +167,9 @@ def _text(mistake: Mapping[str, Any]) -> str:
     }
     totals = [*map(sum, zip(*values.values(), strict=True))]
     most = max(map(abs, totals)) or 1.0
-    parts = [f"<small>rather than {_escaped(explanation['against'])}: </small>"]
+    parts = []
+    if against := explanation["against"]:
+        parts = [f"<small>rather than {_escaped(against)}: </small>"]
     for n, (word, total) in enumerate(
         zip(explanation["words"], totals, strict=True)
     ):

@@ -75,7 +75,8 @@ def evaluation_png(
     """What is confused, reliability and precision by coverage, as a PNG file.
 
     For many classes, the pairs that are confused most stand in the place of
-    the confusion matrix, which nobody could read. Characters that
+    the confusion matrix, which nobody could read; where a document may have
+    several labels, the F1 of the classes with most errors. Characters that
     Matplotlib's own font lacks appear as boxes.
     """
     figure = _figure(18, 6)
@@ -84,7 +85,9 @@ def evaluation_png(
         name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"
         for name in names
     ]
-    if len(names) > _MAX_MATRIX:
+    if not results.confusion.size:
+        _draw_f1(left, results, shown)
+    elif len(names) > _MAX_MATRIX:
         _draw_confused(left, results.confused(_MAX_PAIRS), shown)
     else:
         _draw_confusion(left, results.confusion, shown)
@@ -129,6 +132,28 @@ def _draw_confused(
     )
     axes.invert_yaxis()
     axes.set(title="most confused: label → answer", xlabel="documents")
+
+
+def _draw_f1(
+    axes: Any, results: statistics.Results, names: Sequence[str]
+) -> None:
+    """F1 with its 95 % interval, the class with most errors on top."""
+    worst = results.by_harm[:_MAX_PAIRS]
+    # [value, low, high] of each class.
+    f1 = np.array([dataclasses.astuple(results.classes[c].f1) for c in worst]).T
+    axes.barh(
+        range(len(worst)),
+        f1[0],
+        xerr=[f1[0] - f1[1], f1[2] - f1[0]],
+        color=_BLUE,
+        ecolor="gray",
+        capsize=3,
+    )
+    axes.set_yticks(
+        range(len(worst)), labels=[names[c] for c in worst], parse_math=False
+    )
+    axes.invert_yaxis()
+    axes.set(title="classes with most errors", xlabel="F1", xlim=(0, 1))
 
 
 def _draw_reliability(axes: Any, results: statistics.Results) -> None:

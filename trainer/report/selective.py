@@ -1,12 +1,12 @@
 """Selective classification: how often it decides, and is right when it does.
 
-Every range is a 95 % interval. N documents, C classes.
+Every range is a 95 % interval. N documents, C classes, P answers.
 """
 
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -30,11 +30,40 @@ class Point:
     precision: statistics.Estimate
 
 
+class Answered(NamedTuple):
+    """Classes that documents are said to have.
+
+    Attributes:
+      documents: int [P].
+      classes: int [P].
+      is_right: bool [P].
+    """
+
+    documents: np.ndarray
+    classes: np.ndarray
+    is_right: np.ndarray
+
+
+def answered(labels: np.ndarray, probabilities: np.ndarray) -> Answered:
+    """One answer a document, the likeliest class, or any number of them.
+
+    Args:
+      labels: int [N]; or bool [N, C] where a document may have several: then
+        every class with a probability of at least 0.5 is an answer.
+      probabilities: float [N, C].
+    """
+    if labels.ndim == 2:
+        documents, classes = np.nonzero(probabilities >= 0.5)
+        return Answered(documents, classes, labels[documents, classes])
+    classes = probabilities.argmax(axis=1)
+    return Answered(np.arange(len(labels)), classes, classes == labels)
+
+
 def curve(is_right: np.ndarray, confidences: np.ndarray) -> list[Point]:
     """Precision by coverage, in steps of 5 %.
 
     Args:
-      is_right: bool [N], of the likeliest class.
+      is_right: bool [N], of the answer to a document.
       confidences: float [N], of the same.
     """
     order = np.argsort(-confidences, kind="stable")
@@ -51,7 +80,7 @@ def curve(is_right: np.ndarray, confidences: np.ndarray) -> list[Point]:
 
 
 def decisions(
-    labels: np.ndarray,
+    is_right: np.ndarray,
     answers: np.ndarray,
     is_decided: np.ndarray,
     *,
@@ -61,23 +90,23 @@ def decisions(
     """Precision and coverage of decisions, JSON-ready.
 
     Args:
-      labels: int [N].
-      answers: int [N], the likeliest class.
-      is_decided: bool [N].
+      is_right: bool [P].
+      answers: int [P], the class; see `answered`.
+      is_decided: bool [P].
       names: of the C classes.
       thresholds: the C confidences from which on a class is decided; inf = it
         never is.
 
     Returns:
-      `precision` (the share of the decided documents whose answer is right)
-      and `coverage` (the share that is decided); in `classes` the same for the
-      documents with one answer, with `label` and `threshold`, which is None
+      `precision` (the share of the decided answers that is right) and
+      `coverage` (the share that is decided); in `classes` the same for the
+      answers of one class, with `label` and `threshold`, which is None
       for inf.
     """
 
     def of(chosen: np.ndarray) -> dict[str, Any]:
         decided = chosen & is_decided
-        right = int((decided & (answers == labels)).sum())
+        right = int((decided & is_right).sum())
         number = int(decided.sum())
         return {
             "precision": dataclasses.asdict(statistics.wilson(right, number)),
@@ -87,7 +116,7 @@ def decisions(
         }
 
     return {
-        **of(np.ones(len(labels), bool)),
+        **of(np.ones(len(answers), bool)),
         "classes": [
             {
                 "label": names[c],

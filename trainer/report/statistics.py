@@ -1,12 +1,16 @@
 """How good a classifier is, and how sure that is: every number with its range.
 
-Every range is a 95 % interval. N documents, C classes, R resamples.
+Every range is a 95 % interval. N documents, C classes, R resamples. Labels are
+int [N]; or bool [N, C] where a document may have several, which are answered
+with every class that has a probability of at least 0.5.
 """
 
 import dataclasses
 import math
 
 import numpy as np
+
+from trainer.report import f1
 
 NUM_BINS = 15  # Of confidence, of equal width.
 NUM_RESAMPLES = 2_000
@@ -77,9 +81,12 @@ class Results:
     """A classifier on N documents.
 
     Attributes:
-      loss: cross-entropy in nats, probabilities clipped to 1e-7.
-      accuracy: share of documents whose likeliest class is right. Its range
+      loss: cross-entropy in nats, probabilities clipped to 1e-7; of several
+        labels the sum over the classes.
+      accuracy: share of documents whose likeliest class is right; of several
+        labels, whose answer is right in every class ("exact match"). Its range
         is Wilson's, because a bootstrap of no errors at all has no width.
+      micro_f1: F1 of all classes together; with one label it is the accuracy.
       macro_f1: mean F1 of the classes that occur among labels or answers.
       balanced_accuracy: mean recall of the classes that occur among labels.
       classes: each of the C classes.
@@ -89,12 +96,14 @@ class Results:
         known, so its range is that of the accuracy. Unlike the expected
         calibration error over bins, it has no bias for a finite number of
         documents, so that its interval holds where there is no error at all.
-      confusion: int [C, C], documents by label (row) and answer (column).
+      confusion: int [C, C], documents by label (row) and answer (column);
+        [0, 0] where a document may have several labels.
       reliability: confidence and accuracy in bins of confidence.
     """
 
     loss: Estimate
     accuracy: Estimate
+    micro_f1: Estimate
     macro_f1: Estimate
     balanced_accuracy: Estimate
     classes: list[OfClass]
@@ -129,56 +138,68 @@ def results(
     """Every metric of at least one document.
 
     Args:
-      labels: int [N].
+      labels: int [N], or bool [N, C].
       probabilities: float [N, C] of at least 2 classes.
-      confidences: float [N], the calibrated probability of the likeliest
-        class; None = its probability.
+      confidences: float [N], the calibrated probability of the answer, with
+        several labels that of all of them; None = that of `probabilities`.
 
     The ranges of loss, macro F1 and balanced accuracy are percentiles of a
     bootstrap over documents. The interval of a single document is all that is
     possible.
     """
     probabilities = np.asarray(probabilities, np.float64)
-    _require_distributions(labels, probabilities)
+    _require_probabilities(labels, probabilities)
     number, num_classes = probabilities.shape
-    answers = probabilities.argmax(axis=1)
-    accuracy = wilson(int((answers == labels).sum()), number)
+    is_right = right_documents(labels, probabilities)
+    accuracy = wilson(int(is_right.sum()), number)
     if confidences is None:
-        confidences = probabilities.max(axis=1)
+        confidences = np.maximum(probabilities, 1 - probabilities).prod(axis=1)
+        if labels.ndim == 1:
+            confidences = probabilities.max(axis=1)
     confidence = float(confidences.mean())
-    cells = np.bincount(
-        labels * num_classes + answers, minlength=num_classes**2
+    confusion = np.zeros([0, 0], np.int64)
+    said = answers(labels, probabilities)
+    if labels.ndim == 1:
+        cells = np.bincount(
+            labels * num_classes + said, minlength=num_classes**2
+        )
+        confusion = cells.reshape(num_classes, num_classes)
+        pairs = np.nonzero(confusion)
+        counts = confusion[pairs]
+        # Of each pair, [P, C].
+        labelled, answered = (f1.one_hot(of, num_classes) for of in pairs)
+    else:
+        labelled, answered, counts = f1.distinct(labels, said)
+    supports, answer_counts, right = (
+        np.rint(counts @ of).astype(int)
+        for of in (labelled, answered, labelled.multiply(answered))
     )
-    confusion = cells.reshape(num_classes, num_classes)
-    right, supports, answered = (
-        np.diag(confusion),
-        confusion.sum(axis=1),
-        confusion.sum(axis=0),
+    drawn = f1.resampled(
+        counts, labelled, answered, number=NUM_RESAMPLES, seed=_SEED
     )
-    # The scores depend on the counts of the confusion matrix alone, and those
-    # of a resample have a multinomial distribution.
-    pairs = np.nonzero(confusion)
-    drawn = np.random.default_rng(_SEED).multinomial(
-        number, confusion[pairs] / number, size=NUM_RESAMPLES
-    )
-    low, high = np.quantile(_scores(drawn, pairs, num_classes), _LEVEL, axis=0)
+    low, high = np.quantile(drawn, _LEVEL, axis=0)
     if number == 1:  # Every resample is the document itself.
         low, high = np.zeros_like(low), np.ones_like(high)
-    values = _scores(confusion[pairs], pairs, num_classes)
-    *_, macro_f1, balanced_accuracy = map(Estimate.within, values, low, high)
+    values = f1.scores(counts, labelled, answered)
+    *_, macro_f1, micro_f1, balanced_accuracy = map(
+        Estimate.within, values, low, high
+    )
+    worst = _WORST_LOSS * (1 if labels.ndim == 1 else num_classes)
     return Results(
-        loss=_mean(_losses(labels, probabilities), 0.0, _WORST_LOSS),
+        loss=_mean(losses(labels, probabilities), 0.0, worst),
         accuracy=accuracy,
+        micro_f1=micro_f1,
         macro_f1=macro_f1,
         balanced_accuracy=balanced_accuracy,
         classes=[
             OfClass(
                 support=int(supports[c]),
-                errors=int(supports[c] + answered[c] - 2 * right[c]),
-                precision=wilson(int(right[c]), int(answered[c])),
+                errors=int(supports[c] + answer_counts[c] - 2 * right[c]),
+                precision=wilson(int(right[c]), int(answer_counts[c])),
                 recall=wilson(int(right[c]), int(supports[c])),
                 f1=f_measure(
-                    int(right[c]), int(supports[c] + answered[c] - right[c])
+                    int(right[c]),
+                    int(supports[c] + answer_counts[c] - right[c]),
                 ),
             )
             for c in range(num_classes)
@@ -189,7 +210,7 @@ def results(
             confidence - accuracy.low,
         ),
         confusion=confusion,
-        reliability=_reliability(answers == labels, confidences),
+        reliability=_reliability(is_right, confidences),
     )
 
 
@@ -202,26 +223,43 @@ def paired_gain(
     runs cancels.
 
     Args:
-      labels: int [N].
+      labels: int [N], or bool [N, C].
       probabilities: float [N, C].
       control: float [N, C], of the other run.
 
     Returns:
-      `accuracy` (gained) and `loss` (in nats; below 0 is better).
+      `accuracy` (gained; see `Results`) and `loss` (in nats; below 0 is
+      better).
     """
     probabilities = np.asarray(probabilities, np.float64)
     control = np.asarray(control, np.float64)
-    _require_distributions(labels, probabilities)
-    _require_distributions(labels, control)
+    _require_probabilities(labels, probabilities)
+    _require_probabilities(labels, control)
     right, right_before = (
-        (p.argmax(axis=1) == labels).astype(np.float64)
+        right_documents(labels, p).astype(np.float64)
         for p in (probabilities, control)
     )
-    losses = _losses(labels, probabilities) - _losses(labels, control)
+    gained = losses(labels, probabilities) - losses(labels, control)
+    worst = _WORST_LOSS * (1 if labels.ndim == 1 else labels.shape[1])
     return {
         "accuracy": _mean(right - right_before, -1.0, 1.0),
-        "loss": _mean(losses, -_WORST_LOSS, _WORST_LOSS),
+        "loss": _mean(gained, -worst, worst),
     }
+
+
+def right_documents(
+    labels: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    """bool [N], whether all that is answered to a document is right."""
+    is_right = answers(labels, probabilities) == labels
+    return is_right.all(axis=1) if labels.ndim == 2 else is_right
+
+
+def answers(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """What is answered, in the form of the labels."""
+    if labels.ndim == 2:
+        return probabilities >= 0.5
+    return probabilities.argmax(axis=1)
 
 
 def wilson(right: int, number: int) -> Estimate:
@@ -251,20 +289,32 @@ def f_measure(right: int, number: int) -> Estimate:
     )
 
 
-def _require_distributions(
+def losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
+    """Nats, float [N]."""
+    true = true_probabilities(labels, probabilities)
+    # 1.0 first: -log(1.0) is -0.0.
+    return np.log(1.0 / np.clip(true, MIN_PROBABILITY, 1.0)).sum(axis=1)
+
+
+def true_probabilities(
+    labels: np.ndarray, probabilities: np.ndarray
+) -> np.ndarray:
+    """Of the label [N, 1]; or of what is true of every class [N, C]."""
+    if labels.ndim == 2:
+        return np.where(labels, probabilities, 1 - probabilities)
+    return probabilities[np.arange(len(labels)), labels, np.newaxis]
+
+
+def _require_probabilities(
     labels: np.ndarray, probabilities: np.ndarray
 ) -> None:
     number, num_classes = probabilities.shape
     assert number == len(labels) > 0 and num_classes > 1
+    if labels.ndim == 2:
+        assert labels.dtype == bool and labels.shape == probabilities.shape
+        return
     assert 0 <= labels.min() and labels.max() < num_classes
     assert np.allclose(probabilities.sum(axis=1), 1, atol=1e-3)
-
-
-def _losses(labels: np.ndarray, probabilities: np.ndarray) -> np.ndarray:
-    """Nats, float [N]."""
-    true = probabilities[np.arange(len(labels)), labels]
-    # 1.0 first: -log(1.0) is -0.0.
-    return np.log(1.0 / np.clip(true, MIN_PROBABILITY, 1.0))
 
 
 def _mean(values: np.ndarray, lowest: float, highest: float) -> Estimate:
@@ -283,38 +333,6 @@ def _mean(values: np.ndarray, lowest: float, highest: float) -> Estimate:
         rng=np.random.default_rng(_SEED),
     )
     return Estimate.within(value, *found.confidence_interval)
-
-
-def _scores(
-    counts: np.ndarray, pairs: tuple[np.ndarray, ...], num_classes: int
-) -> np.ndarray:
-    """The F1 of each class, their mean, and the mean recall: [..., C + 2].
-
-    Args:
-      counts: [..., P], documents of each pair.
-      pairs: labels and answers, int [P] each.
-      num_classes: C.
-    """
-    from scipy import sparse
-
-    one_hot = [
-        sparse.csr_array(
-            (np.ones(len(of)), of, np.arange(len(of) + 1)),
-            shape=(len(of), num_classes),
-        )
-        for of in pairs
-    ]  # [P, C] each
-    label, answer = (counts @ of for of in one_hot)  # [..., C]
-    right = np.where(pairs[0] == pairs[1], counts, 0) @ one_hot[0]
-    f1 = 2 * right / np.maximum(label + answer, 1)
-    means = [
-        score.sum(axis=-1) / np.maximum(occurs.sum(axis=-1), 1)
-        for score, occurs in (
-            (f1, label + answer > 0),
-            (right / np.maximum(label, 1), label > 0),
-        )
-    ]
-    return np.concatenate([f1, np.stack(means, axis=-1)], axis=-1)
 
 
 def _reliability(is_right: np.ndarray, confidences: np.ndarray) -> Reliability:

@@ -129,21 +129,27 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
         for name in ("loss", "perplexity", "accuracy")
         if name in masked_lm
     }
+    # What `accuracy` is where a document may have several labels.
+    measure = "exact match" if evaluation.get("multilabel") else "accuracy"
     if classifier := evaluation.get("classifier"):
         number = evaluation["documents"]["evaluated"]
         accuracy = _with_range(classifier["accuracy"])
-        found["test accuracy"] = f"{accuracy}, of {number:,} documents"
+        found[f"test {measure}"] = f"{accuracy}, of {number:,} documents"
         found["test loss"] = _with_range(classifier["loss"])
         # Evaluations by older versions lack some of them.
-        for key, name in (
-            ("macro_f1", "macro F1"),
-            ("balanced_accuracy", "balanced accuracy"),
-        ):
+        means = {"micro_f1": "micro F1", "macro_f1": "macro F1"}
+        if measure == "accuracy":  # With one label, it is micro F1.
+            means = {
+                "macro_f1": "macro F1",
+                "balanced_accuracy": "balanced accuracy",
+            }
+        for key, name in means.items():
             if key in classifier:
                 found[f"test {name}"] = _with_range(classifier[key])
         if overconfidence := classifier.get("overconfidence"):
             found["test overconfidence"] = (
-                f"{_with_range(overconfidence)}, mean confidence minus accuracy"
+                f"{_with_range(overconfidence)}, mean confidence minus"
+                f" {measure}"
             )
     if decided := evaluation.get("decisions"):
         for split, one in (
@@ -161,7 +167,7 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
             for pair in confused[:_MOST_CONFUSED]
         )
     for name, accuracy in evaluation.get("parts", {}).items():
-        found[f"test accuracy, {name} alone"] = _with_range(accuracy)
+        found[f"test {measure}, {name} alone"] = _with_range(accuracy)
     if gain := evaluation.get("gain_over_ngrams"):
         found["verdict"] = verdict(gain["accuracy"])
     for name, gain in evaluation.get("gain_over_control", {}).items():

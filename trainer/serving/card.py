@@ -77,7 +77,11 @@ def rewrite_card(
 
 def _answers(facts: _Facts) -> str:
     what = {
-        "classify": "`classify`: the class of a text, one of "
+        "classify": (
+            "`classify`: the classes of a text, any of "
+            if facts.get("multilabel")
+            else "`classify`: the class of a text, one of "
+        )
         + ", ".join(f'"{_escaped(label)}"' for label in facts["labels"]),
         "explain": "`explain`: what each word of a text contributes to the"
         " log-odds of its class against the second",

@@ -63,11 +63,17 @@ def shortened(explanation: Explanation, characters: int) -> dict[str, Any]:
     }
 
 
+def rather(explanation: Explanation) -> str:
+    """ " rather than ..." where the answer is explained against another."""
+    against = explanation["against"]
+    return f" rather than {against}" if against else ""
+
+
 def lines(explanation: Explanation) -> Iterator[str]:
     """The words that say most for the answer and against it, as text."""
     yield (
-        f"{explanation['label']} rather than {explanation['against']}:"
-        f" log-odds {explanation['log_odds']:+.2f}"
+        f"{explanation['label']}{rather(explanation)}: log-odds"
+        f" {explanation['log_odds']:+.2f}"
     )
     words = [word.strip() for word in explanation["words"]]
     for name, values in explanation["contributions"].items():

@@ -1,9 +1,6 @@
-"""Documents with a wrong answer: their text, and why they were answered so.
+"""Documents with a wrong answer: their text, and why they were answered so."""
 
-N documents, C classes.
-"""
-
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +12,8 @@ _EXCERPT = 400  # Characters of a text.
 
 def shown(
     documents: Mapping[int, bytes],
-    labels: np.ndarray,
+    labels: Sequence[str],
+    answers: Sequence[str],
     probabilities: np.ndarray,
     exported: loading.Exported,
 ) -> list[dict[str, Any]]:
@@ -23,8 +21,9 @@ def shown(
 
     Args:
       documents: place among the N -> raw text, of those that are shown.
-      labels: int [N].
-      probabilities: float [N, C], the answers.
+      labels: of all N documents.
+      answers: likewise.
+      probabilities: float [N], of the answers.
       exported: what answered.
 
     Returns:
@@ -33,19 +32,17 @@ def shown(
       is an older one, the `explanation` of that beginning, see
       `explanations.of`.
     """
-    names = exported.facts["labels"]
     found = []
     for i, raw in documents.items():
-        answer = probabilities[i].argmax()
         # A cut character at the end becomes one mark, which is cut off.
         text = raw[: 4 * _EXCERPT].decode(errors="replace")
         found.append(
             {
                 "document": i + 1,
                 "text": " ".join(text.split())[:_EXCERPT],
-                "label": names[labels[i]],
-                "answer": names[answer],
-                "probability": float(probabilities[i, answer]),
+                "label": labels[i],
+                "answer": answers[i],
+                "probability": float(probabilities[i]),
             }
         )
     if "explain" in exported.signatures:

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 
 import storage
-from input_pipeline import labelled_texts, manifest
+from input_pipeline import label_sets, labelled_texts, manifest
 from trainer import chain, ngrams
-from trainer.report import data
+from trainer.report import data, statistics
 from trainer.run import Run
 from trainer.stages import ngram_fitting
 
@@ -111,13 +111,11 @@ def of(
         max_weights=_MAX_WEIGHTS,
     )
     rates = _out_of_fold(fitter, texts.marks)
-    answers, own = rates.argmax(axis=1), rates[np.arange(number), labels]
-    usual = np.bincount(labels, own, len(names)) / np.maximum(
-        np.bincount(labels, minlength=len(names)), 1
+    accuracy = float(statistics.right_documents(labels, rates).mean())
+    doubted, answers, sure = _doubted(labels, rates)
+    label_of, answer_of = (
+        label_sets.named(of, names) for of in (labels[doubted], answers)
     )
-    is_sure = rates[np.arange(number), answers] >= usual[answers]
-    doubted = np.flatnonzero((answers != labels) & is_sure)
-    accuracy = float((answers == labels).mean())
     # Two classifiers disagree about as often as one of them errs, which it does
     # even where all answers are right (Agresti and Coull, 1998). McNemar's test
     # (1947) sees a difference of 1.96 standard deviations.
@@ -130,15 +128,17 @@ def of(
         "doubted": len(doubted),
         "suspects": [
             {
-                "text": texts.excerpts[i],
-                "label": names[labels[i]],
-                "answer": names[answers[i]],
-                "probability": float(rates[i, answers[i]]),
+                "text": texts.excerpts[document],
+                "label": label,
+                "answer": answer,
+                "probability": float(probability),
             }
-            for i in doubted[np.argsort(own[doubted], kind="stable")]
+            for document, label, answer, probability in zip(
+                doubted, label_of, answer_of, sure, strict=True
+            )
         ][:_NUM_SHOWN],
         "giveaways": [*itertools.islice(_giveaways(fitter, rows), _NUM_SHOWN)],
-        "contested": _contested(texts, names)[:_NUM_SHOWN],
+        "contested": _contested(texts, rows)[:_NUM_SHOWN],
         "validation": validation,
         "gap": 1.96 * math.sqrt(disagreeing / max(1, validation)),
         "wanted_gap": _GAP,
@@ -146,12 +146,50 @@ def of(
     }
 
 
+def _doubted(
+    labels: np.ndarray, rates: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The labels in doubt, the least probable first.
+
+    Of several labels (bool [N, C]), each is judged by itself: whether a
+    document has a class is a label of two classes.
+
+    Returns:
+      The documents int [D], their answers in the form of the labels, and the
+      probabilities of these, float [D].
+    """
+    if labels.ndim == 2:
+        own = np.where(labels, rates, 1 - rates)
+        sure, sure_without = (
+            (own * of).sum(axis=0) / np.maximum(of.sum(axis=0), 1)
+            for of in (labels, ~labels)
+        )  # [C]
+        is_sure = 1 - own >= np.where(labels, sure_without, sure)
+        found = np.argwhere((own < 0.5) & is_sure)
+        order = np.argsort(own[tuple(found.T)], kind="stable")
+        documents, classes = found[order].T
+        changed = labels[documents]
+        changed[np.arange(len(documents)), classes] ^= True
+        return documents, changed, 1 - own[documents, classes]
+    every, num_classes = np.arange(len(labels)), rates.shape[1]
+    answers, own = rates.argmax(axis=1), rates[every, labels]
+    usual = np.bincount(labels, own, num_classes) / np.maximum(
+        np.bincount(labels, minlength=num_classes), 1
+    )
+    is_sure = rates[every, answers] >= usual[answers]
+    documents = np.flatnonzero((answers != labels) & is_sure)
+    documents = documents[np.argsort(own[documents], kind="stable")]
+    answers = answers[documents]
+    return documents, answers, rates[documents, answers]
+
+
 def _out_of_fold(fitter: ngram_fitting.Fitter, marks: np.ndarray) -> np.ndarray:
     """Probabilities [N, C] by models that have not seen the document."""
     import threadpoolctl
     from scipy import special
 
-    fitter.solver.set_params(warm_start=False, max_iter=_STEPS)
+    for solver in fitter.solvers:
+        solver.set_params(warm_start=False, max_iter=_STEPS)
     _, numbers = np.unique(marks, return_inverse=True)
     folds, found = numbers % _FOLDS, []
     for fold in range(_FOLDS):
@@ -164,7 +202,10 @@ def _out_of_fold(fitter: ngram_fitting.Fitter, marks: np.ndarray) -> np.ndarray:
     logits = np.choose(folds[:, np.newaxis], found)
     same = np.ones(len(logits), np.float32)
     scale, bias = ngrams.combine([logits], fitter.labels, same)
-    return special.softmax(ngrams.by_class(scale[0] * logits + bias), axis=1)
+    logits = scale[0] * logits + bias
+    if fitter.labels.ndim == 2:
+        return special.expit(logits)
+    return special.softmax(ngrams.by_class(logits), axis=1)
 
 
 def _classes(
@@ -174,8 +215,8 @@ def _classes(
     labels = texts.documents.labels
     lengths = np.bincount(texts.documents.owners, minlength=len(labels))
     found = []
-    for number, name in enumerate(rows.labels):
-        median, long = np.percentile(lengths[labels == number], [50, 95])
+    for name, has in zip(rows.labels, _members(labels, rows).T, strict=True):
+        median, long = np.percentile(lengths[has], [50, 95])
         found.append(
             {
                 "label": name,
@@ -188,14 +229,21 @@ def _classes(
     return found
 
 
+def _members(labels: np.ndarray, rows: manifest.Prepared) -> np.ndarray:
+    """Labels, int [N] or bool [N, C], as bool [N, C]."""
+    if rows.multilabel:
+        return labels
+    return np.eye(len(rows.labels), dtype=bool)[labels]
+
+
 def _giveaways(
     fitter: ngram_fitting.Fitter, rows: manifest.Prepared
 ) -> Iterator[dict[str, Any]]:
     """N-grams that all but tell a class, those in most of it first."""
-    known = np.eye(fitter.num_classes, dtype=np.float32)[fitter.labels]
+    known = _members(fitter.labels, rows).astype(np.float32)
     sizes = known.sum(axis=0)[:, np.newaxis]  # [C, 1]
     inside = (fitter.features.T @ known).T  # [C, G]
-    outside = inside.sum(axis=0) - inside
+    outside = np.asarray(fitter.features.sum(axis=0)) - inside
     shares = inside / np.maximum(sizes, 1)
     ratios = shares / ((outside + 1) / (len(known) - sizes + 1))
     found = np.argwhere(
@@ -224,10 +272,14 @@ def _giveaways(
 
 
 def _contested(
-    texts: labelled_texts.LabelledTexts, names: tuple[str, ...]
+    texts: labelled_texts.LabelledTexts, rows: manifest.Prepared
 ) -> list[list[dict[str, str]]]:
-    """Texts that are the same or nearly so, but have several labels."""
-    labels = texts.documents.labels
+    """Texts that are the same or nearly so, but are labelled differently."""
+    members = _members(texts.documents.labels, rows)
+    sets, labels = np.unique(members, axis=0, return_inverse=True)
+    if not rows.multilabel:
+        sets = sets.argmax(axis=1)
+    names = label_sets.named(sets, rows.labels)
     order = np.argsort(texts.marks, kind="stable")
     ends = np.flatnonzero(np.diff(texts.marks[order])) + 1
     return [

@@ -31,6 +31,7 @@ def create(
         **common(tuned, prepared),
         finetune=dataclasses.asdict(config),
         labels=tuned.resolved["labels"],
+        multilabel=prepared.multilabel,
         num_ngrams=len(fitted.keys) if fitted else 0,
         class_weights=()
         if config.class_weights == "none"
@@ -78,17 +79,18 @@ def _mix(
     chosen on these validation documents.
     """
     truth = classification.documents(prepared, config, "validation").labels
-    counted = class_weights[truth]
+    counted = ngrams.document_weights(class_weights, truth)
     named = {"n-grams": fitted.validation} if fitted else {}
     if classifier.classifier is not None:
         encode = create_encode(classifier)
         found = [np.zeros([0, classifier.num_logits])]
-        labels = []
+        labels = [truth[:0]]
         for batch in classification.validation_batches(prepared, config):
             used = batch["label_weights"].numpy() > 0  # [B, S]
-            labels.extend(batch["labels"].numpy()[used])
+            labels.append(batch["labels"].numpy()[used])
             found.append(encode(batch).numpy())
-        assert np.array_equal(labels, truth), "documents in another order"
+        same_order = np.array_equal(np.concatenate(labels), truth)
+        assert same_order, "documents in another order"
         named = {"encoder": np.concatenate(found), **named}
     parts = [*named.values()]
     weights, bias = ngrams.combine(parts, truth, counted)

@@ -25,7 +25,9 @@ def check(finetune: schema.FinetuneConfig, rows: manifest.Prepared) -> None:
     """Refuses what does not fit the classes; raises ValueError."""
     class_weights(finetune, rows)
     checks.require(
-        not finetune.min_precision or modeling.UNSURE not in rows.labels,
+        not finetune.min_precision
+        or rows.multilabel
+        or modeling.UNSURE not in rows.labels,
         f"finetune.min_precision={finetune.min_precision:g} answers"
         f" {modeling.UNSURE!r} where it does not decide, but a class has that"
         " name; rename the class, or leave finetune.min_precision out.",
@@ -43,9 +45,16 @@ def class_weights(
       ratios that `finetune.class_weights` names, 1 for a class without one.
 
     Raises:
-      ValueError: a weight is for a class that there is not.
+      ValueError: a weight is for a class that there is not, or a document may
+        have several classes.
     """
     labels = rows.labels
+    checks.require(
+        finetune.class_weights == "none" or not rows.multilabel,
+        f"finetune.class_weights={finetune.class_weights} says what a document"
+        " counts by its class, but here a document may have several; leave it"
+        " out, or give one label a document.",
+    )
     weights = np.ones(len(labels))
     if finetune.class_weights == "none":
         return weights.astype(np.float32)
@@ -101,23 +110,22 @@ def threshold(
 
 
 def thresholds(
-    labels: np.ndarray,
+    is_right: np.ndarray,
     answers: np.ndarray,
     confidences: np.ndarray,
     *,
     num_classes: int,
     min_precision: float,
 ) -> np.ndarray:
-    """`threshold` for each class, from the documents with this answer.
+    """`threshold` for each class, from the answers that name it.
 
-    Classes that too few documents have as their answer to prove it, were all
-    of them right, share one threshold: the promise is kept for these classes
-    together.
+    Classes that are answered too rarely to prove it, were all these answers
+    right, share one threshold: the promise is kept for these classes together.
 
     Args:
-      labels: int [N].
-      answers: int [N], the likeliest class.
-      confidences: float [N], the calibrated probability of it.
+      is_right: bool [P].
+      answers: int [P], the class; see `selective.answered`.
+      confidences: float [P], the calibrated probability of it.
       num_classes: C.
       min_precision: above 0 and below 1.
 
@@ -131,7 +139,7 @@ def thresholds(
     for group in np.unique(groups):
         chosen = groups[answers] == group
         found[groups == group] = threshold(
-            confidences[chosen], (answers == labels)[chosen], min_precision
+            confidences[chosen], is_right[chosen], min_precision
         )
     return found
 
@@ -148,19 +156,18 @@ def on_validation(
 
     Args:
       classifier: with class weights, to be given thresholds.
-      labels: int [N], of the validation documents.
+      labels: int [N], or bool [N, C], of the validation documents.
       logits: float32 [N, K], of all parts together.
 
     Returns:
       See `selective.decisions`.
     """
     min_precision = classifier.finetune.min_precision
-    rates = modeling.probabilities(tf.constant(logits, tf.float32))
-    answers = rates.numpy().argmax(axis=1)
-    confidences = classifier.calibrated(rates).numpy()
-    confidences = confidences[np.arange(len(labels)), answers]
+    rates = classifier.probabilities(tf.constant(logits, tf.float32))
+    documents, answers, is_right = selective.answered(labels, rates.numpy())
+    confidences = classifier.calibrated(rates).numpy()[documents, answers]
     limits = thresholds(
-        labels,
+        is_right,
         answers,
         confidences,
         num_classes=len(classifier.labels),
@@ -185,17 +192,17 @@ def on_validation(
             min_precision,
         )
     found = selective.decisions(
-        labels,
+        is_right,
         answers,
         confidences >= limits[answers],
         names=classifier.labels,
         thresholds=limits.tolist(),
     )
     _log.info(
-        "validation, decisions: %.1f %% of %s documents, of which %.2f %% are"
-        " right",
+        "validation, decisions: %.1f %% of %s %s, of which %.2f %% are right",
         100 * found["coverage"]["value"],
-        f"{len(labels):,}",
+        f"{len(answers):,}",
+        "answered labels" if classifier.multilabel else "documents",
         100 * found["precision"]["value"],
     )
     return {"min_precision": min_precision, **found}

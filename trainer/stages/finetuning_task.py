@@ -70,6 +70,7 @@ def create(
             vocabulary_size=prepared.tokenizer.vocabulary_size,
             sequence_length=prepared.sequence_length,
             num_classes=len(prepared.labels),
+            multilabel=prepared.multilabel,
             dtype=arithmetic.policy,
         )
         model.encoder.rematerialize = config.train.rematerialize

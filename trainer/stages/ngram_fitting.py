@@ -1,7 +1,8 @@
 """Fitting n-grams: to labels alone, or to text without labels as well.
 
 N documents, n of them with labels, G n-grams, C classes, K logits of a
-document: 1 for two classes (that of the second), else C.
+document: 1 for two classes (that of the second), else C. Labels are int32 [n],
+or bool [n, C] where a document may have several; then K is C.
 """
 
 import dataclasses
@@ -116,13 +117,14 @@ def fit(
       is_special: bool [V], see `ngrams.keys_of`.
       class_weights: float32 [C], what a document counts by its class, in
         training and validation.
-      unlabelled: documents whose labels are not looked at.
+      unlabelled: documents whose labels are not looked at; None where a
+        document may have several.
 
     Raises:
       ValueError: V is too large for keys.
     """
     start = time.perf_counter()
-    counted = class_weights[validation.labels]
+    counted = ngrams.document_weights(class_weights, validation.labels)
     fitter = Fitter(train, unlabelled, is_special, class_weights)
 
     def judged(
@@ -176,8 +178,9 @@ class Fitter:
     Attributes:
       keys: int64 [G], of the n-grams, at most `max_weights` / C.
       features: float32 [N, G], sparse: 1 where a document has the n-gram.
-      labels: int32 [n].
-      solver: the logistic regression of scikit-learn that fits them.
+      labels: int32 [n], or bool [n, C].
+      solvers: the logistic regressions of scikit-learn that fit them: one, or
+        one a class where a document may have several.
     """
 
     def __init__(
@@ -212,9 +215,12 @@ class Fitter:
         # Most n-grams are rare, and their entries in the gradient of the mean
         # loss are small: scikit-learn's own tolerance, 1e-4, ends the fit too
         # early.
-        self.solver = linear_model.LogisticRegression(
-            max_iter=200, tol=1e-5, warm_start=True
-        )
+        self.solvers = [
+            linear_model.LogisticRegression(
+                max_iter=200, tol=1e-5, warm_start=True
+            )
+            for _ in range(self.num_classes if self.labels.ndim == 2 else 1)
+        ]
 
     def of_recipe(self, facts: dict[str, Any]) -> ngrams.NGrams:
         """The kind of model that `fit` describes by these facts."""
@@ -230,7 +236,7 @@ class Fitter:
     ) -> ngrams.NGrams:
         """Fitted on the labelled documents alone, float32 [n] weights."""
         if weights is None:
-            weights = self.class_weights[self.labels]
+            weights = ngrams.document_weights(self.class_weights, self.labels)
         return self._regression(self.labels, weights, strength)
 
     def answers(self, model: ngrams.NGrams) -> np.ndarray:
@@ -248,7 +254,7 @@ class Fitter:
         labels[: len(self.labels)] = self.labels
         weights = self.class_weights[labels]
         weights[: len(self.labels)] *= _LABELLED_WEIGHT
-        self.solver.set_params(max_iter=_MOST_STEPS)
+        self.solvers[0].set_params(max_iter=_MOST_STEPS)
         return self._regression(labels, weights, _STUDENT_STRENGTH)
 
     def naive_bayes(self) -> ngrams.NGrams:
@@ -306,16 +312,29 @@ class Fitter:
         features = self.features[: len(labels)]
         scales = _scales(features, labels, weights, self.num_classes)
         scaled = preprocessing.normalize(features.multiply(scales).tocsr())
-        self.solver.set_params(C=strength)
-        with warnings.catch_warnings():
-            # A strength that needs more steps is no better for them.
-            warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
-            self.solver.fit(scaled, labels, weights)
+        coefficients, bias = [], []  # [K, G] and [K], in parts.
+        targets = labels.T if labels.ndim == 2 else [labels]
+        for solver, target in zip(self.solvers, targets, strict=True):
+            number = int(np.count_nonzero(target))
+            if labels.ndim == 2 and number in (0, len(target)):
+                # The class of all documents, or of none: nothing to tell.
+                odds = (number + 0.5) / (len(target) - number + 0.5)
+                coefficients.append(np.zeros([1, len(self.keys)]))
+                bias.append([np.log(odds)])
+                continue
+            solver.set_params(C=strength)
+            with warnings.catch_warnings():
+                # A strength that needs more steps is no better for them.
+                warnings.simplefilter("ignore", exceptions.ConvergenceWarning)
+                solver.fit(scaled, target, weights)
+            coefficients.append(solver.coef_)
+            bias.append(solver.intercept_)
+        weighed = np.concatenate(coefficients) * scales
         return ngrams.NGrams(
             self.keys,
             scales,
-            (self.solver.coef_ * scales).T.astype(np.float32).copy(),
-            self.solver.intercept_.astype(np.float32),
+            weighed.T.astype(np.float32).copy(),
+            np.concatenate(bias).astype(np.float32),
         )
 
 
@@ -366,13 +385,12 @@ def _scales(
     features: Any, labels: np.ndarray, weights: np.ndarray, num_classes: int
 ) -> np.ndarray:
     """float32 [G], see the module; 0 for n-grams of none of the documents."""
-    counts = np.stack(
-        [
-            features[labels == label].T @ weights[labels == label]
-            for label in range(num_classes)
-        ]
-    )  # [C, G]
-    total = counts.sum(axis=0)
+    has = labels.T  # [C, N]
+    if labels.ndim == 1:
+        has = labels == np.arange(num_classes)[:, np.newaxis]
+    counts = np.stack([features[one].T @ weights[one] for one in has])  # [C, G]
+    # A document may count in several rows, or in none.
+    total = features.T @ weights if labels.ndim == 2 else counts.sum(axis=0)
     inside, outside = 1.0 + counts, 1.0 + total - counts
     inside /= inside.sum(axis=1, keepdims=True)
     outside /= outside.sum(axis=1, keepdims=True)

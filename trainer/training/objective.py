@@ -90,32 +90,44 @@ def classification(
 
     Args:
       logits: float32 [B, S, C], or [B, S, 1] where there are two classes.
-      batch: `labels`, `label_weights` [B, S] and `segment_ids` [B, R].
+      batch: `labels`, `label_weights` [B, S] and `segment_ids` [B, R];
+        `labels` are bool [B, S, C] where a document may have several.
       class_weights: float32 [C], what a document counts in all sums but
-        `tokens`.
+        `tokens`; not used where it may have several.
 
     Returns:
       loss: cross-entropy in nats; weight: documents; correct: those whose
-      best guess is right; tokens: slots that are not padding.
+      best guess is right; tokens: slots that are not padding. Of several
+      labels, the loss is the sum over the classes, not their mean: it is that
+      of the document, as with one label, and no class counts less because
+      there are others. Right is a document where all classes are, which is
+      called exact match or subset accuracy.
     """
-    labels = batch["labels"]
-    weights = batch["label_weights"] * tf.gather(class_weights, labels)
-    if logits.shape[-1] == 1:
+    labels, weights = batch["labels"], batch["label_weights"]
+    if labels.dtype == tf.bool:
+        by_class = tf.nn.sigmoid_cross_entropy_with_logits(
+            labels=tf.cast(labels, tf.float32), logits=logits
+        )
+        losses = tf.reduce_sum(by_class, axis=-1)
+        is_right = tf.reduce_all((logits >= 0) == labels, axis=-1)
+    elif logits.shape[-1] == 1:
         logit = logits[..., 0]
         losses = tf.nn.sigmoid_cross_entropy_with_logits(
             labels=tf.cast(labels, tf.float32), logits=logit
         )
-        best = tf.cast(logit > 0, tf.int32)
+        is_right = tf.cast(logit > 0, tf.int32) == labels
     else:
         losses = tf.nn.sparse_softmax_cross_entropy_with_logits(
             labels=labels, logits=logits
         )
         best = tf.argmax(logits, axis=-1, output_type=tf.int32)
-    correct = tf.cast(best == labels, tf.float32)
+        is_right = best == labels
+    if labels.dtype != tf.bool:
+        weights *= tf.gather(class_weights, labels)
     return {
         "loss": tf.reduce_sum(losses * weights),
         "weight": tf.reduce_sum(weights),
-        "correct": tf.reduce_sum(correct * weights),
+        "correct": tf.reduce_sum(tf.cast(is_right, tf.float32) * weights),
         "tokens": _num_tokens(batch),
     }
 

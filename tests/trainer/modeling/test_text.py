@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from configs import schema
-from input_pipeline import packing, tokenizer
+from input_pipeline import label_sets, packing, tokenizer
 from trainer import modeling, ngrams
 
 LENGTH = 8
@@ -46,6 +46,7 @@ def create_classifier(kind="word", *, labels=("bad", "good"), **changes):
     return modeling.TextClassifier(
         **common(kind, **model),
         labels=labels,
+        multilabel=changes.pop("multilabel", False),
         num_ngrams=changes.pop("num_ngrams", 0),
         finetune=fields(schema.FinetuneConfig, **changes),
     )
@@ -67,7 +68,7 @@ def trained_on(model, tokens, one):
         zeros = tf.zeros([0, LENGTH, MODEL["hidden_size"]])
         owners = tf.zeros([0, LENGTH], tf.int32)
         logits = model.classifier.head(zeros, owners, num_documents=1)
-        return modeling.probabilities(logits)[0]
+        return model.probabilities(logits)[0]
     rows, _ = packing.pack(
         [ids[: model.max_pieces * (LENGTH - tokens.num_wrapping)]],
         policy="fill",
@@ -82,7 +83,7 @@ def trained_on(model, tokens, one):
     }
     batch["document_ids"] = tf.cast(batch["segment_ids"] > 0, tf.int32)
     batch["labels"] = tf.zeros([1, 1], tf.int32)
-    return modeling.probabilities(model.classifier(batch))[0, 0]
+    return model.probabilities(model.classifier(batch))[0, 0]
 
 
 TEXTS = ["", "...", "w1 [MASK] w2", *map(text, (1, 5, 6, 7, 8, 9, 25, 60, 90))]
@@ -95,6 +96,7 @@ TEXTS = ["", "...", "w1 [MASK] w2", *map(text, (1, 5, 6, 7, 8, 9, 25, 60, 90))]
         ("word", {"labels": ("a", "b", "c"), "pooling": "attention"}),
         ("word", {"model": {"attend_padding": True}, "pieces_per_row": 100}),
         ("wordpiece", {"model": {"positions": "rotary"}}),
+        ("word", {"multilabel": True}),
     ],
 )
 def test_probabilities_are_those_of_training(kind, changes):
@@ -104,7 +106,8 @@ def test_probabilities_are_those_of_training(kind, changes):
     assert found.shape == (len(TEXTS), len(model.labels))
     expected = [trained_on(model, tokens, one) for one in TEXTS]
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(tf.reduce_sum(found, 1), 1, atol=1e-5)
+    if not model.multilabel:
+        np.testing.assert_allclose(tf.reduce_sum(found, 1), 1, atol=1e-5)
     graph = tf.function(
         model, input_signature=[tf.TensorSpec([None], "string")]
     )
@@ -113,6 +116,35 @@ def test_probabilities_are_those_of_training(kind, changes):
     assert none.shape == (0, len(model.labels))
     alone = graph(tf.constant(TEXTS[-2:-1]))
     np.testing.assert_allclose(alone[0], found[-2], atol=1e-5)
+
+
+def test_several_labels_are_lists_of_names():
+    names = ("9", "10", 'say "\u00e9", ')  # Not in the order of the lists.
+    model = create_classifier(
+        "word", labels=names, multilabel=True, min_precision=0.9
+    )
+    model.mixture.assign([8.0, 0.5, 0.0, -0.5])
+    model.thresholds.assign([0.6, np.inf, 0.7])
+    texts = [*TEXTS, *(text(9, seed) for seed in range(40))]
+    logits = [trained_on(model, tokenizer_of("word"), one) for one in texts]
+    odds = np.stack(logits) / (1 - np.stack(logits))
+    rates = 1 / (1 + np.exp([-0.5, 0, 0.5]) / odds**8)
+    found = model.classify(tf.constant(texts))
+    np.testing.assert_allclose(found["probabilities"], rates, atol=1e-5)
+    np.testing.assert_allclose(
+        found["confidence"],
+        np.where(rates >= 0.5, rates, 1 - rates).prod(axis=1),
+        atol=1e-5,
+    )
+    for key, limits in (("label", 0.5), ("decision", [0.6, np.inf, 0.7])):
+        expected = [
+            label_sets.joined(np.array(names)[row].tolist())
+            for row in rates >= limits
+        ]
+        assert [one.decode() for one in found[key].numpy()] == expected
+        assert len({*expected}) > 2
+    assert "[]" in expected
+    assert model.classify(tf.zeros([0], tf.string))["label"].shape == 0
 
 
 @pytest.mark.parametrize("labels", [("a", "b"), ("a", "b", "c")])

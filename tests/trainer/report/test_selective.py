@@ -14,7 +14,7 @@ DECIDED = np.array([1, 1, 1, 0, 0], bool)
 
 def test_decisions_by_hand():
     found = selective.decisions(
-        LABELS,
+        ANSWERS == LABELS,
         ANSWERS,
         DECIDED,
         names=["a", "b", "c"],
@@ -43,3 +43,16 @@ def test_a_curve_goes_from_the_surest_to_all(number, points):
     assert found[-1].precision.value == (confidences > 0.5).mean()
     tenth = found[0]
     assert (confidences >= tenth.confidence).mean() == tenth.coverage
+
+
+def test_a_document_has_one_answer_or_any_number():
+    probabilities = np.array([[0.5, 0.2, 0.3], [0.1, 0.8, 0.1]])
+    one = selective.answered(np.array([0, 2]), probabilities)
+    assert [a.tolist() for a in one] == [[0, 1], [0, 1], [True, False]]
+    labels = np.array([[0, 0, 1], [0, 1, 0], [0, 0, 0]], bool)
+    several = selective.answered(
+        labels, np.array([[0.5, 0.2, 0.9], [0.1, 0.8, 0.499], [0, 0, 0]])
+    )
+    assert [a.tolist() for a in several] == [
+        [0, 0, 1], [0, 2, 1], [False, True, True]
+    ]  # fmt: skip

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from trainer.report import statistics
+from trainer.report import f1, statistics
 
 LABELS = np.array([0, 0, 1, 1])
 PROBABILITIES = np.array([[0.9, 0.1], [0.4, 0.6], [0.2, 0.8], [0.3, 0.7]])
@@ -34,6 +34,7 @@ def test_four_documents_by_hand():
     assert second.precision == statistics.wilson(2, 3)
     assert second.recall == statistics.wilson(2, 2)
     # Of class 0: one right, one missed.
+    assert results.micro_f1.value == pytest.approx(results.accuracy.value)
     assert results.macro_f1.value == pytest.approx((0.8 + 2 / 3) / 2)
     assert results.balanced_accuracy.value == 0.75
     assert results.confusion.tolist() == [[1, 1], [0, 2]]
@@ -140,10 +141,10 @@ def test_the_range_of_f1_is_that_of_resampling_one_by_one():
         a, b = answers[drawn], labels[drawn]
         scores.append(2 * (a & b).sum() / (a.sum() + b.sum()))
     low, high = np.quantile(scores, [0.025, 0.975])
-    f1 = statistics.results(labels, probabilities).classes[1].f1
-    assert f1.low == pytest.approx(low, abs=0.01)
-    assert f1.high == pytest.approx(high, abs=0.01)
-    assert f1.low < f1.value < f1.high
+    found = statistics.results(labels, probabilities).classes[1].f1
+    assert found.low == pytest.approx(low, abs=0.01)
+    assert found.high == pytest.approx(high, abs=0.01)
+    assert found.low < found.value < found.high
 
 
 def test_a_class_without_errors_is_not_sure_to_have_none():
@@ -235,3 +236,61 @@ def test_a_gain_on_the_same_documents_is_surer_than_on_others():
     assert found == pytest.approx(width, rel=0.1)
     assert gain["accuracy"].low > 0
     assert gain["loss"].high < 0
+
+
+def several(number, seed=0):
+    random = np.random.default_rng(seed)
+    labels = random.random([number, 4]) < [0.6, 0.3, 0.1, 0.0]
+    noise = random.normal(size=labels.shape)
+    return labels, 1 / (1 + np.exp(noise - 3 * (labels - 0.5)))
+
+
+def test_several_labels_as_scikit_learn_counts_them():
+    labels, probabilities = several(300)
+    answers = probabilities >= 0.5
+    results = statistics.results(labels, probabilities)
+    assert results.accuracy.value == metrics.accuracy_score(labels, answers)
+    for average, found in (
+        ("micro", results.micro_f1),
+        # Class 3 is in no label, but answered.
+        ("macro", results.macro_f1),
+    ):
+        expected = metrics.f1_score(labels, answers, average=average)
+        assert found.value == pytest.approx(expected)
+        assert found.low < expected < found.high
+    columns = metrics.precision_recall_fscore_support(
+        labels, answers, zero_division=0
+    )
+    for one, (precision, recall, f1_, support) in zip(
+        results.classes, zip(*columns, strict=True), strict=True
+    ):
+        assert one.support == support
+        assert one.precision.value == pytest.approx(precision)
+        assert one.recall.value == pytest.approx(recall)
+        assert one.f1.value == pytest.approx(f1_)
+    errors = (labels != answers).sum(axis=0)
+    assert [one.errors for one in results.classes] == errors.tolist()
+    assert errors[results.by_harm[0]] == errors.max()
+    assert results.loss.value == pytest.approx(
+        4 * metrics.log_loss(labels.ravel(), probabilities.ravel())
+    )
+    assert results.confused(5) == []
+    sure = np.maximum(probabilities, 1 - probabilities).prod(axis=1)
+    assert results.overconfidence.value == pytest.approx(
+        sure.mean() - results.accuracy.value
+    )
+
+
+def test_resamples_in_parts_are_the_same(monkeypatch):
+    labels, probabilities = several(40)
+    whole = statistics.results(labels, probabilities).micro_f1
+    monkeypatch.setattr(f1, "_AT_ONCE", 100)
+    assert statistics.results(labels, probabilities).micro_f1 == whole
+
+
+def test_gain_with_several_labels_is_that_of_exact_matches():
+    labels, probabilities = several(200)
+    gain = statistics.paired_gain(labels, labels * 1.0, probabilities)
+    wrong = ((probabilities >= 0.5) != labels).any(axis=1)
+    assert gain["accuracy"].value == pytest.approx(wrong.mean())
+    assert gain["loss"].value < 0

@@ -157,3 +157,35 @@ def test_it_is_made_once_and_said_each_time(run_on, monkeypatch, caplog):
     again = json.loads(open(path).read())
     assert {**again, "seconds": 0} == {**json.loads(made), "seconds": 0}
     assert "is damaged" in caplog.text
+
+
+def test_of_several_labels_one_that_is_wrong_is_found(run_on):
+    """A class too much, a class missing; and documents of all or none."""
+    rng = random.Random(2)
+    some = []
+    for number in range(600):
+        names = [n for i, n in enumerate(CLASSES) if number >> i & 1]
+        words = [f"{n}{rng.randrange(9)}" for n in names for _ in range(3)]
+        words += rng.sample(WORDS, 8)
+        some.append({"text": " ".join(words), "label": names})
+    wrong = {}
+    for one in rng.sample(some, 20):
+        name = rng.choice(CLASSES)
+        wrong[one["text"]] = sorted(one["label"])
+        one["label"] = sorted({*one["label"]} ^ {name})
+    some += [{"text": "twice the same text", "label": []}] * 2
+    some.append({"text": "twice the same text!", "label": [*CLASSES]})
+    run = run_on(some, {"data.validation_rate": 0.1})
+    audit.run(run)
+    facts = audit.read(run.workdir)
+    found = [
+        wrong.get(s["text"]) == json.loads(s["answer"])
+        for s in facts["suspects"][:12]
+    ]
+    assert sum(found) >= 11
+    assert [one["label"] for one in facts["classes"]] == [*CLASSES]
+    for one in facts["classes"]:
+        assert 200 < one["train"] + one["validation"] < 320
+    contested = {one["label"] for group in facts["contested"] for one in group}
+    assert contested in (set(), {"[]", json.dumps([*CLASSES])})
+    assert 0.85 < facts["accuracy"] < 0.99

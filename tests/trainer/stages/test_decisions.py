@@ -12,10 +12,12 @@ from trainer.stages import decisions
 INF = math.inf
 
 
-def rows(**counts):
+def rows(*, multilabel=False, **counts):
     """Prepared rows with so many training documents of each class."""
     return types.SimpleNamespace(
-        labels=[*counts], report={"train": {"labels": counts}}
+        labels=[*counts],
+        multilabel=multilabel,
+        report={"train": {"labels": counts}},
     )
 
 
@@ -47,6 +49,10 @@ def test_what_does_not_fit_the_classes_is_refused():
     with pytest.raises(ValueError, match="a class has that name"):
         decisions.check(finetune(min_precision=0.9), rows(a=1, unsure=2))
     decisions.check(finetune(), rows(a=1, unsure=2))
+    several = rows(multilabel=True, a=1, unsure=2)
+    decisions.check(finetune(min_precision=0.9), several)
+    with pytest.raises(ValueError, match="class_weights=balanced .* several"):
+        decisions.check(finetune(class_weights="balanced"), several)
 
 
 @pytest.mark.parametrize(
@@ -86,7 +92,7 @@ def test_classes_with_few_answers_share_a_threshold():
     answers = np.repeat([0, 1, 2, 3], [100, 100, 30, 31])
     confidences = np.linspace(1, 0.5, len(answers))
     found = decisions.thresholds(
-        np.where(answers == 1, 0, answers),
+        answers != 1,
         answers,
         confidences,
         num_classes=5,

@@ -149,3 +149,29 @@ def test_classification_by_hand(num_classes):
     assert float(sums["correct"]) == (best * weights).sum()
     assert float(sums["weight"]) == weights.sum()
     assert float(sums["tokens"]) == 2
+
+
+def test_several_labels_by_hand():
+    random = np.random.default_rng(4)
+    labels = random.random([3, 4, 5]) < 0.4
+    labels[0, 0] = False  # A document of no class.
+    logits = random.normal(size=labels.shape) + 3 * (labels - 0.5)
+    weights = random.integers(0, 2, [3, 4]).astype(np.float32)
+    sums = objective.classification(
+        tf.constant(logits, tf.float32),
+        {
+            "labels": tf.constant(labels),
+            "label_weights": tf.constant(weights),
+            "segment_ids": tf.constant([[1, 2, 0]]),
+        },
+        np.ones(5, np.float32),
+    )
+    shares = 1 / (1 + np.exp(-logits))
+    losses = -np.log(np.where(labels, shares, 1 - shares)).sum(axis=-1)
+    right = ((shares >= 0.5) == labels).all(axis=-1)
+    assert 0 < right.sum() < right.size
+    np.testing.assert_allclose(
+        sums["loss"], (losses * weights).sum(), rtol=1e-5
+    )
+    assert float(sums["correct"]) == (right * weights).sum()
+    assert float(sums["weight"]) == weights.sum()

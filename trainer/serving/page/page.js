@@ -16,6 +16,9 @@ function element(name, text = "", ...children) {
   return node;
 }
 
+// Several labels of one text are a list.
+const named = (label) =>
+  Array.isArray(label) ? label.join(", ") || "no class" : label;
 const percent = (rate) => `${(100 * rate).toFixed(1)} %`;
 
 async function ask(endpoint, texts, signal) {
@@ -70,7 +73,7 @@ function classes(found) {
 }
 
 function oneClass(found) {
-  const head = element("p", "", element("strong", found.decision ?? found.label));
+  const head = element("p", "", element("strong", named(found.decision ?? found.label)));
   if (found.confidence !== undefined)
     head.append(` with a confidence of ${percent(found.confidence)}`);
   if (found.decision === "unsure" && found.label !== "unsure")
@@ -113,7 +116,8 @@ function explained({ label, against, words, contributions }) {
     text.append(mark, word.slice(word.trimEnd().length));
   });
   const legend = element("p", "Words ", element("mark", `for ${label}`),
-    ` are underlined, words `, element("mark", `for ${against}`), " with dots.");
+    " are underlined, words ",
+    element("mark", against ? `for ${against}` : "against it"), " with dots.");
   const [first, second] = legend.querySelectorAll("mark");
   first.className = "for";
   second.className = "against";
@@ -121,7 +125,7 @@ function explained({ label, against, words, contributions }) {
 }
 
 const summary = (found) =>
-  found.error ?? found.decision ?? found.label
+  found.error ?? named(found.decision ?? found.label)
   ?? found.masks.map((words) => words[0].token).join(" · ");
 
 function show() {
