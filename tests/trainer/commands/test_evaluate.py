@@ -12,7 +12,7 @@ import storage
 from input_pipeline import held_out
 from input_pipeline.corpus import Corpus
 from trainer import chain
-from trainer.commands import evaluate
+from trainer.commands import asking, evaluate
 from trainer.run import Run
 from trainer.serving import loading
 
@@ -116,7 +116,7 @@ def ask(one_device):
 def test_every_labelled_document_is_measured_in_order(
     create, workdir, ask, capsys, cards, monkeypatch
 ):
-    monkeypatch.setattr(evaluate, "_SORTED_BATCHES", 1)
+    monkeypatch.setattr(asking, "_SORTED_BATCHES", 1)
     export(workdir)
     result = ask(create(), workdir)
     assert result["documents"] == {

@@ -24,11 +24,9 @@ def explain(text):
 
 def test_the_beginning_of_a_text_is_shown_and_explained():
     documents = {2: b"good  " * 100, 0: b"so dull"}
-    rates = np.array([[0.2, 0.5, 0.3], [0, 1, 0], [0.1, 0.9, 0]])
-    names = {"labels": ["a", "b", "c"]}
-    arguments = (documents, np.array([0, 1, 2]), rates)
+    arguments = (documents, "abc", "bbb", np.array([0.5, 1, 0.9]))
     first, second = mistakes.shown(
-        *arguments, loading.Exported(names, {"explain": explain})
+        *arguments, loading.Exported({}, {"explain": explain})
     )
     words = first.pop("explanation")["words"]
     assert first == {
@@ -43,6 +41,6 @@ def test_the_beginning_of_a_text_is_shown_and_explained():
     values = second["explanation"]["contributions"]
     assert values == {"n-grams": [0, 1]}
     for one in mistakes.shown(
-        *arguments, loading.Exported(names, {"classify": None})
+        *arguments, loading.Exported({}, {"classify": None})
     ):
         assert "explanation" not in one  # As of an older version.
