@@ -200,18 +200,7 @@ def _classifier(
     if fitted := exported.facts.get("validation", {}).get("decisions"):
         result["decisions"] = _decisions(answers, fitted, names)
     if "n-grams" in answers.parts:
-        right = {
-            name: int(statistics.right_documents(labels, rates).sum())
-            for name, rates in answers.parts.items()
-            if name != "both"
-        }
-        result["parts"] = {
-            name: dataclasses.asdict(statistics.wilson(number, len(labels)))
-            for name, number in right.items()
-        }
-        result["gain_over_ngrams"] = _gain(
-            labels, probabilities, answers.parts["n-grams"]
-        )
+        result |= _of_parts(answers)
     if control := run.config.evaluation.control:
         result["gain_over_control"] = _gain_over_control(control, folder)
         result["control"] = control
@@ -232,6 +221,23 @@ def _classifier(
         "test_sha256": storage.sha256_json(
             [answers.digests.tolist(), labels.tolist()]
         ),
+    }
+
+
+def _of_parts(answers: asking.Answers) -> dict[str, Any]:
+    """How often each part alone is right, and what both gain over n-grams."""
+    labels, parts = answers.labels, answers.parts
+    right = {
+        name: statistics.right_documents(labels, rates)
+        for name, rates in parts.items()
+        if name != "both"
+    }
+    return {
+        "parts": {
+            name: dataclasses.asdict(statistics.wilson(int(of.sum()), len(of)))
+            for name, of in right.items()
+        },
+        "gain_over_ngrams": _gain(labels, parts["both"], parts["n-grams"]),
     }
 
 

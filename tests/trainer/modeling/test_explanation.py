@@ -19,13 +19,14 @@ TEXTS = [
 ]
 
 
-def create(kind, labels, *, encoder=True, has_ngrams=True):
+def create(kind, labels, *, encoder=True, has_ngrams=True, **kwargs):
     model = test_text.create_classifier(
         kind,
         labels=labels,
         encoder=encoder,
         num_ngrams=19 if has_ngrams else 0,
         pieces_per_row=2,
+        **kwargs,
     )
     width = model.num_logits
     if has_ngrams:
@@ -82,6 +83,20 @@ def test_contributions_are_those_of_the_answer(kind, labels, parts):
                 found[key][n, :width], one[key][0], atol=1e-5
             )
             assert not found[key][n, width:].any()
+
+
+def test_of_several_labels_the_likeliest_is_explained_by_itself():
+    model = create("word", ("a", "b"), multilabel=True)
+    found = explain(model, TEXTS)
+    rates = model.classify(tf.constant(TEXTS))["probabilities"].numpy()
+    likeliest = [b"ab"[place : place + 1] for place in rates.argmax(axis=1)]
+    assert found["label"].tolist() == likeliest
+    assert {*found["against"]} == {b""}
+    odds = rates.max(axis=1) / (1 - rates.max(axis=1))
+    np.testing.assert_allclose(found["log_odds"], np.log(odds), atol=1e-4)
+    sums = found["bias"] + found["encoder_log_odds"]
+    sums += found["ngrams"].sum(axis=1)
+    np.testing.assert_allclose(sums, found["log_odds"], atol=1e-5)
 
 
 @pytest.mark.parametrize(
