@@ -44,6 +44,7 @@ def create_task(
         ),
         roles={"train": types.SimpleNamespace(num_rows=100_000)},
         labels=("negative", "positive"),
+        multilabel=False,
     )
     # What `strategy.resolve` says of a TPU.
     arithmetic = strategies.Arithmetic("bfloat16", False)

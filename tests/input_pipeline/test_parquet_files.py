@@ -93,7 +93,7 @@ def test_text_label_and_group_of_every_type(tmp_path):
         ({"text": [1]}, "row 1: field 'text' is a number"),
         (
             {"text": ["a", "b"], "label": [[], [{"x": 1}]]},
-            "row 1: field 'label' is a list; a label must",
+            "row 2: field 'label' is a list with an object in it; each of",
         ),
         (
             {"text": ["a"], "label": [datetime.date(2000, 1, 1)]},

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from configs import schema
 from input_pipeline import classification, manifest
+from input_pipeline.documents import Documents
 from trainer import checkpoint, modeling, ngrams, trained
 from trainer.stages import decisions
 
@@ -62,6 +63,31 @@ def create_encode(
         return tf.boolean_mask(found, batch["label_weights"] > 0)
 
     return encode
+
+
+def create_answer(
+    classifier: modeling.TextClassifier,
+) -> Callable[[dict[str, tf.Tensor], Documents], list[tf.Tensor]]:
+    """Makes the function from labelled rows to the logits of every part.
+
+    It takes a batch and its N documents, see `classification.documents_of`,
+    and returns float32 [N, K] for each part.
+    """
+    encode = create_encode(classifier)
+
+    def answer(
+        batch: dict[str, tf.Tensor], documents: Documents
+    ) -> list[tf.Tensor]:
+        parts = []
+        if classifier.classifier is not None:
+            parts.append(encode(batch))
+        if classifier.ngrams is not None:
+            tokens = map(tf.constant, documents[:3])
+            number = len(documents.labels)
+            parts.append(classifier.ngrams(*tokens, num_documents=number))
+        return parts
+
+    return answer
 
 
 def _mix(

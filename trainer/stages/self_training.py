@@ -15,7 +15,6 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
 import storage
 from configs import schema
@@ -175,21 +174,15 @@ def _write(
     writers["validation"].write(_stored(prepared, "validation"))
     read = written = 0
     counts = np.zeros(len(prepared.labels), np.int64)
-    encode = combined.create_encode(classifier)
+    answer = combined.create_answer(classifier)
     for rows in stream.stored_rows(unlabelled, preparation.UNLABELLED).batch(
         finetune.global_batch_size
     ):
         batch = labelled_rows.unpack(rows, layout)
         documents = classification.documents_of(batch)
-        parts = [encode(batch)]
-        if classifier.ngrams is not None:
-            parts.append(
-                classifier.ngrams(
-                    *map(tf.constant, documents[:3]),
-                    num_documents=len(documents.labels),
-                )
-            )
-        answers = modeling.probabilities(classifier.mixed(parts))
+        answers = modeling.probabilities(
+            classifier.mixed(answer(batch, documents))
+        )
         # As frequent as they are, not as they count.
         answers = classifier.calibrated(answers).numpy()
         drawn = draw(answers, documents, number)

@@ -81,12 +81,12 @@ def test_from_lists_of_labels_to_decisions(create, capsys, encoder):
     # The artifact says what the training side says, and decides by it.
     tuned, _ = best(run.workdir)
     classifier, _ = combined.create(tuned, run.labelled_rows, run.workdir)
-    expected = [np.zeros([0, 3])]
+    answer, expected = combined.create_answer(classifier), []
     for batch in classification.validation_batches(
         run.labelled_rows, run.config
     ):
         documents = classification.documents_of(batch)
-        parts = combined.logits(classifier, batch, documents)
+        parts = answer(batch, documents)
         expected.append(classifier.probabilities(classifier.mixed(parts)))
     texts = [
         item.text
