@@ -21,7 +21,10 @@ from proofs.tpu import lower
 from trainer.stages import tasks
 from trainer.training import cross_entropy
 
-RECIPES = ("default", "imdb", "imdb_notebook", "bert_small", "bert_base")
+RECIPES = (
+    *("default", "sample", "imdb", "imdb_large", "imdb_notebook"),
+    *("bert_small", "bert_base"),
+)
 STAGES = ("pretrain", "finetune")
 _HOST = re.compile(r" (infeed|outfeed|send|recv|custom-call)\(")
 _SHAPE = re.compile(r"\b(?:pred|[subf]f?\d+)\[([\d,<=]+)\]")
