@@ -5,7 +5,6 @@ import itertools
 import json
 import platform
 import shutil
-import signal
 import statistics
 import subprocess
 import time
@@ -196,13 +195,10 @@ def resume(proof: Proof) -> None:
         "moved": proof.start_sample("moved", *flags, **ON_CPU),
     }
     for name, process in begun.items():
-        path = proof.workdir(name) / "metrics.jsonl"
-        while not path.exists() and process.poll() is None:
+        saved = "checkpoints/pretrain/step-*/manifest.json"
+        while not [*proof.workdir(name).glob(saved)] and process.poll() is None:
             time.sleep(0.02)
-        process.send_signal(
-            signal.SIGKILL if name == "killed" else signal.SIGTERM
-        )
-    for process in begun.values():
+        process.kill()
         process.wait()
     wait(
         undisturbed,
