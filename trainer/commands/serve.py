@@ -32,8 +32,8 @@ def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
         if not config.predict.export_dir:
             trained.warn_if_older(workdir, exported.facts)
         ask = functools.partial(predict.ask, exported)
-        for name in exported.signatures:  # The first call takes longer.
-            ask(name, [b"warm-up"])
+        # A first call takes a second longer, that of the others when it comes.
+        ask("classify", [b"warm-up"])
         server = uvicorn.Server(
             uvicorn.Config(
                 app.create(
