@@ -119,7 +119,32 @@ def token_ids(key: int, vocabulary_size: int) -> list[int]:
     return ids[::-1]
 
 
-def logits(
+class Features(NamedTuple):
+    """The n-grams of N documents that a model knows: F of them, at O places.
+
+    An n-gram of a document counts once, however often it stands there.
+
+    Attributes:
+      owner: int64 [F], the document.
+      index: int64 [F], among the G n-grams of the model.
+      norms: float32 [N], by which the scaled features of a document are
+        divided, so that it has length 1.
+      feature: int32 [O], which of the F stands there.
+      places: int32 [O], of the first token.
+      lengths: int32 [O], in tokens.
+      num_tokens: int32 [], T.
+    """
+
+    owner: tf.Tensor
+    index: tf.Tensor
+    norms: tf.Tensor
+    feature: tf.Tensor
+    places: tf.Tensor
+    lengths: tf.Tensor
+    num_tokens: tf.Tensor
+
+
+def features(
     model: Any,
     token_ids: tf.Tensor,
     segments: tf.Tensor,
@@ -127,8 +152,8 @@ def logits(
     *,
     is_special: np.ndarray,
     num_documents: tf.Tensor | int,
-) -> tf.Tensor:
-    """The answers of a model, inside a graph or not.
+) -> Features:
+    """Looks up the n-grams of documents, inside a graph or not.
 
     Args:
       model: `NGrams`, or a layer with tensors of those names.
@@ -137,28 +162,56 @@ def logits(
       owners: int32 [T], the document of every token.
       is_special: bool [V].
       num_documents: N.
+    """
+    keys, places = keys_of(token_ids, segments, is_special)
+    known = tf.convert_to_tensor(model.keys)
+    index = tf.minimum(tf.searchsorted(known, keys), tf.size(known) - 1)
+    is_known = tf.gather(known, index) == keys
+    keys, places, index = (
+        tf.boolean_mask(values, is_known) for values in (keys, places, index)
+    )
+    # Present or absent: each n-gram of a document once.
+    size = tf.size(known, tf.int64)
+    pairs, feature = tf.unique(
+        tf.cast(tf.gather(owners, places), tf.int64) * size
+        + tf.cast(index, size.dtype)
+    )
+    owner, index = pairs // size, pairs % size
+    squares = tf.square(tf.gather(model.scales, index))
+    # The first digit of a key is not 0: that is padding.
+    lengths = tf.add_n(
+        [
+            tf.cast(keys >= len(is_special) ** n, tf.int32)
+            for n in range(MAX_LENGTH)
+        ]
+    )
+    return Features(
+        owner,
+        index,
+        tf.sqrt(tf.math.unsorted_segment_sum(squares, owner, num_documents)),
+        feature,
+        places,
+        lengths,
+        tf.size(token_ids),
+    )
+
+
+def logits(model: Any, found: Features) -> tf.Tensor:
+    """The answers of a model to the documents that have these features.
 
     Returns:
       float32 [N, K]; the bias alone for a document without a known n-gram.
     """
-    found = _present(
-        model, token_ids, segments, owners, is_special, num_documents
-    )
     sums = tf.math.unsorted_segment_sum(
-        tf.gather(model.coefficients, found.index), found.owner, num_documents
+        tf.gather(model.coefficients, found.index),
+        found.owner,
+        tf.size(found.norms),
     )
     return tf.math.divide_no_nan(sums, found.norms[:, tf.newaxis]) + model.bias
 
 
 def contributions(
-    model: Any,
-    token_ids: tf.Tensor,
-    segments: tf.Tensor,
-    owners: tf.Tensor,
-    directions: tf.Tensor,
-    *,
-    is_special: np.ndarray,
-    num_documents: tf.Tensor | int,
+    model: Any, found: Features, directions: tf.Tensor
 ) -> tf.Tensor:
     """What every token adds to the answers of `logits`.
 
@@ -167,20 +220,13 @@ def contributions(
     document is `directions` times its logits without the bias.
 
     Args:
-      model: as for `logits`, and so are the other arguments.
-      token_ids: int32 [T].
-      segments: int32 [T].
-      owners: int32 [T].
+      model: as for `features`.
+      found: of N documents with T tokens.
       directions: float32 [N, K], what a logit of a document counts.
-      is_special: bool [V].
-      num_documents: N.
 
     Returns:
       float32 [T].
     """
-    found = _present(
-        model, token_ids, segments, owners, is_special, num_documents
-    )
     sums = tf.gather(model.coefficients, found.index) * tf.gather(
         directions, found.owner
     )
@@ -190,22 +236,15 @@ def contributions(
     times = tf.math.unsorted_segment_sum(
         tf.ones_like(found.places), found.feature, tf.size(weights)
     )
-    # The first digit of a key is not 0: that is padding.
-    lengths = tf.add_n(
-        [
-            tf.cast(found.keys >= len(is_special) ** n, tf.int32)
-            for n in range(MAX_LENGTH)
-        ]
-    )
     shares = tf.gather(
         weights / tf.cast(times, tf.float32), found.feature
-    ) / tf.cast(lengths, tf.float32)  # [O]
+    ) / tf.cast(found.lengths, tf.float32)  # [O]
     return tf.add_n(
         [
             tf.math.unsorted_segment_sum(
                 shares,
-                tf.where(n < lengths, found.places + n, -1),
-                tf.size(token_ids),
+                tf.where(n < found.lengths, found.places + n, -1),
+                found.num_tokens,
             )
             for n in range(MAX_LENGTH)
         ]
@@ -232,53 +271,6 @@ def strongest(
         [int(keys[g]) for g in column if weights[g, c] > 0]
         for c, column in enumerate(order.T)
     ]
-
-
-class _Present(NamedTuple):
-    """The known n-grams of N documents: F once a document, at O places.
-
-    Attributes:
-      owner: int64 [F], the document.
-      index: int64 [F], among the known ones.
-      norms: float32 [N], the lengths of the documents.
-      feature: int32 [O], which of the F stands there.
-      keys: int64 [O].
-      places: int32 [O], of the first token.
-    """
-
-    owner: tf.Tensor
-    index: tf.Tensor
-    norms: tf.Tensor
-    feature: tf.Tensor
-    keys: tf.Tensor
-    places: tf.Tensor
-
-
-def _present(
-    model: Any,
-    token_ids: tf.Tensor,
-    segments: tf.Tensor,
-    owners: tf.Tensor,
-    is_special: np.ndarray,
-    num_documents: tf.Tensor | int,
-) -> _Present:
-    keys, places = keys_of(token_ids, segments, is_special)
-    known = tf.convert_to_tensor(model.keys)
-    index = tf.minimum(tf.searchsorted(known, keys), tf.size(known) - 1)
-    is_known = tf.gather(known, index) == keys
-    keys, places, index = (
-        tf.boolean_mask(values, is_known) for values in (keys, places, index)
-    )
-    # Present or absent: each n-gram of a document once.
-    size = tf.size(known, tf.int64)
-    pairs, feature = tf.unique(
-        tf.cast(tf.gather(owners, places), tf.int64) * size
-        + tf.cast(index, size.dtype)
-    )
-    owner, index = pairs // size, pairs % size
-    squares = tf.square(tf.gather(model.scales, index))
-    norms = tf.sqrt(tf.math.unsorted_segment_sum(squares, owner, num_documents))
-    return _Present(owner, index, norms, feature, keys, places)
 
 
 def measure(

@@ -22,6 +22,7 @@ import numpy as np
 import tensorflow as tf
 
 from input_pipeline import strings
+from trainer import ngrams
 from trainer.modeling import classifier as classifiers
 from trainer.modeling import text as text_models
 
@@ -60,9 +61,13 @@ def explain(
     if model.classifier is not None:
         parts["encoder"], changes = _hide(model, slices, ids, origins)
     if model.ngrams is not None:
-        tokens = model.ngram_tokens(ids)
-        number = tf.cast(ids.nrows(), tf.int32)
-        parts["ngrams"] = model.ngrams(*tokens, num_documents=number)
+        features = ngrams.features(
+            model.ngrams,
+            *model.ngram_tokens(ids),
+            is_special=model.codec.is_special,
+            num_documents=tf.cast(ids.nrows(), tf.int32),
+        )
+        parts["ngrams"] = ngrams.logits(model.ngrams, features)
 
     mixed = model.mixed([*parts.values()])
     rates = classifiers.probabilities(mixed, multilabel=model.multilabel)
@@ -89,8 +94,8 @@ def explain(
         "log_odds": tf.reduce_sum(directions * mixed, axis=1),
     }
     if model.ngrams is not None:
-        values = model.ngrams.contributions(
-            *tokens, shares["ngrams"] * directions
+        values = ngrams.contributions(
+            model.ngrams, features, shares["ngrams"] * directions
         )
         values = tf.math.unsorted_segment_sum(
             values, origins.values, tf.size(slices.values)

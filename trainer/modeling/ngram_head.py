@@ -51,8 +51,8 @@ class NGramHead(keras.layers.Layer):
         *,
         num_documents: tf.Tensor,
     ) -> tf.Tensor:
-        """`ngrams.logits`."""
-        return ngrams.logits(
+        """`ngrams.logits` of `ngrams.features`."""
+        features = ngrams.features(
             self,
             token_ids,
             segments,
@@ -60,21 +60,4 @@ class NGramHead(keras.layers.Layer):
             is_special=self._is_special,
             num_documents=num_documents,
         )
-
-    def contributions(
-        self,
-        token_ids: tf.Tensor,
-        segments: tf.Tensor,
-        owners: tf.Tensor,
-        directions: tf.Tensor,
-    ) -> tf.Tensor:
-        """`ngrams.contributions`."""
-        return ngrams.contributions(
-            self,
-            token_ids,
-            segments,
-            owners,
-            directions,
-            is_special=self._is_special,
-            num_documents=tf.shape(directions)[0],
-        )
+        return ngrams.logits(self, features)

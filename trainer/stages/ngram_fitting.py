@@ -131,12 +131,13 @@ def fit(
         model: ngrams.NGrams, **recipe: Any
     ) -> tuple[ngrams.NGrams, dict[str, Any]]:
         """The model with its answers to validation, and how good these are."""
-        found = ngrams.logits(
+        features = ngrams.features(
             model,
             *validation[:3],
             is_special=is_special,
             num_documents=len(validation.labels),
-        ).numpy()
+        )
+        found = ngrams.logits(model, features).numpy()
         weights, bias = ngrams.combine([found], validation.labels, counted)
         loss, accuracy = ngrams.measure(
             weights[0] * found + bias, validation.labels, counted
