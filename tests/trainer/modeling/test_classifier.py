@@ -80,6 +80,19 @@ def test_packed_documents_equal_lonely_ones(pooling, hidden_size):
     assert np.isfinite(together).all()
 
 
+def pooling(kind):
+    """The layer, for states of width 2 at 3 slots."""
+    make = layers.LayerFactory(
+        schema.ModelConfig(hidden_size=2, num_heads=1),
+        seed=0,
+        stream=0,
+        dtype=None,
+    )
+    layer = classifier.DocumentPooling(make, kind)
+    layer.build((None, 3, 2))
+    return layer
+
+
 def test_pooling_by_hand():
     states = tf.constant(
         [
@@ -88,17 +101,9 @@ def test_pooling_by_hand():
         ]
     )
     owners = tf.constant([[0, 0, -1], [0, 2, 2]])
-    make = layers.LayerFactory(
-        schema.ModelConfig(hidden_size=2, num_heads=1),
-        seed=0,
-        stream=0,
-        dtype=None,
-    )
 
     def pool(kind):
-        layer = classifier.DocumentPooling(make, kind)
-        layer.build((None, 3, 2))
-        return layer(states, owners, num_documents=3).numpy()
+        return pooling(kind)(states, owners, num_documents=3).numpy()
 
     mean = [[3.0, -5.0], [0.0, 0.0], [7.5, 7.5]]
     highest = [[5.0, -2.0], [0.0, 0.0], [8.0, 8.0]]
@@ -120,14 +125,7 @@ def test_the_gradient_of_the_maximum_goes_to_the_slots_that_have_it():
         ]
     )
     owners = tf.constant([[0, 0, -1], [0, 2, 2]])
-    make = layers.LayerFactory(
-        schema.ModelConfig(hidden_size=2, num_heads=1),
-        seed=0,
-        stream=0,
-        dtype=None,
-    )
-    pool = classifier.DocumentPooling(make, "max")
-    pool.build((None, 3, 2))
+    pool = pooling("max")
     with tf.GradientTape() as tape:
         tape.watch(states)
         found = pool(states, owners, num_documents=3)
