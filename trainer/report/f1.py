@@ -10,7 +10,7 @@ import numpy as np
 _AT_ONCE = 4_000_000  # Resampled pairs in memory.
 
 
-def one_hot(classes: np.ndarray, num_classes: int) -> Any:
+def _one_hot(classes: np.ndarray, num_classes: int) -> Any:
     """Sparse, float [P, C]."""
     from scipy import sparse
 
@@ -20,15 +20,29 @@ def one_hot(classes: np.ndarray, num_classes: int) -> Any:
 
 
 def distinct(
-    labels: np.ndarray, answers: np.ndarray
+    labels: np.ndarray, answers: np.ndarray, num_classes: int
 ) -> tuple[Any, Any, np.ndarray]:
-    """The P pairs of sets, sparse float [P, C] each, and their documents [P].
+    """The P different pairs of label and answer.
 
     Args:
-      labels: bool [N, C].
+      labels: int [N], or bool [N, C] where a document may have several.
       answers: likewise.
+      num_classes: C.
+
+    Returns:
+      Which classes each pair has as labels and as answers, sparse float [P, C]
+      each, and how many documents it has, int [P].
     """
     from scipy import sparse
+
+    if labels.ndim == 1:
+        pairs, counts = np.unique(
+            labels * num_classes + answers, return_counts=True
+        )
+        labelled, answered = (
+            _one_hot(of, num_classes) for of in np.divmod(pairs, num_classes)
+        )
+        return labelled, answered, counts
 
     both, counts = np.unique(
         np.concatenate([labels, answers], axis=1), axis=0, return_counts=True

@@ -157,19 +157,14 @@ def results(
         if labels.ndim == 1:
             confidences = probabilities.max(axis=1)
     confidence = float(confidences.mean())
-    confusion = np.zeros([0, 0], np.int64)
     said = answers(labels, probabilities)
+    labelled, answered, counts = f1.distinct(labels, said, num_classes)
+    confusion = np.zeros([0, 0], np.int64)
     if labels.ndim == 1:
-        cells = np.bincount(
-            labels * num_classes + said, minlength=num_classes**2
-        )
-        confusion = cells.reshape(num_classes, num_classes)
-        pairs = np.nonzero(confusion)
-        counts = confusion[pairs]
-        # Of each pair, [P, C].
-        labelled, answered = (f1.one_hot(of, num_classes) for of in pairs)
-    else:
-        labelled, answered, counts = f1.distinct(labels, said)
+        cells = (
+            labelled.T @ answered.multiply(counts[:, np.newaxis])
+        ).todense()
+        confusion = np.rint(cells).astype(np.int64)
     supports, answer_counts, right = (
         np.rint(counts @ of).astype(int)
         for of in (labelled, answered, labelled.multiply(answered))
