@@ -191,12 +191,7 @@ class _Batches:
             while len(batch) < self._size and not self._waiting.empty():
                 batch.append(self._waiting.get_nowait())
             for name in {name for name, _, _ in batch}:
-                # Who has hung up is not answered.
-                group = [
-                    (text, future)
-                    for of, text, future in batch
-                    if of == name and not future.done()
-                ]
+                group = [(t, future) for of, t, future in batch if of == name]
                 texts = [text for text, _ in group]
                 found: list[Any]
                 try:
@@ -204,7 +199,7 @@ class _Batches:
                 except Exception as error:
                     found = [error] * len(group)
                 for (_, future), one in zip(group, found, strict=True):
-                    if future.done():
+                    if future.done():  # Its request has been given up.
                         continue
                     if isinstance(one, Exception):
                         future.set_exception(one)
@@ -290,4 +285,5 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 
 async def _fail(request: Request, error: Exception) -> Response:
-    return JSONResponse({"error": f"not answered: {error}"}, status_code=500)
+    reason = " ".join(str(error).split())
+    return JSONResponse({"error": f"not answered: {reason}"}, status_code=500)

@@ -107,6 +107,7 @@ def test_texts_of_several_requests_are_asked_together():
         (b'{"texts": ["a", null]}', 422, "texts[1] is null"),
         (b'{"texts": ["a", "b", "c", "d"]}', 413, "4 texts"),
         (b'{"texts": ["123456"]}', 413, "texts[0] has 6 characters"),
+        (b" " * 100, 400, "not JSON"),
         (b" " * 101, 413, "more than 100 bytes"),
     ],
 )
@@ -149,7 +150,7 @@ def test_other_hosts_may_ask_where_it_answers_other_machines(serve):
 def test_a_failure_is_told_and_the_next_request_is_answered(serve):
     def ask(name, texts):
         if texts == [b"bad"]:
-            raise RuntimeError("no memory")
+            raise RuntimeError("no\nmemory")
         return echo(name, texts)
 
     client = serve(ask)
