@@ -71,17 +71,15 @@ def complaint(capsys, *argv):
 
 
 @pytest.mark.parametrize(
-    ("argv", "name"),
+    ("line", "name"),
     [
-        ([], "sample"),
+        ("", "sample"),
         # Text of one's own.
-        (
-            ["--config.data.path=Makefile", "--config.data.source=text"],
-            "default",
-        ),
+        ("--config.data.path=Makefile --config.data.source=text", "default"),
     ],
 )
-def test_defaults(command, argv, name):
+def test_defaults(command, line, name):
+    argv = line.split()
     assert cli.main(argv) == 0
     [(config, workdir, layout)] = command.calls
     changes = dict(word.removeprefix("--").split("=") for word in argv)

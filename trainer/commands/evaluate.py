@@ -17,12 +17,11 @@ import numpy as np
 import storage
 from input_pipeline import held_out, label_sets
 from trainer import chain, checkpoint, ngrams, trained
-from trainer.commands import asking
 from trainer.commands import export as export_command
 from trainer.report import pictures, selective, statistics, summary
 from trainer.run import Run
 from trainer.serving import card, loading, mistakes
-from trainer.stages import pretraining_task
+from trainer.stages import asking, pretraining_task
 
 _log = logging.getLogger(__name__)
 RESULT, PICTURE = "evaluation.json", "evaluation.png"
@@ -204,18 +203,18 @@ def _classifier(
     if control := run.config.evaluation.control:
         result["gain_over_control"] = _gain_over_control(control, folder)
         result["control"] = control
-    named, answered = (
-        label_sets.named(of, names)
-        for of in (labels, statistics.answers(labels, probabilities))
-    )
-    sure = confidences
+    worst, sure = [*answers.worst], confidences
     if labels.ndim == 1:  # As the classes counted.
         sure = probabilities.max(axis=1)
+    named, answered = (
+        label_sets.named(of[worst], names)
+        for of in (labels, statistics.answers(labels, probabilities))
+    )
     return {
         **result,
         "strongest_ngrams": exported.facts.get("strongest_ngrams", {}),
         "most_wrong": mistakes.shown(
-            answers.worst, named, answered, sure, exported
+            answers.worst, named, answered, sure[worst], exported
         ),
         "seconds": round(answers.seconds, 3),
         "test_sha256": storage.sha256_json(

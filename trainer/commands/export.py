@@ -143,9 +143,7 @@ def _write_all(run: Run, directory: pathlib.Path) -> dict[str, Any]:
         "vocabulary_size": tokenizer.vocabulary_size,
         "sequence_length": config.data.sequence_length,
         "hidden_size": config.model.hidden_size,
-        "parameters": {
-            file: model.count_params() for file, model in models.items()
-        },
+        "parameters": {f: m.count_params() for f, m in models.items()},
         "fingerprints": {stage: d.fingerprint for stage, d in data.items()},
         "reports": {stage: d.report for stage, d in data.items()},
         "checkpoints": {

@@ -97,9 +97,8 @@ def run(run: Run) -> None:
         )
         stages = []
         for number in range(finetune.num_seeds):
-            task = train(
-                seeds.config_of(config, number), rows, seeds.stage_of(number)
-            )
+            own = seeds.config_of(config, number)
+            task = train(own, rows, seeds.stage_of(number))
             stages.append(task.stage)
             if run.is_chief:
                 _warn_if_undertrained(run.workdir, task)

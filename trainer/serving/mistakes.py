@@ -1,9 +1,7 @@
 """Documents with a wrong answer: their text, and why they were answered so."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import numpy as np
 
 from trainer.serving import explanations, loading
 
@@ -14,16 +12,16 @@ def shown(
     documents: Mapping[int, bytes],
     labels: Sequence[str],
     answers: Sequence[str],
-    probabilities: np.ndarray,
+    probabilities: Iterable[float],
     exported: loading.Exported,
 ) -> list[dict[str, Any]]:
     """What a report shows of mistakes, JSON-ready.
 
     Args:
-      documents: place among the N -> raw text, of those that are shown.
-      labels: of all N documents.
+      documents: place among the test documents -> raw text.
+      labels: of these documents, in their order.
       answers: likewise.
-      probabilities: float [N], of the answers.
+      probabilities: of the answers, likewise.
       exported: what answered.
 
     Returns:
@@ -33,16 +31,18 @@ def shown(
       `explanations.of`.
     """
     found = []
-    for i, raw in documents.items():
+    for (place, raw), label, answer, probability in zip(
+        documents.items(), labels, answers, probabilities, strict=True
+    ):
         # A cut character at the end becomes one mark, which is cut off.
         text = raw[: 4 * _EXCERPT].decode(errors="replace")
         found.append(
             {
-                "document": i + 1,
+                "document": place + 1,
                 "text": " ".join(text.split())[:_EXCERPT],
-                "label": labels[i],
-                "answer": answers[i],
-                "probability": float(probabilities[i]),
+                "label": label,
+                "answer": answer,
+                "probability": float(probability),
             }
         )
     if "explain" in exported.signatures:

@@ -18,7 +18,7 @@ _OUTPUTS = {
     "encoder": "encoder_probabilities",
     "n-grams": "ngram_probabilities",
 }
-_MOST_WORST = 20  # Documents that are shown.
+_NUM_WORST = 20  # Documents that are shown.
 _SORTED_BATCHES = 16  # Among these many batches texts are sorted by length.
 
 
@@ -84,7 +84,7 @@ def ask(
             (sure[i], first + int(i), window[i].raw)
             for i in np.flatnonzero(is_wrong)
         ]
-        worst = sorted(worst)[:_MOST_WORST]
+        worst = sorted(worst)[:_NUM_WORST]
     none = [np.zeros([0, len(names)])]
     rates = np.concatenate(outputs.get("probabilities", none))
     # Older exports have no confidence and no decision.

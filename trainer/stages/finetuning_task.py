@@ -89,14 +89,7 @@ def create(
         plan = loop.Plan.of(
             train, config, num_rows, enough=automatic.finetuning_steps
         )
-        schedule = dataclasses.replace(
-            config.optimizer,
-            learning_rate=finetune.learning_rate,
-            schedule=finetune.schedule,
-            warmup_steps=round(finetune.warmup_rate * plan.num_steps),
-            final_rate=0.0,
-            weight_decay=finetune.weight_decay,
-        )
+        schedule = optimizer_section(config, plan.num_steps)
         with strategy.scope():
             optimizer = optimizers.create(
                 schedule,
@@ -130,6 +123,21 @@ def create(
             )
         )
     return created
+
+
+def optimizer_section(
+    config: schema.Config, num_steps: int
+) -> schema.OptimizerConfig:
+    """The section `optimizer` as fine-tuning uses it."""
+    finetune = config.finetune
+    return dataclasses.replace(
+        config.optimizer,
+        learning_rate=finetune.learning_rate,
+        schedule=finetune.schedule,
+        warmup_steps=round(finetune.warmup_rate * num_steps),
+        final_rate=0.0,
+        weight_decay=finetune.weight_decay,
+    )
 
 
 def training_section(config: schema.Config) -> schema.TrainConfig:

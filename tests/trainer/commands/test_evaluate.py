@@ -12,9 +12,10 @@ import storage
 from input_pipeline import held_out
 from input_pipeline.corpus import Corpus
 from trainer import chain
-from trainer.commands import asking, evaluate
+from trainer.commands import evaluate
 from trainer.run import Run
 from trainer.serving import loading
+from trainer.stages import asking
 
 
 class Classifier(tf.Module):
