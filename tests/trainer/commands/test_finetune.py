@@ -14,6 +14,7 @@ from trainer import checkpoint, trained
 from trainer import workdir as workdir_lib
 from trainer.commands import finetune, pretrain
 from trainer.run import Run
+from trainer.stages import finetuning_task
 
 STAGES = ("finetune_frozen", "finetune")
 LABELS = ["bad", "good"]
@@ -44,6 +45,12 @@ def train(labelled, one_device):
 def copy(tuned, tmp_path):
     """A copy of the fine-tuned workdir, to be changed."""
     return shutil.copytree(tuned.workdir, tmp_path / "run")
+
+
+def test_the_learning_rate_rises_for_a_share_of_the_steps(labelled):
+    changes = {"finetune.warmup_rate": 0.2, "finetune.learning_rate": 0.01}
+    optimizer = finetuning_task.optimizer_section(labelled(changes), 60)
+    assert (optimizer.warmup_steps, optimizer.learning_rate) == (12, 0.01)
 
 
 def _remove_after(workdir, stage, step):

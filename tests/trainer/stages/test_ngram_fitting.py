@@ -230,3 +230,18 @@ def test_several_labels_are_learned_class_by_class():
     )
     # Only three regressions can be right where their regularisation is.
     assert facts["loss"] < 1
+
+
+def test_a_document_of_several_labels_is_one_document():
+    """The scales by hand: its n-grams count once outside of each class."""
+    text = documents([[2], [2], [3], [3]], [0] * 4)
+    labels = np.array([[1, 1], [1, 0], [1, 0], [0, 1]], bool)
+    text = text._replace(labels=labels)
+    model, _ = ngram_fitting.fit(
+        text, text, is_special=IS_SPECIAL, class_weights=np.ones(2)
+    )
+    # Each text is learned twice, because it is the validation, too. Of class 0,
+    # with one added to each count: 5 and 3 inside, 1 and 3 outside.
+    ratios = np.log([(5 / 8) / (1 / 4), (3 / 4) / (3 / 8)])
+    expected = np.sqrt(ratios * (1 + np.log(9 / 5)))
+    np.testing.assert_allclose(model.scales, expected, rtol=1e-6)
