@@ -18,9 +18,14 @@ BIN := .venv/bin
 LOCK := requirements$(if $(EXTRA),-$(EXTRA)).txt
 # Newer than its lock file = installed from it.
 STAMP := .venv/installed-$(LOCK)
+# What the tests use beside it.
+TOOLS := .venv/installed-requirements-dev.txt
 # PyTorch and transformers, apart: only tests of the Hugging Face folder use it.
 HUGGINGFACE := .venv-huggingface/installed
-COMPILE := $(UV) pip compile pyproject.toml --quiet --extra dev --universal \
+INSTALL = if command -v $(UV) >/dev/null; \
+	then $(UV) pip install --python .venv --require-hashes --requirement $<; \
+	else $(BIN)/python -m pip install --require-hashes --requirement $<; fi
+COMPILE := $(UV) pip compile pyproject.toml --quiet --universal \
 	--python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 
 .PHONY: run test soak lock clean
@@ -29,13 +34,13 @@ COMPILE := $(UV) pip compile pyproject.toml --quiet --extra dev --universal \
 run: $(STAMP)
 	$(BIN)/python -m trainer.main --strategy=mirrored $(ARGS)
 
-test: $(STAMP) $(HUGGINGFACE)
+test: $(TOOLS) $(HUGGINGFACE)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -rs --numprocesses=2 --dist=loadgroup
 
-soak: $(STAMP)
+soak: $(TOOLS)
 	$(BIN)/python -m pytest -m soak
 
 $(STAMP): $(LOCK)
@@ -45,13 +50,14 @@ $(STAMP): $(LOCK)
 	sys.exit(None if (3, 11) <= v <= (3, 13) else \
 	"Cloze needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d; name" \
 	" another, such as PYTHON=python3.11." % v)'
-	@if command -v $(UV) >/dev/null; then \
-	  $(UV) venv --quiet --allow-existing --python $(PYTHON) .venv && \
-	  $(UV) pip install --python .venv --require-hashes --requirement $(LOCK); \
-	else \
-	  $(PYTHON) -m venv .venv && \
-	  $(BIN)/python -m pip install --require-hashes --requirement $(LOCK); \
-	fi
+	@if command -v $(UV) >/dev/null; \
+	then $(UV) venv --quiet --allow-existing --python $(PYTHON) .venv; \
+	else $(PYTHON) -m venv .venv; fi
+	@$(INSTALL)
+	touch $@
+
+$(TOOLS): requirements-dev.txt | $(STAMP)
+	@$(INSTALL)
 	touch $@
 
 # Best effort: where it cannot be installed, those tests are skipped.
@@ -64,10 +70,12 @@ $(HUGGINGFACE): requirements-huggingface.txt | $(STAMP)
 requirements-%.txt:
 	@echo "EXTRA=$* is not known; use EXTRA=gpu or leave it out." >&2; exit 1
 
-# The second lock repeats the versions of the first, so that one environment
-# can serve both.
+# The others repeat the versions of the first, so that one environment can serve
+# all of them.
 lock:
 	$(COMPILE) --output-file requirements.txt
+	$(COMPILE) --extra dev --constraint requirements.txt \
+		--output-file requirements-dev.txt
 	$(COMPILE) --extra gpu --constraint requirements.txt \
 		--output-file requirements-gpu.txt
 
