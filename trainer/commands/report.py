@@ -38,6 +38,7 @@ def run(run: Run) -> None:
         for stage, checkpoints in trained.items()
         if checkpoints.exist()
     }
+    answer = summary.answer(evaluation)
     lines = summary.lines(
         stages=stages,
         parameters=parameters,
@@ -55,6 +56,7 @@ def run(run: Run) -> None:
     is_shown = "classifier" in evaluation and picture.exists()
     text = page.render(
         title=f"Cloze: {folder.resolve().name}",
+        answer=answer,
         summary=lines,
         stages=stages,
         picture=picture.read_bytes() if is_shown else b"",
@@ -64,4 +66,4 @@ def run(run: Run) -> None:
         audit=audit.read(workdir),
     )
     (folder / FILE).write_text(text, encoding="utf-8")
-    print(summary.table(lines, tables))
+    print(summary.table(lines, tables), *answer, sep="\n")

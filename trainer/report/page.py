@@ -32,6 +32,7 @@ _STYLE = pathlib.Path(__file__).with_suffix(".css").read_text()
 def render(
     *,
     title: str,
+    answer: Sequence[str],
     summary: Mapping[str, str],
     stages: Mapping[str, Sequence[_Event]],
     config: Mapping[str, Any],
@@ -44,6 +45,7 @@ def render(
 
     Args:
       title: of the page.
+      answer: what the run made and how good it is, see `summary.answer`.
       summary: name -> value, see `summary.lines`.
       stages: name -> lines of metrics.jsonl, fill-ins among them.
       config: the configuration, JSON-ready.
@@ -56,10 +58,12 @@ def render(
     title = _escaped(title)
     parts = [
         f"<h1>{title}</h1>",
-        _table(summary.items()),
-        _labelled_text(audit) if audit else "",
+        *(f'<p class="answer">{_escaped(one)}</p>' for one in answer),
+        _mistakes(mistakes) if mistakes else "",
+        _classifier(picture, tables or {}),
         *(_stage(name, events) for name, events in stages.items()),
-        _classifier(picture, tables or {}, mistakes),
+        _labelled_text(audit) if audit else "",
+        _section("All results", _table(summary.items())),
         _section(
             "Configuration",
             f"<details><summary>every field</summary><pre>"
@@ -127,10 +131,17 @@ def _fill_ins(events: Sequence[_Event]) -> list[str]:
     ]
 
 
+def _mistakes(mistakes: Sequence[Mapping[str, Any]]) -> str:
+    are_marked = any("explanation" in one for one in mistakes)
+    return _section(
+        "What it gets most wrong",
+        f"<p>{_LEGEND}</p>" if are_marked else "",
+        *_articles(mistakes),
+    )
+
+
 def _classifier(
-    picture: bytes,
-    tables: Mapping[str, Sequence[Sequence[str]]],
-    mistakes: Sequence[Mapping[str, Any]],
+    picture: bytes, tables: Mapping[str, Sequence[Sequence[str]]]
 ) -> str:
     parts = []
     if picture:
@@ -138,11 +149,6 @@ def _classifier(
         parts.append(_image(what, picture, "png"))
     for title, rows in tables.items():
         parts += [f"<h3>{_escaped(title)}</h3>", _table(rows)]
-    if mistakes:
-        parts.append("<h3>What it gets most wrong</h3>")
-        if any("explanation" in one for one in mistakes):
-            parts.append(f"<p>{_LEGEND}</p>")
-    parts += _articles(mistakes)
     return _section("On the test split", *parts) if parts else ""
 
 

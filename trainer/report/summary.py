@@ -7,6 +7,59 @@ Events = Sequence[Mapping[str, Any]]
 Cells = Sequence[str]
 _MOST_CONFUSED, _MOST_CLASSES = 3, 10  # That a terminal shows.
 _MOST_NGRAMS = 20  # Classes whose n-grams a report shows.
+_MOST_NAMED = 6  # Classes that a sentence names.
+
+
+def answer(evaluation: Mapping[str, Any]) -> list[str]:
+    """What the run made, how good it is and against what, in sentences.
+
+    Args:
+      evaluation: the content of evaluation.json, or {}.
+    """
+    if not (classifier := evaluation.get("classifier")):
+        if not (masked_lm := evaluation.get("masked_lm")):
+            return []
+        return [
+            "This encoder fills in masked words; its first guess is right for"
+            f" {100 * masked_lm['accuracy']:.1f} % of those in the validation"
+            " text. No classifier was evaluated."
+        ]
+    labels = evaluation["labels"]
+    named = ", ".join(labels[:_MOST_NAMED])
+    if len(labels) > _MOST_NAMED:
+        named += " and others"
+    number = evaluation["documents"]["evaluated"]
+    others = {
+        f"{name} alone": _percent(accuracy)
+        for name, accuracy in evaluation.get("parts", {}).items()
+    }
+    if evaluation.get("multilabel"):
+        does = f"finds which of {len(labels):,} classes a text belongs to"
+        right, decides = "is right in every class", "answered labels"
+    else:
+        does = f"sorts texts into {len(labels):,} classes"
+        right, decides = "is right", "documents"
+        if classes := evaluation.get("classes"):
+            most = max(classes, key=lambda one: one["support"])
+            others[f"always {most['label']}"] = (
+                f"{100 * most['support'] / number:.1f} %"
+            )
+    sentences = [
+        f"This classifier {does}: {named}.",
+        f"It {right} on {_percent(classifier['accuracy'])} of {number:,} test"
+        " documents, which it had never seen.",
+    ]
+    if others:
+        told = "; ".join(f"{name}, {value}" for name, value in others.items())
+        sentences.append(f"To compare: {told}.")
+    if gain := evaluation.get("gain_over_ngrams"):
+        sentences.append(verdict(gain["accuracy"]))
+    if decided := evaluation.get("decisions"):
+        sentences.append(
+            f"It decides {_percent(decided['coverage'])} of the {decides}, and"
+            f" {_percent(decided['precision'])} of the decisions are right."
+        )
+    return sentences
 
 
 def lines(
@@ -185,6 +238,12 @@ def verdict(gain: Mapping[str, float]) -> str:
         f"n-grams alone do as well on this text (the encoder gains {measured});"
         " --config.finetune.encoder=False exports them without any pretraining."
     )
+
+
+def _percent(value: Mapping[str, float]) -> str:
+    """The same as "95.0 % (94.0 to 96.0)"."""
+    share, low, high = (100 * value[key] for key in ("value", "low", "high"))
+    return f"{share:.1f} % ({low:.1f} to {high:.1f})"
 
 
 def _with_range(value: Mapping[str, float]) -> str:

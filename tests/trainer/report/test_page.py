@@ -35,6 +35,7 @@ VOID = {"meta", "img", "br"}
 def create(**changes):
     values = {
         "title": "a run",
+        "answer": [],
         "summary": {"test accuracy": "0.9"},
         "stages": {"pretrain": EVENTS},
         "config": {"seed": 3},
@@ -116,6 +117,7 @@ def full():
         },
         tables={EVIL: [("class", "errors"), (EVIL, "7,654")]},
         title=EVIL,
+        answer=[f"first {EVIL}"],
         summary={EVIL: EVIL},
         config={"data": {"path": EVIL}},
     )
@@ -158,6 +160,22 @@ def test_everything_is_there_and_no_text_becomes_markup(full):
         if name in ("src", "href", "srcset", "action"):
             assert value.startswith("data:")
     assert not re.search(r"url\(|@import|<link|<iframe", full)
+
+
+def test_the_answer_comes_first_then_mistakes_curves_and_the_text(full):
+    places = [
+        full.index(text)
+        for text in (
+            "first &quot;",
+            "What it gets most wrong",
+            "On the test split",
+            "Stage pretrain",
+            "The labelled text",
+            "All results",
+            "Configuration",
+        )
+    ]
+    assert places == sorted(places)
 
 
 def test_fill_ins_stand_epoch_by_epoch():

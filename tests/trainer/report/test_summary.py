@@ -65,11 +65,46 @@ def test_results_are_added_up_and_come_with_their_ranges():
     }.items() <= lines.items()
 
 
+def test_the_answer_names_what_the_classifier_is_compared_with():
+    decided = {"coverage": estimate(0.75), "precision": estimate(0.97)}
+    evaluation = {
+        **EVALUATION,
+        "documents": {"evaluated": 66_000},
+        "labels": [*"abcdefg"],
+        "parts": {"n-grams": estimate(0.8), "encoder": estimate(0.85)},
+        "gain_over_ngrams": {"accuracy": estimate(0.1)},
+        "decisions": decided,
+    }
+    assert summary.answer(evaluation) == [
+        "This classifier sorts texts into 7 classes: a, b, c, d, e, f and"
+        " others.",
+        "It is right on 90.0 % (89.0 to 91.0) of 66,000 test documents, which"
+        " it had never seen.",
+        "To compare: n-grams alone, 80.0 % (79.0 to 81.0); encoder alone, 85.0"
+        " % (84.0 to 86.0); always class 11, 16.7 %.",
+        "The encoder gains 10.0 points (9.0 to 11.0) over n-grams alone.",
+        "It decides 75.0 % (74.0 to 76.0) of the documents, and 97.0 % (96.0"
+        " to 98.0) of the decisions are right.",
+    ]
+
+
+def test_the_answer_of_several_labels_and_of_an_encoder():
+    several = {**EVALUATION, "labels": [*"ab"], "multilabel": True}
+    assert summary.answer(several) == [
+        "This classifier finds which of 2 classes a text belongs to: a, b.",
+        "It is right in every class on 90.0 % (89.0 to 91.0) of 25,000 test"
+        " documents, which it had never seen.",
+    ]
+    (encoder,) = summary.answer({"masked_lm": {"accuracy": 0.334}})
+    assert "its first guess is right for 33.4 %" in encoder
+
+
 def test_what_is_not_there_is_not_said():
     nothing = summary.lines(
         stages={}, parameters={}, evaluation={"masked_lm": {}}, places={}
     )
     assert nothing == {}
+    assert summary.answer({"masked_lm": {}}) == []
     assert summary.table({}) == ""
     assert summary.table({"a": "1", "long": "2"}) == "a     1\nlong  2"
 
