@@ -9,6 +9,7 @@ from typing import Any, Self
 from configs import checks
 
 _RECORDS = ("csv", "jsonl", "parquet")
+_WITH_SETS = ("tfds", *_RECORDS)  # Where a document may have several labels.
 _FILES = ("text", "folders", *_RECORDS)
 _SOURCES = ("sample", "tfds", *_FILES)
 # What only some sources read; set for another, it would have no effect.
@@ -132,10 +133,10 @@ class DataConfig:
             "data.label_kind", self.label_kind, ("auto", "one", "many")
         )
         checks.require(
-            self.label_kind != "many" or self.source in _RECORDS,
+            self.label_kind != "many" or self.source in _WITH_SETS,
             f"data.label_kind=many is read by data.source="
-            f"{' or '.join(_RECORDS)} alone; data.source={self.source} has one"
-            " label a document.",
+            f"{' or '.join(_WITH_SETS)} alone; data.source={self.source} has"
+            " one label a document.",
         )
         checks.require(
             self.label_kind != "one" or not self.label_separator,

@@ -19,7 +19,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from configs import schema
-from input_pipeline import cleaning, documents, processes
+from input_pipeline import cleaning, documents, label_sets, processes
 
 UNIT_EXAMPLES = 2_000  # About.
 # To reach its own examples, a unit reads over those before it in the file:
@@ -30,6 +30,12 @@ _NETWORK_SECONDS = 3.0
 
 # What TFDS raises for a data set that it cannot load or prepare.
 _FAILURES = (AssertionError, ImportError, OSError, RuntimeError, ValueError)
+# What `data.label_kind` asks for.
+_KINDS = {
+    "auto": "single value and no sequence of labels",
+    "one": "single value",
+    "many": "sequence of labels",
+}
 
 _logger = logging.getLogger(__name__)
 
@@ -71,7 +77,10 @@ def fingerprint(data: schema.DataConfig) -> dict[str, Any]:
 def read(
     data: schema.DataConfig, unit: documents.Unit, counts: cleaning.Counts
 ) -> Iterator[documents.Document]:
-    """The examples of a unit as they are stored; "unlabeled" has no label."""
+    """The examples of a unit as they are stored; "unlabeled" has no label.
+
+    A sequence of labels becomes a set, see `label_sets`.
+    """
     builder = _builder(data)
     features = builder.info.features
     fields = [data.text_field, data.label_field, data.group_field]
@@ -80,7 +89,7 @@ def read(
     for piece in unit.pieces:
         for text, *values in _examples(builder, piece, fields):
             label, group = (
-                _name(field, features[field], value) if field else ""
+                _label(field, features[field], value) if field else ""
                 for field, value in zip(fields[1:], values, strict=True)
             )
             yield from documents.cut([text], counts, label, group)
@@ -102,7 +111,10 @@ def _examples(
         ),
     )
     try:
-        for batch in tfds.as_numpy(examples.batch(_BATCH_EXAMPLES)):
+        for batch in tfds.as_numpy(examples.ragged_batch(_BATCH_EXAMPLES)):
+            for name, values in batch.items():
+                if isinstance(values, tf.RaggedTensor):
+                    batch[name] = values.to_list()
             yield from zip(
                 *(batch.get(name, itertools.repeat(None)) for name in fields),
                 strict=False,
@@ -114,7 +126,10 @@ def _examples(
         ) from error
 
 
-def _name(field: str, feature: Any, value: Any) -> str:
+def _label(field: str, feature: Any, value: Any) -> str:
+    if isinstance(value, list):
+        names = (_label(field, feature.feature, item) for item in value)
+        return label_sets.joined(filter(None, names))
     if isinstance(value, bytes):
         return documents.name(field, value)
     if hasattr(feature, "int2str"):
@@ -199,12 +214,24 @@ def _check_fields(data: schema.DataConfig, builder: Any) -> None:
         )
     for kind in ("label", "group"):
         field = getattr(data, f"{kind}_field")
-        if field in features and features[field].shape != ():
+        if field not in features:
+            continue
+        wanted = data.label_kind if kind == "label" else "one"
+        found = _kind(features[field])
+        if not found or wanted not in ("auto", found):
             raise ValueError(
                 f"data.{kind}_field={field!r} of data.name="
-                f"{builder.info.full_name} is no single value; choose another,"
-                " or '' for none."
+                f"{builder.info.full_name} is no {_KINDS[wanted]}; choose"
+                " another, or '' for none."
             )
+
+
+def _kind(feature: Any) -> str:
+    """How many values an example has: "one", "many", or "" for a tensor."""
+    if feature.shape == ():
+        return "one"
+    item = getattr(feature, "feature", None)  # Of a sequence.
+    return "many" if item is not None and item.shape == () else ""
 
 
 def _builder(data: schema.DataConfig) -> Any:

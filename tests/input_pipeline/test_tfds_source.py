@@ -28,6 +28,7 @@ def _data_dir(tmp_path_factory):
             "stars": i,
             "maker": f"m{i}",
             "vector": [i, i],
+            "topics": [*range(i % 3)],
         }
         for i, text in enumerate(_TEXTS)
     ]
@@ -42,6 +43,9 @@ def _data_dir(tmp_path_factory):
                 "stars": tfds.features.Scalar(np.int32),
                 "maker": tfds.features.Text(),
                 "vector": tfds.features.Tensor(shape=(2,), dtype=np.int64),
+                "topics": tfds.features.Sequence(
+                    tfds.features.ClassLabel(names=["music", "art"])
+                ),
             }
         ),
         split_datasets={
@@ -143,6 +147,15 @@ def test_labels(label_field, label):
 
 
 @pytest.mark.usefixtures("data_dir")
+@pytest.mark.parametrize("kind", ["auto", "many"])
+def test_a_sequence_of_labels_is_a_set(kind):
+    data = _config(label_field="topics", label_kind=kind)
+    found = [document.label for document in _read(data, "train")]
+    assert found[:4] == ["[]", '["music"]', '["art", "music"]', "[]"]
+    assert len(found) == 50
+
+
+@pytest.mark.usefixtures("data_dir")
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -158,6 +171,12 @@ def test_labels(label_field, label):
         ({"text_field": "body"}, r"fields are .*texts among them maker, text"),
         ({"text_field": "stars"}, r"'stars' is no text"),
         ({"label_field": "vector"}, r"'vector' .* no single value"),
+        ({"group_field": "topics"}, r"'topics' .* is no single value; "),
+        (
+            {"label_field": "topics", "label_kind": "one"},
+            r"'topics' .* is no single value; ",
+        ),
+        ({"label_kind": "many"}, r"'label' .* is no sequence of labels"),
         ({"group_field": "who"}, r"group_field='who' is no field .*maker"),
         ({"name": "tiny_review"}, "no known data set"),
         ({"name": "tiny_reviews:9.9.9"}, "9.9.9"),
