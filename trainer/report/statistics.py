@@ -224,7 +224,7 @@ def paired_gain(
 
     Returns:
       `accuracy` (gained; see `Results`) and `loss` (in nats; below 0 is
-      better).
+      better); where a document may have several labels, `micro_f1`, too.
     """
     probabilities = np.asarray(probabilities, np.float64)
     control = np.asarray(control, np.float64)
@@ -236,10 +236,31 @@ def paired_gain(
     )
     gained = losses(labels, probabilities) - losses(labels, control)
     worst = _WORST_LOSS * (1 if labels.ndim == 1 else labels.shape[1])
-    return {
+    gains = {
         "accuracy": _mean(right - right_before, -1.0, 1.0),
         "loss": _mean(gained, -worst, worst),
     }
+    if labels.ndim == 2:
+        gains["micro_f1"] = _micro_f1_gain(labels, probabilities, control)
+    return gains
+
+
+def _micro_f1_gain(
+    labels: np.ndarray, probabilities: np.ndarray, control: np.ndarray
+) -> Estimate:
+    """The difference of two ratios, with its range by the delta method."""
+    value, influence = 0.0, np.zeros(len(labels))
+    for sign, rates in ((1, probabilities), (-1, control)):
+        answered = answers(labels, rates)
+        right = 2 * (labels & answered).sum(axis=1)  # Of each document.
+        total = (labels.astype(int) + answered).sum(axis=1)
+        f1_of_all = right.sum() / max(total.sum(), 1)
+        value += sign * f1_of_all
+        influence += (
+            sign * (right - f1_of_all * total) / max(total.mean(), 1e-9)
+        )
+    half = 1.96 * influence.std() / math.sqrt(len(labels))
+    return Estimate(value, value - half, value + half)
 
 
 def right_documents(

@@ -53,7 +53,7 @@ def answer(evaluation: Mapping[str, Any]) -> list[str]:
         told = "; ".join(f"{name}, {value}" for name, value in others.items())
         sentences.append(f"To compare: {told}.")
     if gain := evaluation.get("gain_over_ngrams"):
-        sentences.append(verdict(gain["accuracy"]))
+        sentences.append(verdict(gain))
     if decided := evaluation.get("decisions"):
         sentences.append(
             f"It decides {_percent(decided['coverage'])} of the {decides}, and"
@@ -222,16 +222,25 @@ def evaluation_lines(evaluation: Mapping[str, Any]) -> dict[str, str]:
     for name, accuracy in evaluation.get("parts", {}).items():
         found[f"test {measure}, {name} alone"] = _with_range(accuracy)
     if gain := evaluation.get("gain_over_ngrams"):
-        found["verdict"] = verdict(gain["accuracy"])
+        found["verdict"] = verdict(gain)
     for name, gain in evaluation.get("gain_over_control", {}).items():
-        found[f"{name} gained over control"] = _with_range(gain)
+        found[f"{name.replace('_f1', ' F1')} gained over control"] = (
+            _with_range(gain)
+        )
     return found
 
 
-def verdict(gain: Mapping[str, float]) -> str:
-    """What the encoder is worth, from the accuracy gained over n-grams."""
-    points, low, high = (100 * gain[key] for key in ("value", "low", "high"))
-    measured = f"{points:.1f} points ({low:.1f} to {high:.1f})"
+def verdict(gains: Mapping[str, Mapping[str, float]]) -> str:
+    """What the encoder is worth, from what it gained over n-grams.
+
+    That is accuracy; micro F1 where a document may have several labels.
+    """
+    measure = "micro_f1" if "micro_f1" in gains else "accuracy"
+    points, low, high = (
+        100 * gains[measure][key] for key in ("value", "low", "high")
+    )
+    unit = "points of micro F1" if measure == "micro_f1" else "points"
+    measured = f"{points:.1f} {unit} ({low:.1f} to {high:.1f})"
     if low > 0:
         return f"The encoder gains {measured} over n-grams alone."
     return (

@@ -288,9 +288,35 @@ def test_resamples_in_parts_are_the_same(monkeypatch):
     assert statistics.results(labels, probabilities).micro_f1 == whole
 
 
-def test_gain_with_several_labels_is_that_of_exact_matches():
-    labels, probabilities = several(200)
-    gain = statistics.paired_gain(labels, labels * 1.0, probabilities)
-    wrong = ((probabilities >= 0.5) != labels).any(axis=1)
-    assert gain["accuracy"].value == pytest.approx(wrong.mean())
+def test_gains_with_several_labels_are_of_exact_matches_and_of_micro_f1():
+    labels, control = several(400)
+    better = np.where(np.arange(400)[:, np.newaxis] < 20, labels, control)
+    gain = statistics.paired_gain(labels, better, control)
+    wrong = ((control >= 0.5) != labels).any(axis=1)[:20]
+    assert gain["accuracy"].value == pytest.approx(wrong.sum() / 400)
     assert gain["loss"].value < 0
+
+    def difference(rows):
+        return np.subtract(
+            *(
+                metrics.f1_score(labels[rows], p[rows] >= 0.5, average="micro")
+                for p in (better, control)
+            )
+        )
+
+    found = gain["micro_f1"]
+    assert found.value == pytest.approx(difference(np.arange(400)))
+    random = np.random.default_rng(0)
+    drawn = [difference(random.integers(0, 400, 400)) for _ in range(300)]
+    # As wide as a bootstrap of the documents finds it.
+    assert (found.high - found.low) / (2 * 1.96) == pytest.approx(
+        np.std(drawn), rel=0.15
+    )
+    nothing = statistics.paired_gain(labels, control, control)["micro_f1"]
+    assert (nothing.value, nothing.low, nothing.high) == (0, 0, 0)
+
+
+def test_a_micro_f1_of_no_labels_at_all_gains_nothing():
+    none = np.zeros([3, 2], bool)
+    found = statistics.paired_gain(none, none * 0.1, none * 0.2)["micro_f1"]
+    assert (found.value, found.low, found.high) == (0, 0, 0)

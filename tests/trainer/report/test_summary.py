@@ -89,11 +89,19 @@ def test_the_answer_names_what_the_classifier_is_compared_with():
 
 
 def test_the_answer_of_several_labels_and_of_an_encoder():
-    several = {**EVALUATION, "labels": [*"ab"], "multilabel": True}
+    gained = {"accuracy": estimate(0.3), "micro_f1": estimate(0.02)}
+    several = {
+        **EVALUATION,
+        "labels": [*"ab"],
+        "multilabel": True,
+        "gain_over_ngrams": gained,
+    }
     assert summary.answer(several) == [
         "This classifier finds which of 2 classes a text belongs to: a, b.",
         "It is right in every class on 90.0 % (89.0 to 91.0) of 25,000 test"
         " documents, which it had never seen.",
+        "The encoder gains 2.0 points of micro F1 (1.0 to 3.0) over n-grams"
+        " alone.",
     ]
     (encoder,) = summary.answer({"masked_lm": {"accuracy": 0.334}})
     assert "its first guess is right for 33.4 %" in encoder
