@@ -17,14 +17,16 @@ import os
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import keras
 import numpy as np
 import safetensors
 import safetensors.numpy
 
 import storage
+
+if TYPE_CHECKING:  # It takes seconds, and who only looks for files needs none.
+    import keras
 
 _log = logging.getLogger(__name__)
 _WEIGHTS = "weights.safetensors"
@@ -55,8 +57,8 @@ class Checkpoints:
         self,
         state: dict[str, Any],
         *,
-        weights: list[keras.Variable],
-        optimizer: list[keras.Variable],
+        weights: "list[keras.Variable]",
+        optimizer: "list[keras.Variable]",
     ) -> None:
         """Writes a checkpoint of `state["step"]` and deletes old ones.
 
@@ -90,8 +92,8 @@ class Checkpoints:
     def restore(
         self,
         *,
-        weights: list[keras.Variable],
-        optimizer: list[keras.Variable],
+        weights: "list[keras.Variable]",
+        optimizer: "list[keras.Variable]",
     ) -> dict[str, Any]:
         """Loads the newest good checkpoint; returns its state, {} without one.
 
@@ -195,7 +197,7 @@ def best_of(paths: Sequence[pathlib.Path]) -> pathlib.Path:
     return min(paths, key=_rank)
 
 
-def read_weights(path: pathlib.Path, variables: list[keras.Variable]) -> None:
+def read_weights(path: pathlib.Path, variables: "list[keras.Variable]") -> None:
     """Assigns the weights of a checkpoint to a model, or to a part of it.
 
     Raises:
@@ -232,8 +234,8 @@ def _read_arrays(path: pathlib.Path) -> dict[str, np.ndarray]:
 def _fitting(
     path: pathlib.Path,
     arrays: dict[str, np.ndarray],
-    variables: list[keras.Variable],
-) -> list[tuple[keras.Variable, np.ndarray]]:
+    variables: "list[keras.Variable]",
+) -> "list[tuple[keras.Variable, np.ndarray]]":
     """Every variable with the array of its path.
 
     Args:
@@ -265,10 +267,12 @@ def _fitting(
     return pairs
 
 
-def _write_arrays(path: pathlib.Path, variables: list[keras.Variable]) -> None:
+def _write_arrays(
+    path: pathlib.Path, variables: "list[keras.Variable]"
+) -> None:
     arrays = {
         # Zero-dimensional arrays must stay arrays.
-        variable.path: np.asarray(keras.ops.convert_to_numpy(variable))
+        variable.path: np.asarray(variable)
         for variable in variables
     }
     assert len(arrays) == len(variables), "variable paths must be unique"

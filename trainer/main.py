@@ -48,6 +48,8 @@ _WITHOUT_TEXT = ("export", "predict", "serve", "report", "doctor")
 # Modes that take no `Run`: two build no model, and the doctor must work without
 # TensorFlow.
 _WITHOUT_RUN = ("predict", "serve", "doctor")
+# Modes that ask an export.
+_WITHOUT_KERAS = ("predict", "serve")
 # Modes that describe a workdir; its own config is their default.
 _OF_WORKDIR = ("report", "status")
 _USAGE = """usage: python -m trainer.main [--flag=value ...]
@@ -137,6 +139,10 @@ def _run(argv: Sequence[str]) -> None:
     if values.mode not in _WITHOUT_TEXT:
         preflight.check(config)
         config = preflight.fitted(config)
+    if (
+        values.mode in _WITHOUT_KERAS
+    ):  # Half of what importing TensorFlow takes.
+        os.environ["TF_USE_LEGACY_KERAS"] = "1"
     module, _ = MODES[values.mode]
     command = processes.import_module(f"trainer.commands.{module}")
     with cluster.watched(layout):
