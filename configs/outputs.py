@@ -68,8 +68,10 @@ class ServeConfig:
     max_bytes: int = 10_000_000  # Of the body of a request.
     max_texts: int = 1_000  # Of a request.
     max_characters: int = 100_000  # Of a text.
+    neighbours: int = 0  # Training documents most like a text, to be shown.
 
     def __post_init__(self) -> None:
+        checks.at_least("serve.neighbours", self.neighbours, 0)
         checks.require(
             0 <= self.port < 2**16,
             f"serve.port={self.port} must lie between 0 and 65535.",

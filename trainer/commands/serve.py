@@ -4,12 +4,15 @@ import functools
 import logging
 import socket
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import uvicorn
 
 from configs import schema
 from configs.runtime import Runtime
 from trainer import trained
+from trainer import workdir as workdir_lib
 from trainer.commands import predict
 from trainer.serving import app, loading
 
@@ -22,8 +25,8 @@ def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
     """Serves until Ctrl-C or SIGTERM; requests that have come are answered.
 
     Raises:
-      ValueError: there is no export, a file of it is missing or changed, or
-        the address is in use.
+      ValueError: there is no export, a file of it is missing or changed, the
+        address is in use, or the documents for `serve.neighbours` are missing.
     """
     serve = config.serve
     directory = loading.directory_of(workdir, config.predict.export_dir)
@@ -31,7 +34,9 @@ def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
         exported = loading.load(directory)
         if not config.predict.export_dir:
             trained.warn_if_older(workdir, exported.facts)
-        ask = functools.partial(predict.ask, exported)
+        ask: app.Ask = functools.partial(predict.ask, exported)
+        if serve.neighbours:
+            ask = _with_neighbours(ask, workdir, serve.neighbours)
         # A first call takes a second longer, that of the others when it comes.
         ask("classify", [b"warm-up"])
         server = uvicorn.Server(
@@ -57,6 +62,29 @@ def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
             server.run(sockets=[listener])
         except KeyboardInterrupt:  # By then all requests are answered.
             _log.info("ended")
+
+
+def _with_neighbours(ask: app.Ask, workdir: str, number: int) -> app.Ask:
+    """The same, and the nearest training documents of the run in `workdir`."""
+    from trainer.serving import neighbours  # Keras takes seconds to import.
+
+    if not (recorded := workdir_lib.read(workdir)):
+        raise ValueError(
+            f"serve.neighbours={number} shows documents that a run was trained"
+            f" on, but --workdir={workdir} has no config.json; name the workdir"
+            " of the run, or leave serve.neighbours out."
+        )
+    documents = neighbours.training_documents(
+        schema.Config.from_dict(recorded["config"])
+    )
+    index = neighbours.Neighbours(
+        functools.partial(ask, "embed"), documents, number
+    )
+
+    def answer(name: str, texts: Sequence[bytes]) -> list[dict[str, Any]]:
+        return index.of(texts) if name == "neighbours" else ask(name, texts)
+
+    return answer
 
 
 def _bound(serve: schema.ServeConfig) -> socket.socket:

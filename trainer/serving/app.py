@@ -29,6 +29,7 @@ ENDPOINTS = {
     "explain": "The words that speak for the class of each text, and against.",
     "fill_mask": "The likeliest words for each [MASK] of each text.",
     "embed": "A vector for each text.",
+    "neighbours": "The training documents that are most like each text.",
 }
 _PAGE = pathlib.Path(__file__).with_name("page")
 _FILES = {
@@ -62,7 +63,8 @@ def create(
       batch_size: texts answered at once, of one request or of several.
     """
     batches = _Batches(ask, batch_size)
-    names = [name for name in ENDPOINTS if name in facts["signatures"]]
+    offered = [*facts["signatures"], *["neighbours"] * bool(config.neighbours)]
+    names = [name for name in ENDPOINTS if name in offered]
     about = {
         "status": "ok",
         "endpoints": names,

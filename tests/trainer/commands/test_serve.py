@@ -16,25 +16,41 @@ def test_it_answers_until_it_is_told_to_end(exported):
         [
             *(sys.executable, "-m", "trainer.main", "--mode=serve"),
             *(f"--workdir={exported}", "--config.serve.port=0"),
+            "--config.serve.neighbours=2",
         ],
         stderr=subprocess.PIPE,
         text=True,
     )
     try:
         address = re.search(r"http://\S+:\d+", process.stderr.readline())[0]
-        request = urllib.request.Request(
-            f"{address}/fill_mask",
-            json.dumps({"texts": ["the [MASK] was", "no mask"]}).encode(),
-            {"Content-Type": "application/json"},
-        )
-        with urllib.request.urlopen(request) as response:
-            first, second = json.load(response)["answers"]
+
+        def ask(endpoint, *texts):
+            request = urllib.request.Request(
+                f"{address}/{endpoint}",
+                json.dumps({"texts": texts}).encode(),
+                {"Content-Type": "application/json"},
+            )
+            with urllib.request.urlopen(request) as response:
+                return json.load(response)["answers"]
+
+        first, second = ask("fill_mask", "the [MASK] was", "no mask")
         assert len(first["masks"]) == 1
         assert second["masks"] == []
+        (found,) = ask("neighbours", "a wonderful movie")
+        best, next_best = found["neighbours"]
+        assert best["label"] in ("negative", "positive") and best["text"]
+        assert best["similarity"] >= next_best["similarity"]
     finally:
         process.send_signal(signal.SIGTERM)
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "ended\n")
+
+
+def test_neighbours_without_the_run_are_refused(exported, tmp_path, capfd):
+    argv = ["--mode=serve", f"--workdir={tmp_path}", "--config.serve.port=0"]
+    export = f"--config.predict.export_dir={exported}/export"
+    assert cli.main([*argv, export, "--config.serve.neighbours=1"]) == 2
+    assert "name the workdir of the run" in capfd.readouterr().err
 
 
 def test_an_address_in_use_is_refused_before_anything_is_loaded(

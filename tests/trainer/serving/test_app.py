@@ -54,6 +54,15 @@ def test_every_text_gets_its_answer_in_order(serve):
     assert said == [f"embed {text}" for text in texts]
 
 
+def test_neighbours_are_offered_where_they_are_wanted(serve):
+    for number in (0, 2):
+        client = serve(echo, neighbours=number)
+        endpoints = client.get("/health").json()["endpoints"]
+        assert ("neighbours" in endpoints) == bool(number)
+        found = client.post("/neighbours", json={"texts": ["one"]})
+        assert found.status_code == (200 if number else 404)
+
+
 def test_texts_of_several_requests_are_asked_together():
     first_is_asked, go_on, asked = threading.Event(), threading.Event(), []
 

@@ -46,6 +46,9 @@ def ask(name, texts):
             }
             for some in words
         ]
+    if name == "neighbours":
+        one = {"text": HOSTILE, "label": HOSTILE, "similarity": 0.875}
+        return [{"neighbours": [one]}] * len(texts)
     found = []
     for text in texts:
         second = 0.75 if text.startswith(b"=") else 0.125
@@ -69,7 +72,9 @@ def ask(name, texts):
 @pytest.fixture(scope="module")
 def address():
     """Of a server."""
-    application = app.create(ask, FACTS, schema.ServeConfig(), batch_size=4)
+    application = app.create(
+        ask, FACTS, schema.ServeConfig(neighbours=1), batch_size=4
+    )
     server = uvicorn.Server(uvicorn.Config(application, log_level="warning"))
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -134,6 +139,14 @@ def test_the_words_that_speak_for_the_answer_are_marked(page):
         for mark in marks.all()
     ]
     assert [float(share) for share in shares] == pytest.approx([1, 1 / 3])
+
+
+def test_training_documents_like_the_text_are_shown_below_it(page):
+    page.fill("#text", "a text")
+    table = page.locator("table", has_text="Training documents most like")
+    table.wait_for()
+    (row,) = table.locator("tr").all()
+    assert row.locator("td").all_inner_texts() == [HOSTILE, HOSTILE, "0.88"]
 
 
 def test_an_unsure_answer_says_what_it_would_have_been(page):

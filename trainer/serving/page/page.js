@@ -124,6 +124,16 @@ function explained({ label, against, words, contributions }) {
   return [legend, text];
 }
 
+// The training documents that are most like the text, with their classes.
+function nearest({ neighbours }) {
+  const table = element("table");
+  table.append(element("caption", "Training documents most like this text"));
+  for (const { text, label, similarity } of neighbours)
+    table.append(element("tr", "", element("td", named(label)), element("td", text),
+      element("td", similarity.toFixed(2))));
+  return table;
+}
+
 const summary = (found) =>
   found.error ?? named(found.decision ?? found.label)
   ?? found.masks.map((words) => words[0].token).join(" · ");
@@ -166,11 +176,16 @@ async function update() {
     status.textContent = results.length > 1
       ? `${results.length} texts${more}` : "";
     show();
-    const explains = texts.length === 1 && found[0].label !== undefined
-      && about.endpoints.includes("explain");
-    if (!explains) return;
-    const [why] = await ask("explain", texts, mine.signal);
-    if (mine === pending && why.words.length) shown.append(...explained(why));
+    if (texts.length !== 1 || found[0].label === undefined) return;
+    if (about.endpoints.includes("explain")) {
+      const [why] = await ask("explain", texts, mine.signal);
+      if (mine !== pending) return;
+      if (why.words.length) shown.append(...explained(why));
+    }
+    if (about.endpoints.includes("neighbours")) {
+      const [like] = await ask("neighbours", texts, mine.signal);
+      if (mine === pending) shown.append(nearest(like));
+    }
   } catch (error) {
     if (error.name === "AbortError") return;
     status.textContent = `Not answered: ${error.message}`;
