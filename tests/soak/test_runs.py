@@ -3,6 +3,7 @@
 On the sample corpus, in float32, as processes of their own.
 """
 
+import contextlib
 import itertools
 import json
 import os
@@ -21,6 +22,7 @@ import safetensors.numpy
 
 from configs import overrides
 from input_pipeline import manifest, preparation
+from tests import test_docs
 from tests.soak import conftest
 
 pytestmark = pytest.mark.soak
@@ -328,3 +330,62 @@ def test_matrix_of_layouts_of_fine_tuning(flags, undisturbed, tmp_path, record):
     record("fine-tuning in 24 layouts: weights, absolute", weight, 1e-5)
     assert loss <= 1e-5
     assert weight <= 1e-5
+
+
+def test_a_whole_classifier_is_killed_at_ten_moments(tmp_path, record):
+    """With n-grams that learn from other text, two seeds and a student."""
+    test_docs.write_texts(tmp_path)
+    changes = {
+        **conftest.TINY,
+        "data.source": "csv",
+        "data.path": str(tmp_path / "labelled.csv"),
+        "data.unlabeled_path": str(tmp_path / "more" / "*.csv"),
+        "data.label_field": "team",
+        "data.prepared_dir": str(tmp_path / "prepared"),
+        "train.num_steps": "60",
+        "finetune.num_epochs": "4",
+        "finetune.num_seeds": "2",
+        "finetune.self_training_rounds": "1",
+        "checkpoint.every_steps": "5",
+    }
+
+    def argv(name):
+        fields = (f"--config.{key}={value}" for key, value in changes.items())
+        return [f"--workdir={tmp_path / name}", *fields]
+
+    begin = time.monotonic()
+    finish([start(argv("undisturbed"))])
+    seconds = time.monotonic() - begin
+    shutil.rmtree(tmp_path / "prepared")
+    chance, killed = random.Random(10), 0
+    for _ in range(10):
+        process = start(argv("killed"))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(chance.uniform(0, seconds / 2))
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed += process.returncode == -signal.SIGKILL
+    finish([start(argv("killed"))])
+    record("a classifier killed at 10 moments: kills that hit", killed, 5)
+    stages = sorted(
+        path.name for path in (tmp_path / "undisturbed/checkpoints").iterdir()
+    )
+    assert len(stages) > 4  # The encoder, two seeds, their average, a student.
+    weights = max(
+        weight_difference(
+            tmp_path / "killed", tmp_path / "undisturbed", stage=stage
+        )
+        for stage in stages
+    )
+    record("a classifier killed at 10 moments: weights", weights, 1e-5)
+    answers, expected = (
+        np.load(tmp_path / name / "predictions.npz")["probabilities"]
+        for name in ("killed", "undisturbed")
+    )
+    worst = float(np.abs(answers - expected).max())
+    record(
+        "a classifier killed at 10 moments: answers to the test", worst, 1e-5
+    )
+    assert killed >= 5
+    assert weights <= 1e-5
+    assert worst <= 1e-5
