@@ -66,4 +66,4 @@ def run(run: Run) -> None:
         audit=audit.read(workdir),
     )
     (folder / FILE).write_text(text, encoding="utf-8")
-    print(summary.table(lines, tables), *answer, sep="\n")
+    print(summary.table(lines, tables), "", *answer, sep="\n")
