@@ -97,10 +97,11 @@ def find(
     if len(used) > MOST_TEXTS:
         return Found(skipped=len(every))
     marks, decisive = marks[used], decisive[used]
-    signatures = signatures.reshape(-1, _BYTES)[used]
+    signatures = signatures.reshape(-1, _BYTES)
     group = np.arange(len(marks))
-    for band in signatures.view(np.uint64).T:
-        pairs = group[_alike(signatures, decisive, band, group)]
+    for number in range(_BANDS):
+        band = signatures.view(np.uint64)[used, number]
+        pairs = group[_alike(signatures, used, decisive, band, group)]
         graph = sparse.coo_matrix(
             (np.ones(len(pairs), bool), pairs.T), [len(marks)] * 2
         )
@@ -126,13 +127,15 @@ def find(
 
 def _alike(
     signatures: np.ndarray,
+    used: np.ndarray,
     decisive: np.ndarray,
     band: np.ndarray,
     group: np.ndarray,
 ) -> np.ndarray:
     """Pairs, int64 [M, 2], that are alike among those with an equal band.
 
-    Those that are in one group already are left out.
+    Those that are in one group already are left out. The signature of text n
+    is that in row `used[n]`: a copy of all in this order would be large.
     """
     order = np.argsort(band, kind="stable")
     band, found = band[order], []
@@ -143,6 +146,6 @@ def _alike(
             pairs = np.stack([order[part], order[part + step]], axis=1)
             is_new = group[pairs[:, 0]] != group[pairs[:, 1]]
             pairs = pairs[is_new & decisive[pairs].any(axis=1)]
-            one, other = signatures[pairs.T]
+            one, other = signatures[used[pairs.T]]
             found.append(pairs[(one == other).mean(axis=1) >= _SIMILARITY])
     return np.concatenate([np.zeros([0, 2], np.int64), *found])

@@ -269,9 +269,16 @@ def _near_duplicates(seen: _Seen) -> near_duplicates.Found:
     }
     nothing = np.zeros([0], np.uint64)
     marks = np.concatenate([nothing, *(marked.compared for marked in kept)])
+    sizes = [len(marked.signatures) for marked in kept]
+    signatures = np.empty(sum(sizes), np.uint8)
+    for part, marked in zip(
+        np.split(signatures, np.cumsum(sizes)), kept, strict=False
+    ):
+        part[:] = np.frombuffer(marked.signatures, np.uint8)
+        marked.signatures.clear()  # Most of what a survey keeps in memory.
     found = near_duplicates.find(
         marks,
-        np.frombuffer(b"".join(m.signatures for m in kept), np.uint8),
+        signatures,
         np.isin(marks, np.fromiter(decisive, np.uint64)),
     )
     skipped = sum(len(marked.compared) for marked in every) - len(marks)
