@@ -272,7 +272,7 @@ def _write_arrays(
 ) -> None:
     arrays = {
         # Zero-dimensional arrays must stay arrays.
-        variable.path: np.asarray(variable)
+        variable.path: np.asarray(variable.numpy())
         for variable in variables
     }
     assert len(arrays) == len(variables), "variable paths must be unique"

@@ -43,6 +43,7 @@ def test_with_an_evaluation(workdir, table):
     names = ("accuracy", "loss", "overconfidence")
     evaluation = {
         "documents": {"evaluated": 7},
+        "labels": ["a", "b"],
         "classifier": dict.fromkeys(names, some),
         "most_wrong": [
             {"text": "so <so>", "label": "a", "answer": "b", "probability": 1.0}

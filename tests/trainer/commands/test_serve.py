@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -11,11 +12,15 @@ import urllib.request
 from trainer import main as cli
 
 
-def test_it_answers_until_it_is_told_to_end(exported):
+def test_it_answers_until_it_is_told_to_end(exported, labelled, tmp_path):
+    workdir = shutil.copytree(exported, tmp_path / "run")
+    record = json.loads((workdir / "config.json").read_text())
+    record["config"]["data"] = labelled().to_dict()["data"]
+    (workdir / "config.json").write_text(json.dumps(record))
     process = subprocess.Popen(
         [
             *(sys.executable, "-m", "trainer.main", "--mode=serve"),
-            *(f"--workdir={exported}", "--config.serve.port=0"),
+            *(f"--workdir={workdir}", "--config.serve.port=0"),
             "--config.serve.neighbours=2",
         ],
         stderr=subprocess.PIPE,
@@ -38,7 +43,7 @@ def test_it_answers_until_it_is_told_to_end(exported):
         assert second["masks"] == []
         (found,) = ask("neighbours", "a wonderful movie")
         best, next_best = found["neighbours"]
-        assert best["label"] in ("negative", "positive") and best["text"]
+        assert best["label"] in ("bad", "good") and best["text"]
         assert best["similarity"] >= next_best["similarity"]
     finally:
         process.send_signal(signal.SIGTERM)
@@ -46,11 +51,16 @@ def test_it_answers_until_it_is_told_to_end(exported):
     assert (process.returncode, err) == (0, "ended\n")
 
 
-def test_neighbours_without_the_run_are_refused(exported, tmp_path, capfd):
+def test_neighbours_without_the_run_or_labels_are_refused(
+    exported, tmp_path, capfd
+):
     argv = ["--mode=serve", f"--workdir={tmp_path}", "--config.serve.port=0"]
     export = f"--config.predict.export_dir={exported}/export"
     assert cli.main([*argv, export, "--config.serve.neighbours=1"]) == 2
     assert "name the workdir of the run" in capfd.readouterr().err
+    argv[1] = f"--workdir={exported}"  # Of text without labels.
+    assert cli.main([*argv, "--config.serve.neighbours=1"]) == 2
+    assert "there is none; leave it out" in capfd.readouterr().err
 
 
 def test_an_address_in_use_is_refused_before_anything_is_loaded(
