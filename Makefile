@@ -51,7 +51,7 @@ $(STAMP): $(LOCK)
 	"Cloze needs Python 3.11, 3.12 or 3.13, but $(PYTHON) is %d.%d; name" \
 	" another, such as PYTHON=python3.11." % v)'
 	@if command -v $(UV) >/dev/null; \
-	then $(UV) venv --quiet --allow-existing --python $(PYTHON) .venv; \
+	then $(UV) venv --quiet --seed --allow-existing --python $(PYTHON) .venv; \
 	else $(PYTHON) -m venv .venv; fi
 	@$(INSTALL)
 	touch $@

@@ -11,7 +11,13 @@ from typing import NamedTuple
 import numpy as np
 
 from configs import schema
-from input_pipeline import cleaning, manifest, processes, reading
+from input_pipeline import (
+    cleaning,
+    label_sets,
+    manifest,
+    processes,
+    reading,
+)
 from input_pipeline import corpus as corpus_lib
 from input_pipeline import roles as roles_lib
 from input_pipeline import tokenizer as tokenizer_lib
@@ -69,6 +75,29 @@ def read(
         [excerpt for some in found for excerpt in some.excerpts],
         np.concatenate([some.marks for some in found]),
     )
+
+
+def training(
+    config: schema.Config,
+) -> list[tuple[str, str | tuple[str, ...]]]:
+    """Text and label, or labels, of each labelled document for training.
+
+    They come in the order of the text.
+
+    Raises:
+      ValueError: the text is not where it was.
+    """
+    corpus = corpus_lib.Corpus(config.data)
+    several = corpus.survey.multilabel
+    return [
+        (item.text, label_sets.split(item.label) if several else item.label)
+        for unit in corpus.units
+        if unit.split == "train"
+        for item in reading.documents(
+            config, unit, corpus.survey.roles, cleaning.Counts()
+        )
+        if item.label and item.role == "train"
+    ]
 
 
 @dataclasses.dataclass(frozen=True)

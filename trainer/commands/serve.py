@@ -14,7 +14,7 @@ from configs.runtime import Runtime
 from trainer import trained
 from trainer import workdir as workdir_lib
 from trainer.commands import predict
-from trainer.serving import app, loading
+from trainer.serving import app, loading, neighbours
 
 _log = logging.getLogger(__name__)
 _MOST_CONNECTIONS = 256  # Further ones are told to come back later.
@@ -66,7 +66,7 @@ def run(config: schema.Config, *, workdir: str, runtime: Runtime) -> None:
 
 def _with_neighbours(ask: app.Ask, workdir: str, number: int) -> app.Ask:
     """The same, and the nearest training documents of the run in `workdir`."""
-    from trainer.serving import neighbours  # Keras takes seconds to import.
+    from input_pipeline import labelled_texts  # It takes seconds to import.
 
     if not (recorded := workdir_lib.read(workdir)):
         raise ValueError(
@@ -74,7 +74,7 @@ def _with_neighbours(ask: app.Ask, workdir: str, number: int) -> app.Ask:
             f" on, but --workdir={workdir} has no config.json; name the workdir"
             " of the run, or leave serve.neighbours out."
         )
-    documents = neighbours.training_documents(
+    documents = labelled_texts.training(
         schema.Config.from_dict(recorded["config"])
     )
     index = neighbours.Neighbours(

@@ -8,9 +8,6 @@ from typing import Any
 
 import numpy as np
 
-from configs import schema
-from input_pipeline import cleaning, corpus, label_sets, reading
-
 MOST_DOCUMENTS = 20_000  # More are thinned out evenly.
 _AT_ONCE = 64  # Documents embedded together.
 _EXCERPT = 400  # Characters of a document that are shown.
@@ -76,28 +73,6 @@ class Neighbours:
                 for m in np.argsort(-similar, kind="stable")[: self._number]
             ]
         return found
-
-
-def training_documents(config: schema.Config) -> list[Document]:
-    """The labelled documents that a run trains on, in the order of the text.
-
-    Raises:
-      ValueError: the text is not where it was.
-    """
-    text = corpus.Corpus(config.data)
-    several = text.survey.multilabel
-    return [
-        (
-            document.text,
-            label_sets.split(document.label) if several else document.label,
-        )
-        for unit in text.units
-        if unit.split == "train"
-        for document in reading.documents(
-            config, unit, text.survey.roles, cleaning.Counts()
-        )
-        if document.label and document.role == "train"
-    ]
 
 
 def _normalised(vectors: np.ndarray) -> np.ndarray:

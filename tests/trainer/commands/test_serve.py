@@ -9,6 +9,7 @@ import subprocess
 import sys
 import urllib.request
 
+from input_pipeline import labelled_texts
 from trainer import main as cli
 
 
@@ -75,3 +76,9 @@ def test_an_address_in_use_is_refused_before_anything_is_loaded(
         assert cli.main([*argv, f"--config.serve.port={port}"]) == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert f"serve.port={port} cannot be used: Address already in use" in line
+
+
+def test_only_labelled_training_documents_are_compared(labelled):
+    documents = labelled_texts.training(labelled())
+    assert {label for _, label in documents} == {"bad", "good"}
+    assert 100 < len(documents) < 200  # Without validation and test.

@@ -1,7 +1,5 @@
 """Which training documents are like a text, and which are compared at all."""
 
-import collections
-
 import numpy as np
 import pytest
 
@@ -66,11 +64,3 @@ def test_what_cannot_be_embedded_is_said():
 
     with pytest.raises(ValueError, match="no embed; leave it out"):
         neighbours.Neighbours(refuse, [("north", "a")], 1)
-
-
-def test_only_labelled_training_documents_are_compared(labelled):
-    config = labelled()
-    documents = neighbours.training_documents(config)
-    labels = collections.Counter(label for _, label in documents)
-    assert {*labels} == {"bad", "good"}
-    assert 100 < len(documents) < 200  # Without validation and test.
