@@ -35,7 +35,7 @@ _NEIGHBOURS = 8
 # it would be most of that side.
 _LARGEST, _LARGEST_SHARE = 20, 0.01
 _PAIRS_AT_ONCE = 2**16
-MOST_TEXTS = 2**21  # In memory, where each takes about 600 bytes.
+MOST_TEXTS = 2**21  # In memory, where each takes about 400 bytes.
 
 
 class Found(NamedTuple):

@@ -4,6 +4,7 @@ Whether the text has labels, how many, and what occurs in two splits: a
 function of the text alone, found once a corpus and stored beside its rows.
 """
 
+import array
 import collections
 import dataclasses
 import functools
@@ -130,7 +131,7 @@ def of(
     """
     splits = {unit.split for unit in units}
     if data.source == "text" and splits == {"train"}:
-        return _conclude(data, {}, own_test=False)
+        return _conclude(data, {}, _Compared(), own_test=False)
     own_test = "test" in splits
     read = [unit for unit in units if unit.split != "test" or data.test_path]
     identity = {
@@ -147,7 +148,7 @@ def of(
     }
     directory = manifest.directory_of(data.prepared_dir, identity)
     if not storage.complete(directory.parent, directory.name):
-        made = _conclude(data, _look(data, read), own_test=own_test)
+        made = _conclude(data, *_look(data, read), own_test=own_test)
         if not keep:
             return made
         facts = {"survey": {**vars(made), "roles": made.roles.to_dict()}}
@@ -167,9 +168,26 @@ def _natural(label: str) -> tuple[bool, float, str]:
     return not is_number, number if is_number else 0.0, label
 
 
-def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
+@dataclasses.dataclass
+class _Compared:
+    """The texts that may have near-duplicates, for `near_duplicates.find`.
+
+    Their signatures are most of what a survey keeps in memory, so that they are
+    kept once.
+    """
+
+    marks: "array.array[int]" = dataclasses.field(
+        default_factory=functools.partial(array.array, "Q")
+    )
+    signatures: bytearray = dataclasses.field(default_factory=bytearray)
+    skipped: int = 0  # Texts that are left out because there are too many.
+
+
+def _look(
+    data: schema.DataConfig, units: list[sources.Unit]
+) -> tuple[_Seen, _Compared]:
     seen: _Seen = collections.defaultdict(list)
-    compared = 0
+    compared = _Compared()
     groups: set[str] = set()
     task = functools.partial(reading.look, data)
     with processes.pool(
@@ -178,11 +196,15 @@ def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
         for unit, (marked, some_groups) in zip(
             units, run(task, units), strict=True
         ):
-            seen[unit.split].append(marked)
-            compared += len(marked.compared)
-            is_full = compared > near_duplicates.MOST_TEXTS
+            number = len(compared.marks) + len(marked.compared)
+            is_full = number > near_duplicates.MOST_TEXTS
             if is_full and unit.split == "unlabeled":  # Matters least.
-                marked.signatures.clear()
+                compared.skipped += len(marked.compared)
+            else:
+                compared.marks.extend(marked.compared)
+                compared.signatures.extend(marked.signatures)
+            marked.signatures.clear()
+            seen[unit.split].append(marked)
             if unit.split == "train":
                 groups |= some_groups
     if data.group_field and len(groups) < 2:
@@ -196,11 +218,11 @@ def _look(data: schema.DataConfig, units: list[sources.Unit]) -> _Seen:
             f"data.group_field={data.group_field!r}: {found}. Name the field"
             " with authors, products or threads, or leave the flag out."
         )
-    return seen
+    return seen, compared
 
 
 def _conclude(
-    data: schema.DataConfig, seen: _Seen, *, own_test: bool
+    data: schema.DataConfig, seen: _Seen, compared: _Compared, *, own_test: bool
 ) -> Survey:
     train = seen.get("train", [])
     labelled = sum(bool(label) for marked in train for label in marked.labels)
@@ -214,7 +236,7 @@ def _conclude(
     if rate == -1:
         wanted = _VALIDATION_DOCUMENTS / labelled if labelled else 0.0
         rate = min(_HIGHEST_RATE, max(_LOWEST_RATE, wanted))
-    found = _near_duplicates(seen)
+    found = _near_duplicates(seen, compared)
     roles = roles_lib.Roles(
         near=found.groups,
         validation_rate=0.0 if data.validation_path else rate,
@@ -257,32 +279,21 @@ def _conclude(
     )
 
 
-def _near_duplicates(seen: _Seen) -> near_duplicates.Found:
+def _near_duplicates(seen: _Seen, compared: _Compared) -> near_duplicates.Found:
     """Of the texts with a label or in a file of their own, and like them."""
-    every = [marked for some in seen.values() for marked in some]
-    kept = [marked for marked in every if marked.signatures]
     decisive = {
         text
         for split, some in seen.items()
         for text, _, label in _documents(some)
         if label or split in ("validation", "test")
     }
-    nothing = np.zeros([0], np.uint64)
-    marks = np.concatenate([nothing, *(marked.compared for marked in kept)])
-    sizes = [len(marked.signatures) for marked in kept]
-    signatures = np.empty(sum(sizes), np.uint8)
-    for part, marked in zip(
-        np.split(signatures, np.cumsum(sizes)), kept, strict=False
-    ):
-        part[:] = np.frombuffer(marked.signatures, np.uint8)
-        marked.signatures.clear()  # Most of what a survey keeps in memory.
+    marks = np.array(compared.marks)
     found = near_duplicates.find(
         marks,
-        signatures,
+        np.frombuffer(compared.signatures, np.uint8),
         np.isin(marks, np.fromiter(decisive, np.uint64)),
     )
-    skipped = sum(len(marked.compared) for marked in every) - len(marks)
-    return found._replace(skipped=found.skipped + skipped)
+    return found._replace(skipped=found.skipped + compared.skipped)
 
 
 def _documents(
