@@ -120,12 +120,16 @@ def scratch(tmp_path):
     write_texts(tmp_path)
     servers = []
 
+    def end():
+        while servers:
+            servers[-1].terminate()
+            assert servers.pop().wait(60) == 0
+
     def run(command):
         environment = {**os.environ, "CUDA_VISIBLE_DEVICES": ""}
         options = dict(shell=True, cwd=tmp_path, env=environment, text=True)
         if "--mode=serve" in command:
-            while servers:
-                servers.pop().terminate()
+            end()
             with socket.socket() as free:  # The page names this port.
                 free.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
                 free.bind(("127.0.0.1", 8000))
@@ -140,9 +144,7 @@ def scratch(tmp_path):
 
     run(".venv/bin/python -m trainer.main --strategy=mirrored")
     yield run
-    for server in servers:
-        server.terminate()
-        assert server.wait(60) == 0
+    end()
 
 
 def wait_for(address, server):
